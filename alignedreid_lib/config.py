@@ -1,0 +1,141 @@
+"""The settings of a training, checked when they are made, and the learning rate they ask for.
+
+Derived in notebooks/06_training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignedreid_lib import devices, runs
+from alignedreid_lib.errors import InputError
+
+# What a continuation may set otherwise than the start did: where to compute, not what.
+FREE_SETTINGS = ("device", "workers", "memory_limit")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one training; the defaults are the original reproduction's for Market-1501.
+
+    Raises:
+        InputError: a value of another type, or one that cannot work; the message names it.
+    """
+
+    # Data. The dataset's folder is data_root/dataset, in the unified layout.
+    data_root: str = "data"
+    dataset: str = "market1501"  # or cuhk03/detected, ...
+    train_part: str = "trainval"  # or train, which leaves the validation people out
+    height: int = 256  # pixels, of the network's input
+    width: int = 128
+    mirror_prob: float = 0.5
+    crop_prob: float = 0.0  # the original's default: no random crops
+    crop_ratio: float = 1.0  # smallest share of a side that a crop keeps
+    ids_per_batch: int = 32  # P
+    images_per_id: int = 4  # K
+
+    # Network.
+    backbone: str = "resnet50"
+    weights: str | None = "imagenet"  # None, "imagenet", or a file
+    local_channels: int = 128
+    last_stride: int = 2
+
+    # Loss.
+    margin: float | None = 0.3  # None: soft margin
+    normalize: bool = False  # features to unit length; the original's better half is False
+
+    # Optimiser and schedule.
+    base_lr: float = 2e-4
+    weight_decay: float = 5e-4
+    total_epochs: int = 300
+    schedule: str = "exponential"  # or staircase
+    decay_at_epoch: int = 151  # exponential: the first epoch of the fall
+    staircase_at_epochs: tuple[int, ...] = (101, 201)  # staircase: the epochs of the steps
+    staircase_factor: float = 0.1
+
+    # Machine.
+    seed: int = 1
+    device: str = "auto"
+    precision: str = "auto"  # or float32, bfloat16
+    workers: int = 2  # threads that decode pictures
+    memory_limit: int = 4 << 30  # bytes of decoded pictures to keep
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name]))
+        rules = {
+            "train_part": (self.train_part in ("trainval", "train"), "trainval or train"),
+            "mirror_prob": (0 <= self.mirror_prob <= 1, "between 0 and 1"),
+            "crop_prob": (0 <= self.crop_prob <= 1, "between 0 and 1"),
+            "crop_ratio": (0 < self.crop_ratio <= 1, "above 0, at most 1"),
+            "images_per_id": (self.images_per_id >= 2, "2 or more: an anchor needs a positive"),
+            "ids_per_batch": (self.ids_per_batch >= 2, "2 or more: an anchor needs a negative"),
+            "last_stride": (self.last_stride in (1, 2), "1 or 2"),
+            "margin": (self.margin is None or self.margin >= 0, "0 or more, or None for the soft margin"),
+            "base_lr": (self.base_lr > 0, "above 0"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "schedule": (self.schedule in ("exponential", "staircase"), "exponential or staircase"),
+            "decay_at_epoch": (
+                self.schedule != "exponential" or 1 <= self.decay_at_epoch <= self.total_epochs,
+                f"between 1 and total_epochs ({self.total_epochs})",
+            ),
+            "staircase_at_epochs": (
+                self.schedule != "staircase"
+                or (
+                    list(self.staircase_at_epochs) == sorted(set(self.staircase_at_epochs))
+                    and all(1 <= epoch <= self.total_epochs for epoch in self.staircase_at_epochs)
+                ),
+                f"rising epochs between 1 and total_epochs ({self.total_epochs})",
+            ),
+            "staircase_factor": (0 < self.staircase_factor <= 1, "above 0, at most 1"),
+            "precision": (self.precision in devices.PRECISIONS, "one of " + ", ".join(devices.PRECISIONS)),
+            "seed": (self.seed >= 0, "0 or more"),
+            "memory_limit": (self.memory_limit >= 0, "0 or more"),
+        }
+        for name in ("height", "width", "total_epochs", "local_channels", "workers"):
+            rules[name] = (getattr(self, name) >= 1, "1 or more")
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise InputError(f"{name} is {getattr(self, name)!r}; it has to be {wanted}")
+
+    @property
+    def folder(self) -> Path:
+        """The dataset's folder."""
+        return runs.resolve(self.data_root) / self.dataset
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the annotated type, or an InputError; no conversion but int to float and list to tuple."""
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, list | tuple) and all(type(item) is int for item in value):
+            return tuple(value)
+    else:
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if type(value) in kinds:
+            return value
+        if float in kinds and type(value) is int:
+            return float(value)
+    wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
+    raise InputError(f"{name} is {value!r}, of type {type(value).__name__}; it has to be of type {wanted}")
+
+
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """The learning rate of an epoch, counted from 1.
+
+    Exponential: base until decay_at_epoch s, then base * 0.001 ** ((epoch + 1 - s) / (total + 1 - s)), so that the last
+    epoch has a thousandth of the base. Staircase: base * factor ** (steps reached).
+
+    Source: the original reproduction; the exponential form is Hermans et al. 2017, section 4.
+    """
+    if config.schedule == "staircase":
+        return config.base_lr * config.staircase_factor ** sum(epoch >= step for step in config.staircase_at_epochs)
+    start = config.decay_at_epoch
+    if epoch < start:
+        return config.base_lr
+    return config.base_lr * 0.001 ** ((epoch + 1 - start) / (config.total_epochs + 1 - start))

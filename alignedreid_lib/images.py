@@ -1,0 +1,185 @@
+"""Pictures into batches: decode once, keep as uint8, resize, crop, mirror, normalise.
+
+A picture is a uint8 tensor [3, height, width], RGB; a batch is uint8 [N, 3, h, w] until `normalize` turns it into
+the float32 the network sees. Derived in notebooks/02_batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from alignedreid_lib.errors import InputError
+
+# The original reproduction's values; weights trained with them need them.
+MEAN = (0.486, 0.459, 0.408)
+STD = (0.229, 0.224, 0.225)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def decode(path: str | Path) -> Tensor:
+    """Read one picture.
+
+    Returns:
+        uint8 [3, height, width], RGB, upright (an EXIF rotation is applied).
+
+    Raises:
+        InputError: the file is absent or is not a picture that decodes.
+    """
+    try:
+        with Image.open(path) as picture:
+            pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such picture; prepare the dataset again") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a picture that decodes ({error}); replace or remove the file") from None
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, without antialias, as the original reproduction's.
+
+    Args:
+        images: uint8 [..., 3, height, width].
+        size: (h, w) in pixels.
+
+    Returns:
+        uint8 [..., 3, h, w].
+    """
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    flat = images.reshape(-1, *images.shape[-3:])
+    # Float arithmetic: the integer kernel of older releases rounds differently, and on a GPU there is none.
+    resized = F.interpolate(flat.float(), size=tuple(size), mode="bilinear", align_corners=False, antialias=False)
+    return resized.round_().to(torch.uint8).reshape(*images.shape[:-2], *size)
+
+
+class ImageStore:
+    """All pictures of a dataset as uint8 in memory, decoded once, whatever the number of epochs.
+
+    Args:
+        paths: the pictures' files.
+        size: (h, w) to resize to when decoding; None keeps each picture's own size (random crops need it).
+        limit_bytes: how much to keep; pictures beyond it are decoded each time they are asked for.
+        workers: threads that decode; the pictures are the same whatever their number.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        size: tuple[int, int] | None = None,
+        limit_bytes: int = 4 << 30,
+        workers: int = 2,
+    ) -> None:
+        if limit_bytes < 0:
+            raise InputError(f"limit_bytes is {limit_bytes}; give the bytes to keep in memory, 0 or more")
+        self.paths = list(paths)
+        self.size = size
+        self.limit_bytes = limit_bytes
+        self.kept_bytes = 0
+        self._kept: list[Tensor | None] = [None] * len(self.paths)
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def _load(self, index: int) -> Tensor:
+        image = decode(self.paths[index])
+        return image if self.size is None else resize(image, self.size)
+
+    def fetch(self, indices: Iterable[int]) -> list[Tensor]:
+        """The pictures at `indices`, uint8 [3, height, width] each; a picture met first is decoded now."""
+        indices = [int(index) for index in indices]
+        absent = [index for index in dict.fromkeys(indices) if self._kept[index] is None]
+        decoded = dict(zip(absent, self._pool.map(self._load, absent), strict=True))
+        for index, image in decoded.items():
+            if self.kept_bytes + image.numel() <= self.limit_bytes:
+                self._kept[index] = image
+                self.kept_bytes += image.numel()
+        return [image if (image := self._kept[index]) is not None else decoded[index] for index in indices]
+
+
+def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+    """Cut out a part whose height and width are each a uniform share, `ratio` to 1, of the picture's.
+
+    Args:
+        image: [3, height, width].
+        ratio: smallest share kept of each side, in (0, 1].
+    """
+    height, width = image.shape[-2:]
+    shares = ratio + (1 - ratio) * torch.rand(2, generator=generator)
+    h, w = max(1, int(height * shares[0])), max(1, int(width * shares[1]))
+    top = int(torch.randint(height - h + 1, (), generator=generator))
+    left = int(torch.randint(width - w + 1, (), generator=generator))
+    return image[:, top : top + h, left : left + w]
+
+
+def augment(
+    images: Sequence[Tensor],
+    size: tuple[int, int],
+    generator: torch.Generator,
+    mirror_prob: float = 0.5,
+    crop_prob: float = 0.0,
+    crop_ratio: float = 1.0,
+) -> Tensor:
+    """Random crop, resize and mirror, the original's augmentation.
+
+    Args:
+        images: N pictures, uint8 [3, height, width] each, sizes may differ.
+        size: (h, w) of the batch.
+        generator: all randomness; the same state gives the same batch.
+        mirror_prob: chance that a picture is turned left to right.
+        crop_prob, crop_ratio: chance of a random crop, and the smallest share of a side that it keeps.
+
+    Returns:
+        uint8 [N, 3, h, w].
+    """
+    cropped = torch.rand(len(images), generator=generator) < crop_prob
+    ready = [
+        resize(random_crop(image, crop_ratio, generator) if crop else image, size)
+        for image, crop in zip(images, cropped.tolist(), strict=True)
+    ]
+    batch = torch.stack(ready)
+    mirrored = torch.rand(len(images), generator=generator) < mirror_prob
+    batch[mirrored] = batch[mirrored].flip(-1)
+    return batch
+
+
+def normalize(batch: Tensor) -> Tensor:
+    """uint8 [N, 3, h, w] to float32 of the same shape: (value / 255 - mean) / std, channels last in memory.
+
+    Channels last is the layout in which convolutions are fastest; shapes and values do not change by it.
+    """
+    mean = torch.tensor(MEAN, device=batch.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=batch.device).view(1, 3, 1, 1)
+    scaled = batch.contiguous(memory_format=torch.channels_last).float()
+    return scaled.sub_(255 * mean).div_(255 * std)
+
+
+def prefetch(function: Callable[[Item], Result], items: Iterable[Item], depth: int = 2) -> Iterator[Result]:
+    """`map(function, items)` in order, computed up to `depth` items ahead by one thread.
+
+    The next batch is made while the network works on this one. One thread, so that results do not depend on timing.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        waiting = []
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()

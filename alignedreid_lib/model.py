@@ -1,0 +1,224 @@
+"""The network: a classification backbone whose last map feeds a global, a local and an identity branch.
+
+Shapes: N batch, C global channels, H stripes, c local channels. Derived in notebooks/03_model.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from alignedreid_lib.errors import InputError
+
+# Children of torchvision's classification networks that come after the last map, or beside the way to it.
+AFTER_THE_MAP = ("avgpool", "fc", "classifier", "head", "heads", "flatten", "dropout")
+
+
+class Embedding(NamedTuple):
+    """What the network says of N images."""
+
+    global_features: Tensor  # [N, C]
+    local_features: Tensor  # [N, H, c]
+    logits: Tensor | None  # [N, ids]; None without an identity head
+
+
+class LoadReport(NamedTuple):
+    """Which parameters a weights file did not give, and which it gave in vain."""
+
+    missing: list[str]
+    unexpected: list[str]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(names)} {what}{': ' + ', '.join(names[:6]) if names else ''}{', ...' if len(names) > 6 else ''}"
+            for what, names in (("missing", self.missing), ("left over", self.unexpected))
+        ]
+        return "; ".join(parts)
+
+
+class AlignedReID(nn.Module):
+    """AlignedReID's network.
+
+    The global feature is the average of the last map. A local feature is a row of it: the mean over the width, then a
+    1x1 convolution, batch norm and ReLU, as in the original reproduction. Parameters bear the original's names
+    (`base.*`, `local_conv.*`, `local_bn.*`, `fc.*`).
+
+    Args:
+        backbone: name of a torchvision classification network that keeps a spatial map.
+        weights: None (random), "imagenet" (torchvision's V1, downloaded once by torchvision), or a file.
+        num_ids: identities of the classifier; None for no classifier.
+        local_channels: c.
+        last_stride: 2 as published, or 1 for a map of twice the height and width (ResNet family).
+
+    Raises:
+        InputError: unknown backbone, one without a spatial map, or a weights file that does not fit.
+
+    Source: Zhang et al. 2017, section 3.1; the original reproduction.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        weights: str | Path | None = None,
+        num_ids: int | None = None,
+        local_channels: int = 128,
+        last_stride: int = 2,
+    ) -> None:
+        super().__init__()
+        self.base = build_backbone(backbone, "IMAGENET1K_V1" if weights == "imagenet" else None, last_stride)
+        channels = count_channels(self.base, backbone)
+        self.local_conv = nn.Conv2d(channels, local_channels, 1)
+        self.local_bn = nn.BatchNorm2d(local_channels)
+        self.local_relu = nn.ReLU(inplace=True)
+        if num_ids is None:
+            self.fc = None
+        else:
+            self.fc = nn.Linear(channels, num_ids)
+            nn.init.normal_(self.fc.weight, std=0.001)
+            nn.init.zeros_(self.fc.bias)
+        if weights is not None and weights != "imagenet":
+            load_weights(self, weights)
+
+    def forward(self, images: Tensor) -> Embedding:
+        """Embed images.
+
+        Args:
+            images: float [N, 3, h, w], normalised (`images.normalize`).
+        """
+        feature_map = self.base(images)  # [N, C, H, W]
+        global_features = feature_map.mean(dim=(2, 3))  # [N, C]
+        stripes = feature_map.mean(dim=3, keepdim=True)  # [N, C, H, 1]
+        stripes = self.local_relu(self.local_bn(self.local_conv(stripes)))  # [N, c, H, 1]
+        local_features = stripes.squeeze(3).transpose(1, 2)  # [N, H, c]
+        logits = None if self.fc is None else self.fc(global_features)
+        return Embedding(global_features, local_features, logits)
+
+
+def build_backbone(name: str, weights: str | None = None, last_stride: int = 2) -> nn.Sequential:
+    """A torchvision classification network up to its last map.
+
+    Args:
+        name: as torchvision calls it.
+        weights: a torchvision weights name, or None for random ones.
+        last_stride: 2, or 1 to undo the last halving (networks with a `layer4`).
+
+    Returns:
+        a module from [N, 3, h, w] to [N, C, H, W], with the parameter names of torchvision.
+
+    Raises:
+        InputError: unknown name, or a last_stride that the network does not have.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        near = [other for other in known if other[:5] == name[:5]] or ["resnet50", "resnet18", "mobilenet_v2"]
+        raise InputError(f"backbone {name!r} is not a torchvision classification network; try {', '.join(near[:6])}")
+    whole = torchvision.models.get_model(name, weights=weights)
+    layers = OrderedDict(
+        (child_name, child)
+        for child_name, child in whole.named_children()
+        if child_name not in AFTER_THE_MAP and not child_name.lower().startswith("aux")
+    )
+    if name.startswith("densenet"):  # its forward applies this without a module
+        layers["relu"] = nn.ReLU(inplace=True)
+    if last_stride not in (1, 2):
+        raise InputError(f"last_stride is {last_stride}; it is 2 (as published) or 1 (a map of twice the size)")
+    if last_stride == 1:
+        if "layer4" not in layers:
+            raise InputError(f"last_stride 1 is for the ResNet family, and {name} is not of it; leave last_stride at 2")
+        for module in layers["layer4"][0].modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (1, 1)
+    return nn.Sequential(layers)
+
+
+def count_channels(base: nn.Module, name: str) -> int:
+    """C of a backbone's last map [N, C, H, W], found by showing it one blank picture.
+
+    Raises:
+        InputError: the backbone does not end in a map.
+    """
+    base.eval()
+    try:
+        with torch.no_grad():
+            shape = tuple(base(torch.zeros(1, 3, 256, 128)).shape)
+    except (RuntimeError, AssertionError):  # transformers want tokens where the map was cut
+        shape = ()
+    base.train()
+    if len(shape) != 4 or shape[2] < shape[3]:
+        raise InputError(
+            f"backbone {name} does not end in a map [N, C, H, W]; choose a convolutional network such as resnet50"
+        )
+    return shape[1]
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """A file of tensors, in PyTorch's present or old format; nothing in it is executed.
+
+    Accepts a plain state dict, and checkpoints that hold one under `model`, `state_dict` or, as the original
+    reproduction's, first of `state_dicts`. A `module.` prefix (DataParallel) is taken off.
+
+    Raises:
+        InputError: absent, not a weights file, or one that asks for more than tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weights file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path}: not a file of weights alone ({reason}); save model.state_dict() with torch.save"
+        ) from None
+    if isinstance(content, dict):
+        for key in ("model", "state_dict", "state_dicts"):
+            if key in content and not isinstance(content[key], Tensor):
+                content = content[key]
+                break
+    if isinstance(content, list | tuple) and content:
+        content = content[0]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InputError(f"{path}: holds no state dict (names to tensors); save model.state_dict() with torch.save")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def load_weights(model: AlignedReID, path: str | Path) -> LoadReport:
+    """Fill a model from a file: ours, the original reproduction's, or a backbone in torchvision's names.
+
+    Args:
+        model: is changed only if the file fits.
+        path: see `read_weights`.
+
+    Returns:
+        what was missing (keeps its values) and what was left over, by name. Counters of batches that older PyTorch
+        did not write are not counted as missing.
+
+    Raises:
+        InputError: not a weights file; no or only some of the backbone's parameters are in it (another network's);
+            or a tensor of another shape.
+    """
+    given = read_weights(path)
+    if not any(name.startswith("base.") for name in given):
+        given = {f"base.{name}": tensor for name, tensor in given.items()}
+    own = model.state_dict()
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in given if name not in own]
+    without = [name for name in missing if name.startswith("base.")]
+    if without:
+        raise InputError(
+            f"{path}: the weights of another network: {len(without)} backbone parameters are not in it, "
+            f"{without[0]} among them; choose the backbone it was made with"
+        )
+    for name, tensor in given.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise InputError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, this model's has {tuple(own[name].shape)}; "
+                "build the model with the same backbone, num_ids and local_channels"
+            )
+    model.load_state_dict({name: tensor for name, tensor in given.items() if name in own}, strict=False)
+    return LoadReport(missing, unexpected)

@@ -1,0 +1,82 @@
+"""Batches of P identities x K images: what a triplet loss needs to find its triplets in.
+
+Derived in notebooks/02_batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from alignedreid_lib.errors import InputError
+
+
+class IdentitySampler:
+    """Index batches in which P identities appear with K images each; one pass over the identities an epoch.
+
+    Each pass shuffles the identities, takes P at a time and drops the last incomplete batch. An identity with
+    fewer than K images has some of them repeated; one with K or more has none. Every `iter()` starts the next
+    epoch; a batch depends on (seed, epoch) alone, so that a resumed training sees what an undisturbed one sees.
+
+    Args:
+        labels: [N] identity label of each image.
+        ids_per_batch: P.
+        images_per_id: K.
+        seed: of all shuffles.
+
+    Raises:
+        InputError: P is larger than the number of identities, or K larger than any identity's images.
+
+    Source: Hermans et al. 2017, section 2; K images drawn as in the original reproduction.
+    """
+
+    def __init__(self, labels: Sequence[int] | np.ndarray, ids_per_batch: int, images_per_id: int, seed: int) -> None:
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or len(labels) == 0:
+            raise InputError(f"labels have shape {labels.shape}; give one label an image, at least one image")
+        if ids_per_batch < 1 or images_per_id < 1:
+            raise InputError(
+                f"ids_per_batch is {ids_per_batch}, images_per_id is {images_per_id}; both must be at least 1"
+            )
+        _, label_of = np.unique(labels, return_inverse=True)
+        counts = np.bincount(label_of)
+        if ids_per_batch > len(counts):
+            raise InputError(
+                f"ids_per_batch is {ids_per_batch}, but the data has {len(counts)} identities; lower ids_per_batch"
+            )
+        if images_per_id > counts.max():
+            raise InputError(
+                f"images_per_id is {images_per_id}, but no identity has more than {counts.max()} images; "
+                "lower images_per_id"
+            )
+        order = np.argsort(label_of, kind="stable")
+        self._images = np.split(order, np.cumsum(counts)[:-1])  # the image indices of each identity
+        self.ids_per_batch = ids_per_batch
+        self.images_per_id = images_per_id
+        self.seed = seed
+        self._next_epoch = 1
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._images) // self.ids_per_batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next `iter()` gives epoch `epoch` (counted from 1)."""
+        self._next_epoch = epoch
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields int64 [P * K]: the K images of the first identity, then those of the second, ..."""
+        rng = np.random.default_rng([self.seed, self._next_epoch])
+        self._next_epoch += 1
+        ids = rng.permutation(len(self._images))
+        for batch in range(len(self)):
+            chosen = ids[batch * self.ids_per_batch : (batch + 1) * self.ids_per_batch]
+            yield np.concatenate([self._draw(self._images[i], rng) for i in chosen])
+
+    def _draw(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if len(images) >= self.images_per_id:
+            return rng.choice(images, self.images_per_id, replace=False)
+        # Every image once before any is repeated: as much variety as the identity has.
+        extra = rng.choice(images, self.images_per_id - len(images), replace=True)
+        return rng.permutation(np.concatenate([images, extra]))
