@@ -1,0 +1,286 @@
+"""From distances to CMC and mean average precision, without sorting more than a score needs.
+
+A query's *matches* are the gallery images of its identity from other cameras; images of its identity from its
+own camera are *junk*, and left out as if they were not there. Every score follows from one number a match: its
+rank, the count of gallery images before it, junk left out. Equal distances are ordered as the gallery is.
+
+Derived in notebooks/08_evaluation.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from alignedreid_lib.errors import InputError
+
+Protocol = Literal["market1501", "allshots", "cuhk03"]
+AveragePrecision = Literal["trapezoid", "step"]
+Values = ArrayLike | torch.Tensor
+
+T = TypeVar("T")
+
+_BLOCK = 64  # queries at a time and thread: 4 MB of working memory for a gallery of Market-1501's size
+
+
+class RankingScores(NamedTuple):
+    """What `score_ranking` returns: means over the valid queries, and the values of each query."""
+
+    cmc: NDArray[np.float64]  # [top], cmc[k] is the rank-(k+1) score; nan if no query is valid
+    mean_ap: float  # nan if no query is valid
+    cmc_per_query: NDArray[np.float64]  # [Q, top], zeros where the query has no match
+    ap_per_query: NDArray[np.float64]  # [Q], nan where the query has no match
+    valid: NDArray[np.bool_]  # [Q], True where the query has a match
+
+
+class MatchRanks(NamedTuple):
+    """All M matches of Q queries, query after query, the nearest first."""
+
+    num_queries: int  # Q, those without a match counted too
+    query: NDArray[np.int64]  # [M] which query, ascending
+    order: NDArray[np.int64]  # [M] how many matches of the same query lie before: 0, 1, 2, ...
+    rank: NDArray[np.int64]  # [M] how many gallery images lie before, matches counted, junk not
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """[Q] matches of each query."""
+        return np.bincount(self.query, minlength=self.num_queries)
+
+
+class _Problem(NamedTuple):
+    distances: Any  # [Q, G] numpy or torch
+    query_ids: NDArray[np.int64]  # [Q] numbered from 0 on, together with the gallery's
+    gallery_ids: NDArray[np.int64]  # [G]
+    query_cameras: NDArray[np.int64]  # [Q]
+    gallery_cameras: NDArray[np.int64]  # [G]
+
+
+def score_ranking(
+    distances: Values,
+    query_ids: Values,
+    gallery_ids: Values,
+    query_cameras: Values,
+    gallery_cameras: Values,
+    protocol: Protocol = "market1501",
+    average_precision: AveragePrecision = "trapezoid",
+    top: int = 50,
+) -> RankingScores:
+    """CMC and average precision of every query, and their means over the queries that have a match.
+
+    Args:
+        distances: [Q, G] numpy array or tensor, real numbers, smaller is nearer; infinity is allowed.
+        query_ids, gallery_ids: [Q], [G] identities: integers of any value, or strings.
+        query_cameras, gallery_cameras: [Q], [G] cameras: likewise.
+        protocol: how the CMC counts. `market1501`: 1 from the first match on. `allshots`: the share of the
+            matches with at most k images of other identities before them. `cuhk03`: only images of other
+            cameras, and one image an identity, drawn at random; the exact expectation, not a sample.
+        average_precision: `trapezoid`, as Market-1501's own evaluation, or `step`, as later toolboxes. It is
+            the same under every protocol: all matches count, and all images but junk.
+        top: length of the CMC, 1 or more; it may be longer than the gallery.
+
+    Returns:
+        RankingScores; a query without a match is not valid and left out of the means.
+
+    Raises:
+        InputError: a wrong shape or length, no query, no gallery, nan, or an unknown protocol or definition.
+
+    Source: Zheng et al. ICCV 2015 (Market-1501), Li et al. CVPR 2014 (CUHK03).
+    Derived in notebooks/08_evaluation.
+    """
+    if protocol not in get_args(Protocol):
+        raise InputError(f"protocol {protocol!r} is not known: choose one of {', '.join(get_args(Protocol))}")
+    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
+        raise InputError(f"top is {top!r}: give the length of the CMC, an integer of 1 or more")
+    problem = _checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras)
+    found = _find_matches(problem)
+    aps = average_precisions(found, average_precision)
+    cmc = _single_shot_cmc(problem, top) if protocol == "cuhk03" else cumulative_matches(found, protocol, top)
+    valid = found.counts > 0
+    if not valid.any():
+        return RankingScores(np.full(top, np.nan), float("nan"), cmc, aps, valid)
+    return RankingScores(cmc[valid].mean(axis=0), float(aps[valid].mean()), cmc, aps, valid)
+
+
+def find_matches(
+    distances: Values, query_ids: Values, gallery_ids: Values, query_cameras: Values, gallery_cameras: Values
+) -> MatchRanks:
+    """The rank of every match: all that AP and CMC (but for the protocol `cuhk03`) need.
+
+    Args and errors are those of `score_ranking`. Derived in notebooks/08_evaluation.
+    """
+    return _find_matches(_checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras))
+
+
+def average_precisions(found: MatchRanks, definition: AveragePrecision) -> NDArray[np.float64]:
+    """Area under the precision-recall curve of each query, [Q]; nan where a query has no match.
+
+    Args:
+        found: the matches.
+        definition: `step`: the mean of the precision at every match. `trapezoid`: at every match the mean of
+            the precision there and one place before; before the first place precision is 1.
+
+    Raises:
+        InputError: an unknown definition.
+
+    Source: Zheng et al. ICCV 2015 for the trapezoid. Derived in notebooks/08_evaluation.
+    """
+    if definition not in get_args(AveragePrecision):
+        known = ", ".join(get_args(AveragePrecision))
+        raise InputError(f"average_precision {definition!r} is not known: choose one of {known}")
+    heights = (found.order + 1) / (found.rank + 1)
+    if definition == "trapezoid":
+        before = np.where(found.rank == 0, 1.0, found.order / np.maximum(found.rank, 1))
+        heights = (heights + before) / 2
+    total = np.bincount(found.query, weights=heights, minlength=found.num_queries)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the nan of a query without a match
+        return total / found.counts
+
+
+def cumulative_matches(found: MatchRanks, protocol: Literal["market1501", "allshots"], top: int) -> NDArray[np.float64]:
+    """CMC of each query, [Q, top], where the whole gallery takes part; zeros where a query has no match.
+
+    Derived in notebooks/08_evaluation.
+    """
+    if protocol == "market1501":
+        places, weights = found.rank, (found.order == 0).astype(np.float64)
+    else:
+        places, weights = found.rank - found.order, 1 / found.counts[found.query]
+    steps = np.zeros((found.num_queries, top + 1))  # the last column holds what comes after `top`
+    np.add.at(steps, (found.query, np.minimum(places, top)), weights)
+    return np.minimum(steps[:, :top].cumsum(axis=1), 1.0)  # n times 1/n may be a rounding above 1
+
+
+def _find_matches(problem: _Problem) -> MatchRanks:
+    by_id = np.argsort(problem.gallery_ids, kind="stable")  # [G] stable: inside an id the gallery's order
+    sorted_ids = problem.gallery_ids[by_id]
+    firsts = np.searchsorted(sorted_ids, problem.query_ids, "left")
+    sizes = np.searchsorted(sorted_ids, problem.query_ids, "right") - firsts  # [Q] junk included
+
+    def match_ranks(start: int, block: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        first, size = firsts[start : start + len(block)], sizes[start : start + len(block)]
+        ends = np.cumsum(size)
+        begins = ends - size
+        row = np.repeat(np.arange(len(block)), size)  # of every image of a query's id
+        image = by_id[np.arange(len(row)) + np.repeat(first - begins, size)]
+        value = block[row, image]
+        nearest = np.lexsort((value, row))  # stable too: equal distances stay in the gallery's order
+        image, value = image[nearest], value[nearest]
+        before = np.zeros(len(row), np.int64)
+        for values, begin, end in zip(block, begins, ends, strict=True):
+            if begin < end:
+                before[begin:end], through = _counts(values, value[begin:end])
+                for i in begin + np.flatnonzero(through - before[begin:end] > 1):  # not alone: ties
+                    before[i] += np.count_nonzero(values[: image[i]] == value[i])
+        junk = problem.gallery_cameras[image] == problem.query_cameras[start + row]
+        junk_before = np.cumsum(np.append(0, junk))  # over the block: take off what earlier queries had
+        before -= junk_before[:-1] - np.repeat(junk_before[begins], size)
+        return (start + row)[~junk], before[~junk]
+
+    parts = _over_blocks(match_ranks, problem.distances)
+    query, rank = (np.concatenate(values) for values in zip(*parts, strict=True))
+    counts = np.bincount(query, minlength=len(sizes))
+    order = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return MatchRanks(len(sizes), query, order, rank)
+
+
+def _counts(row: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many entries of the row are smaller than each of the ascending values, and how many are not larger."""
+    near = row <= values[-1]
+    if np.count_nonzero(near) < len(row) // 2:  # a good model: nearly all lies behind the farthest match
+        row = row[near]
+    row = np.sort(row)  # several times faster than sorting indices
+    return row.searchsorted(values, "left"), row.searchsorted(values, "right")
+
+
+def _single_shot_cmc(problem: _Problem, top: int) -> NDArray[np.float64]:
+    """CMC [Q, top] where one image an id is drawn: P(at most k of the other ids' images lie before the match).
+
+    Id i lies before a match with probability p_i, the share of its images that do. Ids are drawn independently,
+    so the number of those before is a sum of coins with different p_i, a Poisson-binomial variable; its
+    distribution comes from adding one coin after the other. Each match is the drawn one with equal chance.
+    """
+    by_id = np.argsort(problem.gallery_ids, kind="stable")  # [G] everything below is in this order
+    ids, cameras = problem.gallery_ids[by_id], problem.gallery_cameras[by_id]
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))  # [I] where each id begins
+
+    def curves(start: int, block: NDArray[Any]) -> NDArray[np.float64]:
+        cmc = np.zeros((len(block), top))
+        owners: list[int] = []  # the row of each match
+        chances: list[NDArray[np.float64]] = []  # [I] of each match
+        for row, values in enumerate(block[:, by_id]):
+            other_camera = cameras != problem.query_cameras[start + row]
+            images = np.maximum(np.add.reduceat(other_camera, starts, dtype=np.int64), 1)
+            own = ids[starts] == problem.query_ids[start + row]
+            for match in np.flatnonzero(other_camera & (ids == problem.query_ids[start + row])):
+                before = values < values[match]
+                before |= (values == values[match]) & (by_id < by_id[match])
+                counts = np.add.reduceat(before & other_camera, starts, dtype=np.int64)
+                owners.append(row)
+                chances.append(np.where(own, 0, counts / images))
+        if owners:
+            number = np.zeros((top, len(owners)))  # [k, match]: P(k ids before), coins added so far
+            number[0] = 1
+            for chance in np.array(chances).T:
+                moved = number * chance
+                number -= moved
+                number[1:] += moved[:-1]
+            np.add.at(cmc, owners, (number.cumsum(axis=0) / np.bincount(owners)[owners]).T)
+        return np.minimum(cmc, 1.0)
+
+    return np.concatenate(_over_blocks(curves, problem.distances))
+
+
+def _over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> list[T]:
+    """function(first query, [n, G] on the CPU) of each block of rows, in order; sorting needs no GIL."""
+
+    def of_block(start: int) -> T:
+        block = _array(distances[start : start + _BLOCK])
+        if block.dtype == np.float16:
+            block = block.astype(np.float32)  # numpy has no fast sort for half precision
+        if np.isnan(block.max()):  # the maximum of what holds a nan is nan
+            query = start + int(np.flatnonzero(np.isnan(block).any(axis=1))[0])
+            raise InputError(f"distances of query {query} contain nan: look for broken features first")
+        return function(start, block)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(of_block, range(0, len(distances), _BLOCK)))
+
+
+def _checked(
+    distances: Values, query_ids: Values, gallery_ids: Values, query_cameras: Values, gallery_cameras: Values
+) -> _Problem:
+    matrix = distances if isinstance(distances, torch.Tensor) else np.asarray(distances)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise InputError(f"distances have shape {tuple(matrix.shape)}: give a matrix [Q, G], neither of them 0")
+    if _array(matrix[:1]).dtype.kind not in "fiu":
+        raise InputError(f"distances are {matrix.dtype}: give real numbers")
+    ids = _numbered("ids", query_ids, gallery_ids, matrix.shape)
+    cameras = _numbered("cameras", query_cameras, gallery_cameras, matrix.shape)
+    return _Problem(matrix, ids[0], ids[1], cameras[0], cameras[1])
+
+
+def _numbered(what: str, query: Values, gallery: Values, shape: tuple[int, ...]) -> list[NDArray[np.int64]]:
+    """Labels of both sides as numbers from 0 on: [Q], [G]."""
+    both = []
+    for name, values, length in (("query", query, shape[0]), ("gallery", gallery, shape[1])):
+        labels = _array(values)
+        if labels.shape != (length,):
+            raise InputError(f"{name}_{what} have shape {labels.shape}: the distances ask for ({length},)")
+        if labels.dtype.kind not in "iuUS":
+            raise InputError(f"{name}_{what} are {labels.dtype}: give integers or strings")
+        both.append(labels.astype(np.int64) if labels.dtype.kind in "iu" else labels)
+    if both[0].dtype.kind != both[1].dtype.kind:
+        raise InputError(f"query_{what} are {both[0].dtype}, gallery_{what} {both[1].dtype}: give one type")
+    codes = np.unique(np.concatenate(both), return_inverse=True)[1].reshape(-1)
+    return np.split(codes, [shape[0]])
+
+
+def _array(values: Any) -> NDArray[Any]:
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()

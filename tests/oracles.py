@@ -1,0 +1,68 @@
+"""Slow and obvious versions of what the library does fast: tests and chapters compare against them."""
+
+from collections import defaultdict
+from itertools import product
+
+import numpy as np
+
+
+def ranked_list(distances, query_id, gallery_ids, query_camera, gallery_cameras):
+    """Gallery indices of one query, nearest first, equal distances in gallery order, junk left out."""
+    kept = [g for g in range(len(gallery_ids)) if gallery_ids[g] != query_id or gallery_cameras[g] != query_camera]
+    return sorted(kept, key=lambda g: (distances[g], g))
+
+
+def average_precision(hits, definition):
+    """AP of a ranked list of True (match) and False; nan without a match. Walks the list place by place."""
+    if not any(hits):
+        return float("nan")
+    area, matches, recall, precision = 0.0, 0, 0.0, 1.0
+    for place, hit in enumerate(hits, start=1):
+        old_recall, old_precision = recall, precision
+        matches += hit
+        recall, precision = matches / sum(hits), matches / place
+        height = (old_precision + precision) / 2 if definition == "trapezoid" else precision
+        area += (recall - old_recall) * height
+    return area
+
+
+def cmc_market1501(hits, top):
+    """1 from the place of the first match on."""
+    return np.array([float(any(hits[: k + 1])) for k in range(top)])
+
+
+def cmc_allshots(hits, top):
+    """Each match alone against all wrong images: the share of matches with at most k wrong ones before."""
+    if not any(hits):
+        return np.zeros(top)
+    wrong_before = [sum(not h for h in hits[:place]) for place, hit in enumerate(hits) if hit]
+    return np.array([np.mean([wrong <= k for wrong in wrong_before]) for k in range(top)])
+
+
+def cmc_cuhk03(distances, query_id, gallery_ids, query_camera, gallery_cameras, top):
+    """The mean over every draw of one image of each identity, from other cameras than the query's."""
+    images = defaultdict(list)
+    for g, (identity, camera) in enumerate(zip(gallery_ids, gallery_cameras, strict=True)):
+        if camera != query_camera:
+            images[identity].append(g)
+    if query_id not in images:
+        return np.zeros(top)
+    curves = []
+    for draw in product(*images.values()):
+        ordered = sorted(draw, key=lambda g: (distances[g], g))
+        curves.append(cmc_market1501([gallery_ids[g] == query_id for g in ordered], top))
+    return np.mean(curves, axis=0)
+
+
+def score_ranking(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, protocol, average_precision_, top):
+    """(cmc_per_query [Q, top], ap_per_query [Q]) by the definitions above, query by query."""
+    curves, aps = [], []
+    for row, query_id, camera in zip(distances, query_ids, query_cameras, strict=True):
+        problem = (row, query_id, gallery_ids, camera, gallery_cameras)
+        hits = [gallery_ids[g] == query_id for g in ranked_list(*problem)]
+        aps.append(average_precision(hits, average_precision_))
+        if protocol == "cuhk03":
+            curves.append(cmc_cuhk03(*problem, top))
+        else:
+            curves.append({"market1501": cmc_market1501, "allshots": cmc_allshots}[protocol](hits, top))
+    return np.array(curves), np.array(aps)
