@@ -8,7 +8,7 @@ Derived in notebooks/08_evaluation.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -113,6 +113,14 @@ def find_matches(
     Args and errors are those of `score_ranking`. Derived in notebooks/08_evaluation.
     """
     return _find_matches(_checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras))
+
+
+def join_matches(parts: Sequence[MatchRanks]) -> MatchRanks:
+    """The matches of all queries from those of blocks of queries, in order; so the matrix is never needed whole."""
+    firsts = np.cumsum([0] + [part.num_queries for part in parts])
+    query = np.concatenate([part.query + first for part, first in zip(parts, firsts[:-1], strict=True)])
+    order, rank = (np.concatenate([getattr(part, name) for part in parts]) for name in ("order", "rank"))
+    return MatchRanks(int(firsts[-1]), query, order, rank)
 
 
 def average_precisions(found: MatchRanks, definition: AveragePrecision) -> NDArray[np.float64]:

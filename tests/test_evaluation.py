@@ -1,0 +1,128 @@
+"""The score table: who takes part, which numbers, how they are written."""
+
+import json
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from PIL import Image
+
+from alignedreid_lib import evaluation
+from alignedreid_lib.datasets import Dataset
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import ScoreTable, colour_histograms, evaluate
+from alignedreid_lib.features import Features
+
+
+def make_features(vectors, ids, cameras, marks):
+    vectors = torch.as_tensor(vectors, dtype=torch.float32)
+    names = [f"{k}.jpg" for k in range(len(vectors))]
+    return Features(vectors, torch.zeros(len(vectors), 2, 4), *map(np.asarray, (ids, cameras, marks)), names)
+
+
+@pytest.fixture
+def features():
+    """Many people of four cameras in the plane; marks of all three kinds."""
+    rng = np.random.default_rng(5)
+    ids = rng.integers(0, 12, 300)
+    vectors = rng.normal(size=(12, 3))[ids] + rng.normal(size=(300, 3))
+    return make_features(vectors, ids, rng.integers(0, 4, 300), rng.choice(3, 300, p=[0.3, 0.6, 0.1]))
+
+
+@pytest.mark.parametrize("block", [7, 1000])
+def test_equals_brute_force_whatever_the_block(features, block, monkeypatch):
+    monkeypatch.setattr(evaluation, "_BLOCK", block)
+    (row,) = evaluate(features).rows
+    queries, gallery = features[features.marks == 0], features[features.marks == 1]
+    differences = queries.global_features[:, None].double() - gallery.global_features[None].double()
+    problem = (differences.norm(dim=2).numpy(), queries.ids, gallery.ids, queries.cameras, gallery.cameras)
+    curves, steps = oracles.score_ranking(*problem, "market1501", "step", 10)
+    _, trapezoids = oracles.score_ranking(*problem, "market1501", "trapezoid", 10)
+    assert (row.rank1, row.rank5, row.rank10) == pytest.approx(tuple(curves.mean(axis=0)[[0, 4, 9]]), abs=1e-6)
+    assert (row.mean_ap_step, row.mean_ap_trapezoid) == pytest.approx((steps.mean(), trapezoids.mean()), abs=1e-4)
+    assert (row.distance, row.reranked, row.num_queries, row.num_valid) == ("global", False, len(queries), len(queries))
+
+
+def test_multi_query_images_take_no_part():
+    """The mark-2 image is the nearest wrong one; it is neither query nor gallery."""
+    people = make_features([[0.0], [0.1], [1.0]], [1, 2, 1], [0, 1, 1], [0, 2, 1])
+    (row,) = evaluate(people).rows
+    assert row.rank1 == 1 and row.num_queries == 1
+
+
+def test_table_in_text():
+    people = make_features([[0.0], [5.0], [1.0], [2.0]], [1, 9, 2, 1], [0, 0, 1, 1], [0, 0, 1, 1])
+    table = evaluate(people, name="trained") + evaluate(people)
+    assert table.to_markdown() == str(table) == table._repr_markdown_()
+    assert str(table).splitlines() == [
+        "| Features | Distance | Rank-1 | Rank-5 | Rank-10 | mAP (step) | mAP (trapezoid) | Queries |",
+        "| -------- | -------- | -----: | -----: | ------: | ---------: | --------------: | ------: |",
+        "| trained  | global   |    0.0 |  100.0 |   100.0 |       50.0 |            25.0 |  1 of 2 |",
+        "|          | global   |    0.0 |  100.0 |   100.0 |       50.0 |            25.0 |  1 of 2 |",
+    ]
+    assert str(evaluate(people)).startswith("| Distance | Rank-1")
+
+
+def test_table_as_data():
+    people = make_features([[0.0], [1.0]], [1, 1], [0, 1], [0, 1])
+    nobody = make_features([[0.0], [1.0]], [1, 2], [0, 1], [0, 1])
+    data = json.loads(json.dumps((evaluate(people) + evaluate(nobody, name="x")).to_dict(), allow_nan=False))
+    assert data["rows"][0] == {
+        "name": "", "distance": "global", "reranked": False, "rank1": 1.0, "rank5": 1.0, "rank10": 1.0,
+        "mean_ap_step": 1.0, "mean_ap_trapezoid": 1.0, "num_queries": 1, "num_valid": 1,
+    }  # fmt: skip
+    assert data["rows"][1]["rank1"] is None and data["rows"][1]["num_valid"] == 0
+    assert "|      - |" in str(evaluate(nobody))
+    assert isinstance(evaluate(people), ScoreTable)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"distances": ("local",)}, "global"),
+        ({"distances": "global"}, "give a list"),
+        ({"distances": ()}, "give a list"),
+        ({"rerank": True}, "re-ranking"),
+    ],
+)
+def test_unknown_settings_are_refused(features, settings, words):
+    with pytest.raises(InputError, match=words):
+        evaluate(features, **settings)
+
+
+def test_features_without_queries_gallery_or_sense_are_refused(features):
+    for mark in (0, 1):
+        with pytest.raises(InputError, match="val or test part"):
+            evaluate(features[features.marks != mark])
+    features.global_features[3] = torch.nan
+    with pytest.raises(InputError, match="nan"):
+        evaluate(features)
+
+
+def test_colour_histograms_know_colours_and_not_places(tmp_path):
+    """Half red and half blue is the same whichever half; red alone shares half of it; green shares nothing."""
+    pictures = np.zeros((4, 8, 6, 3), np.uint8)
+    pictures[0, :4, :, 0] = pictures[0, 4:, :, 2] = 255  # red above blue
+    pictures[1, 4:, :, 0] = pictures[1, :4, :, 2] = 255  # blue above red
+    pictures[2, :, :, 0] = 255  # red
+    pictures[3, :, :, 1] = 255  # green
+    paths = [tmp_path / f"{k}.png" for k in range(4)]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    numbers = np.arange(4)
+    features = colour_histograms(Dataset(tmp_path, "test", paths, numbers, numbers, None, numbers % 2))
+    assert features.global_features.shape == (4, 512) and features.local_features.shape == (4, 0, 0)
+    torch.testing.assert_close(features.global_features.norm(dim=1), torch.ones(4))
+    distances = evaluation.distance_matrix("global", features, features)
+    assert distances[0, 1] < 1e-3
+    assert float(distances[0, 2]) == pytest.approx(np.sqrt(2 - np.sqrt(2)), abs=1e-5)
+    assert float(distances[2, 3]) == pytest.approx(np.sqrt(2), abs=1e-5)
+    assert len(evaluate(features).rows) == 1
+    with pytest.raises(InputError, match="bins is 0"):
+        colour_histograms(Dataset(tmp_path, "test", paths, numbers, numbers, None, numbers), bins=0)
+
+
+def test_unknown_distance_is_refused(features):
+    with pytest.raises(InputError, match="choose one of global"):
+        evaluation.distance_matrix("manhattan", features, features)

@@ -1,0 +1,124 @@
+"""Feature extraction: the network's own answers, in order, and nothing changed by asking."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alignedreid_lib import images
+from alignedreid_lib.datasets import Dataset
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.features import extract
+from alignedreid_lib.model import AlignedReID
+
+SIZE = {"height": 64, "width": 32}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return AlignedReID("resnet18", local_channels=4).eval()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Seven pictures, of two sizes."""
+    folder = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(0)
+    paths = []
+    for k in range(7):
+        paths.append(folder / f"0000000{k}_0000_00000000.jpg")
+        Image.fromarray(rng.integers(0, 256, (80 + 8 * (k % 2), 40, 3), dtype=np.uint8)).save(paths[-1])
+    numbers = np.arange(7)
+    return Dataset(folder, "test", paths, numbers, numbers % 3, None, numbers % 2)
+
+
+def test_features_are_those_of_each_picture_alone_in_order(model, dataset):
+    features = extract(model, dataset, **SIZE, batch_size=3)
+    for k, path in enumerate(dataset.paths):
+        picture = images.resize(images.decode(path), (64, 32))
+        with torch.no_grad():
+            wanted = model(images.normalize(picture[None]))
+        torch.testing.assert_close(features.global_features[k], wanted.global_features[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(features.local_features[k], wanted.local_features[0], rtol=1e-4, atol=1e-4)
+    assert features.global_features.shape == (7, 512) and features.local_features.shape == (7, 2, 4)
+    assert features.names == [path.name for path in dataset.paths]
+    for name in ("ids", "cameras", "marks"):
+        np.testing.assert_array_equal(getattr(features, name), getattr(dataset, name))
+
+
+def test_features_are_plain_float32_tensors_on_the_cpu(model, dataset):
+    features = extract(model, dataset, **SIZE, precision="bfloat16")
+    for tensor in (features.global_features, features.local_features):
+        assert tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+        assert not tensor.is_inference() and not tensor.requires_grad
+    exact = extract(model, dataset, **SIZE, precision="float32")
+    assert not torch.equal(features.global_features, exact.global_features)
+    torch.testing.assert_close(features.global_features, exact.global_features, rtol=0.1, atol=0.1)
+
+
+def test_the_model_is_in_evaluation_mode_and_every_mode_is_restored(dataset):
+    torch.manual_seed(0)
+    model = AlignedReID("resnet18", local_channels=4).train()
+    model.local_bn.eval()  # frozen on purpose by its owner
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = extract(model, dataset, **SIZE)
+    assert model.training and model.base.training and not model.local_bn.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), f"{name} changed"
+    torch.testing.assert_close(first.global_features, extract(model.eval(), dataset, **SIZE).global_features)
+
+
+def test_modes_are_restored_when_a_picture_does_not_decode(model, dataset, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a picture")
+    bad = Dataset(tmp_path, "test", [dataset.paths[0], broken], *(np.zeros(2, int),) * 2, None, np.zeros(2, int))
+    model.train()
+    with pytest.raises(InputError, match=r"broken\.jpg"):
+        extract(model, bad, **SIZE, batch_size=1)
+    assert model.training
+    model.eval()
+
+
+def test_a_store_is_shared_and_has_to_be_the_datasets(model, dataset):
+    store = images.ImageStore(dataset.paths)  # pictures of their own sizes
+    features = extract(model, dataset, **SIZE, store=store)
+    assert store.kept_bytes > 0
+    assert torch.equal(features.global_features, extract(model, dataset, **SIZE).global_features)
+    with pytest.raises(InputError, match="store"):
+        extract(model, dataset, store=images.ImageStore(dataset.paths[:3]))
+
+
+def test_a_training_part_has_no_marks(model, dataset):
+    numbers = np.arange(7)
+    trainval = Dataset(dataset.folder, "trainval", dataset.paths, numbers, numbers, numbers, None)
+    np.testing.assert_array_equal(extract(model, trainval, **SIZE).marks, [-1] * 7)
+
+
+def test_some_of_the_features(model, dataset):
+    features = extract(model, dataset, **SIZE)
+    for chosen in (features.marks == 1, np.array([1, 3, 5]), slice(1, 7, 2)):
+        part = features[chosen]
+        assert len(part) == 3 and part.names == features.names[1::2]
+        np.testing.assert_array_equal(part.ids, [1, 3, 5])
+        assert torch.equal(part.global_features, features.global_features[1::2])
+        assert torch.equal(part.local_features, features.local_features[1::2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"precision": "float8"}, "float8"),
+        ({"device": "abacus"}, "abacus"),
+    ],
+)
+def test_bad_settings_are_refused(model, dataset, settings, words):
+    with pytest.raises(InputError, match=words):
+        extract(model, dataset, **settings)
+
+
+def test_no_pictures_are_refused(model, dataset):
+    none = np.zeros(0, int)
+    with pytest.raises(InputError, match="no pictures"):
+        extract(model, Dataset(dataset.folder, "test", [], none, none, None, none))
