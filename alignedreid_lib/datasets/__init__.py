@@ -1,0 +1,10 @@
+"""Datasets: from a raw release archive to lists of pictures with identities and cameras.
+
+Derived in notebooks/01_datasets.
+"""
+
+from alignedreid_lib.datasets.dataset import Dataset, open_dataset
+from alignedreid_lib.datasets.partitions import Partitions
+from alignedreid_lib.datasets.prepare import combine, prepare
+
+__all__ = ["Dataset", "Partitions", "combine", "open_dataset", "prepare"]

@@ -1,0 +1,142 @@
+"""Pickles of plain data, read without trusting them.
+
+The unified layout's `partitions.pkl` is a pickle for compatibility; a pickle is a program. This module runs none of
+it: the few numpy globals a plain pickle names are answered by stand-ins. Derived in notebooks/01_datasets.
+"""
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignedreid_lib.errors import InputError
+
+
+def save_pickle(content: Any, path: str | Path) -> None:
+    """Write `content` as a pickle that Python 2 reads too; a kill leaves the old file or the new one."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            pickle.dump(content, file, protocol=2)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_pickle(path: str | Path) -> Any:
+    """Read a pickle of dict, list, tuple, str, int and numpy arrays; nothing in it is ever executed.
+
+    Python 2 strings become str (latin1); numpy scalars become int or str, arrays lists.
+
+    Raises:
+        InputError: no such file, not a pickle, or anything else inside, named.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            return _plain(_SafeUnpickler(file, encoding="latin1").load(), path)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise InputError(f"{path} is not a readable pickle ({type(error).__name__}); make it again") from error
+
+
+class _Dtype:
+    """Stands in for numpy.dtype: integers and strings only, or O for an array of the above."""
+
+    def __init__(self, code: str, *_: Any):
+        if re.fullmatch(r"[<>|=]?([iu][1248]|b1|[SaU]\d+|O8?)", code) is None:
+            raise pickle.UnpicklingError(f"dtype {code}")
+        self.code, self.order = code.lstrip("<>|="), "|"
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1] if state[1] in "<>" else "|"
+
+    def decode(self, data: bytes | str) -> list:
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        values = np.frombuffer(raw, np.dtype(self.order + self.code)).tolist()
+        return [value.decode("latin1") if isinstance(value, bytes) else value for value in values]
+
+
+class _Array:
+    """Stands in for numpy.ndarray: takes its pickled state, becomes a list."""
+
+    values: list
+
+    def __new__(cls, *_: Any):
+        return super().__new__(cls)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, _, data = state
+        if len(shape) != 1:
+            raise pickle.UnpicklingError("an array of several axes")
+        self.values = data if isinstance(data, list) else dtype.decode(data)
+
+
+class _Scalar:
+    """Stands in for numpy's scalar(dtype, bytes); the answer is a plain int or str."""
+
+    def __new__(cls, dtype: _Dtype, data: bytes | str):
+        return dtype.decode(data)[0]
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("state of a scalar")
+
+
+class _Bytes(_Scalar):
+    """Stands in for _codecs.encode, by which Python 3 writes bytes into a protocol 2 pickle."""
+
+    def __new__(cls, text: str, encoding: str = "latin1"):
+        return text.encode("latin1")
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    # Every global a pickle may name, and what it gets instead. All of it is ours, so nothing of numpy's own
+    # reconstruction (which trusts its input) ever runs; each has __setstate__, so that BUILD cannot alter it.
+    _GLOBALS = {  # noqa: RUF012
+        "numpy.ndarray": _Array,
+        "numpy.dtype": _Dtype,
+        **{f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")},
+        **{f"numpy.{core}.multiarray.scalar": _Scalar for core in ("core", "_core")},
+        "_codecs.encode": _Bytes,
+    }
+
+    def __init__(self, file: Any, **settings: Any):
+        super().__init__(file, **settings)
+        self._path = file.name
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._GLOBALS[f"{module}.{name}"]
+        except KeyError:
+            raise InputError(
+                f"{self._path} asks for {module}.{name}; only dict, list, tuple, str, int and numpy arrays are "
+                "read, so do not trust this file"
+            ) from None
+
+
+def _plain(value: Any, path: Path) -> Any:
+    """`value` with arrays as lists and bytes as str, all the way down."""
+    if isinstance(value, dict):
+        return {_plain(key, path): _plain(item, path) for key, item in value.items()}
+    if isinstance(value, _Array):
+        value = value.values
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item, path) for item in value)
+    if isinstance(value, bytes):
+        return value.decode("latin1")
+    if type(value) in (str, int, bool):
+        return value
+    raise InputError(
+        f"{path} holds a {type(value).__name__}; only dict, list, tuple, str, int and numpy arrays are read"
+    )
