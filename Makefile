@@ -1,0 +1,80 @@
+# Every command of the project; `make` alone lists them. CI calls the same ones.
+PYTHON ?= python3
+PRESET ?=
+ARGS   ?=
+ONLY   ?=
+FORCE  ?=
+
+BIN  := .venv/bin
+TOOL := $(BIN)/python notebooks/book/tool.py
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test train lab site pairs check-pairs bench lint clean distclean browser
+
+help:  ## this list
+	@echo "AlignedReID, explained and reproduced. The first command makes the environment by itself."
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-19s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  make train PRESET=market1501_gl ARGS=\"-p seed 2\"   what ARGS changes is added to the folder's name:"
+	@echo "                                                     runs/market1501_gl_seed2"
+	@echo "  make pairs ONLY=06_training FORCE=1                one chapter, executed again though unchanged"
+	@echo "  make env PYTHON=python3.12                         another Python, 3.11 or newer"
+
+env: .venv/installed  ## the environment: .venv from requirements.txt (about 3 minutes, 5 GB)
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1): make env PYTHON=/path/to/python3.11"; \
+	  exit 1; }
+	@echo "Making the environment in .venv (once; about 3 minutes and 5 GB) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+run: env  ## chapters 00-09 on the embedded data into runs/book/, then the score table
+	@$(TOOL) run
+
+test: env browser  ## every check: style, types, unit tests, pairs, chapters cell by cell, site, site in a browser
+	@$(TOOL) test
+
+train: env  ## a full run, PRESET=name [ARGS="-p name value ..."], into runs/<preset>/; asked again, it resumes
+	@$(TOOL) train "$(PRESET)" $(ARGS)
+
+lab: env  ## JupyterLab in notebooks/
+	@cd notebooks && ../$(BIN)/jupyter lab
+
+site: env  ## the book as a web site, into site/
+	@$(TOOL) site
+	@echo "site/index.html"
+
+pairs: env  ## each .ipynb written from its .py and executed, where cells changed [ONLY=name] [FORCE=1]
+	@$(TOOL) pairs $(ONLY) $(if $(FORCE),--force)
+
+check-pairs: env  ## what is wrong with the committed pairs
+	@$(TOOL) check-pairs
+
+bench: env  ## the benchmarks, one after another: each a ratio to a floor measured beside it
+	@set -e; for script in tests/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+lint: env  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+clean:  ## removes runs/book, data/synthetic, site, build and caches; other runs, data/raw and .venv stay
+	rm -rf runs/book data/synthetic site build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
+
+distclean: clean  ## clean, and removes .venv too
+	rm -rf .venv *.egg-info
+
+# The browser that `make test` looks at the site with. CHROMIUM=/path/to/chrome names another.
+browser:
+	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	  command -v google-chrome >/dev/null || { \
+	  command -v apt-get >/dev/null || { echo "make test needs Chromium: install it, or name it: CHROMIUM=/path make test"; exit 1; }; \
+	  echo "Installing Chromium (for the check of the site) ..."; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation >/dev/null; }

@@ -1,0 +1,61 @@
+"""Settings of the site (`make site`): the committed notebooks as pages, nothing executed, all of it local."""
+
+import importlib.util
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util.fileutil import copy_asset
+
+project = "AlignedReID, explained and reproduced"
+author = "the AlignedReID book authors"
+copyright = author
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+]
+nb_execution_mode = "off"
+myst_enable_extensions = ["amsmath", "dollarmath", "deflist", "html_image"]
+myst_heading_anchors = 3
+suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget has no place on a page
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_use_rtype = False
+add_module_names = False
+
+html_theme = "sphinx_book_theme"
+html_title = "AlignedReID"
+html_static_path = ["book.css"]
+html_css_files = ["book.css"]
+html_favicon = "favicon.svg"
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "show_toc_level": 2,
+    "pygments_light_style": "default",
+}
+
+# MathJax comes from a package of the environment: one file with its letters inside; the site needs no other
+# address.
+mathjax_path = "tex-svg.js"
+
+
+def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
+    """Puts MathJax beside the site's own scripts once the pages are written."""
+    spec = importlib.util.find_spec("sphinx-mathjax-offline")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the package sphinx-mathjax-offline is not installed: make env")
+    if error is None:
+        copy_asset(Path(spec.origin).parent / "static/mathjax/tex-svg.js", Path(app.outdir) / "_static")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("build-finished", copy_mathjax)

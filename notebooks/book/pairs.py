@@ -1,0 +1,199 @@
+"""The pairs: a chapter's `.py` (percent format) is its source, the `.ipynb` beside it derived and executed.
+
+`update` writes the second from the first; `problems` compares them and looks for what must not be committed.
+"""
+
+import ast
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+MAX_BYTES = 400_000
+MIN_ASSERTS = 3
+CELL_SECONDS = 600
+QUIET_KERNEL = ["--log-level=ERROR"]  # else each kernel warns that it listens on this machine's TCP
+KEPT_METADATA = ("tags", "alt")
+NOTEBOOK_METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+}
+MACHINE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|Users|root|work|tmp|mnt|opt|var|usr|content)/|[A-Z]:\\+Users")
+
+
+def chapters(folder: Path) -> list[str]:
+    """The names of all chapters that have a `.py` or an `.ipynb`, in order."""
+    return sorted({p.stem for suffix in ("py", "ipynb") for p in folder.glob(f"[0-9][0-9]_*.{suffix}")})
+
+
+def tags(cell: Any) -> list[str]:
+    """The tags of a cell, none where it has none."""
+    return list(cell.metadata.get("tags", []))
+
+
+def alt_text(cell: Any) -> str:
+    """What a picture of this cell shows, in words: the cell's `alt`, or the comment its code begins with."""
+    if alt := cell.metadata.get("alt"):
+        return str(alt)
+    first = cell.source.lstrip().partition("\n")[0]
+    return first.lstrip("#").strip() if first.startswith("#") else ""
+
+
+def parameters(notebook: Any) -> dict[str, Any]:
+    """The names and values that the cell tagged `parameters` assigns.
+
+    Raises:
+        ValueError: there is no such cell, or it holds something else than `name = literal`.
+    """
+    cell = next((c for c in notebook.cells if c.cell_type == "code"), None)
+    if cell is None or "parameters" not in tags(cell):
+        raise ValueError("the first code cell is not tagged `parameters`")
+    found: dict[str, Any] = {}
+    for line in ast.parse(cell.source).body:
+        match line:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                pass
+            case _:
+                raise ValueError(f"line {line.lineno} of the parameters cell is not `name = literal`")
+        try:
+            found[name] = ast.literal_eval(value)
+        except ValueError as error:
+            raise ValueError(f"line {line.lineno} of the parameters cell: {name} is no literal") from error
+    return found
+
+
+def _content(cell: Any) -> tuple[str, str, list[str], str]:
+    return cell.cell_type, cell.source.rstrip(), sorted(tags(cell)), str(cell.metadata.get("alt", ""))
+
+
+def _executed(notebook: Any) -> bool:
+    return all(c.execution_count for c in notebook.cells if c.cell_type == "code")
+
+
+def update(folder: Path, name: str, force: bool = False) -> bool:
+    """Writes `name`.ipynb from `name`.py and executes it, if its cells changed or it was never executed.
+
+    Returns:
+        whether the notebook was executed and written.
+
+    Raises:
+        ValueError: a cell failed or wrote to stderr; the notebook that was there is left as it was.
+    """
+    target = folder / f"{name}.ipynb"
+    source = jupytext.read(folder / f"{name}.py", fmt="py:percent")
+    if target.exists() and not force:
+        old = nbformat.read(target, as_version=4)
+        if list(map(_content, old.cells)) == list(map(_content, source.cells)) and _executed(old):
+            return False
+    seen: dict[str, int] = {}
+    for cell in source.cells:
+        # Ids follow the content, so that an unchanged cell keeps its id and a diff shows what changed.
+        digest = hashlib.sha1(f"{cell.cell_type}:{cell.source}".encode()).hexdigest()[:10]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        cell.metadata = {key: cell.metadata[key] for key in KEPT_METADATA if key in cell.metadata}
+    notebook = nbformat.v4.new_notebook(cells=source.cells, metadata=NOTEBOOK_METADATA, nbformat_minor=5)
+    try:
+        NotebookClient(
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            extra_arguments=QUIET_KERNEL,
+            record_timing=False,
+            coalesce_streams=True,
+        ).execute()
+    except CellExecutionError as error:
+        raise ValueError(f"{name}: a cell failed\n{error}") from error
+    for number, cell in enumerate(notebook.cells, 1):
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                raise ValueError(f"{name}: cell {number} writes to stderr: {output.text.strip()}")
+            if "metadata" in output:
+                output.metadata = {}
+        if "explorer" in tags(cell):
+            cell.outputs = []  # a widget is nothing without its kernel
+    notebook.metadata = NOTEBOOK_METADATA
+    beside = target.with_suffix(".ipynb.tmp")
+    nbformat.write(notebook, beside)
+    os.replace(beside, target)
+    return True
+
+
+def update_all(folder: Path, only: str = "", force: bool = False) -> None:
+    """`update` for every chapter whose name begins with `only`, a line each."""
+    names = [n for n in chapters(folder) if n.startswith(only) and (folder / f"{n}.py").exists()]
+    if not names:
+        raise ValueError(f"no chapter begins with {only!r}; there are: {', '.join(chapters(folder)) or 'none'}")
+    for name in names:
+        start = time.perf_counter()
+        written = update(folder, name, force)
+        state = f"executed in {time.perf_counter() - start:.0f} s" if written else "up to date"
+        print(f"{name}: {state}", flush=True)
+
+
+def problems(folder: Path, name: str) -> list[str]:
+    """What is wrong with a committed pair, a line each with file and cell; empty where all is well."""
+    paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("py", "ipynb")}
+    if missing := [path.name for path in paths.values() if not path.exists()]:
+        return [f"{missing[0]}: missing; `make pairs ONLY={name}` makes the .ipynb of a .py"]
+    notebook = nbformat.read(paths["ipynb"], as_version=4)
+    found = _pairing(jupytext.read(paths["py"], fmt="py:percent"), notebook)
+    counts = [c.execution_count for c in notebook.cells if c.cell_type == "code"]
+    if None not in counts and counts != list(range(1, len(counts) + 1)):
+        found.append("its cells were not executed once each, from the first to the last")
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "code":
+            found += [f"cell {number}: {problem}" for problem in _cell_problems(cell)]
+    if name < "10":
+        try:
+            parameters(notebook)
+        except ValueError as error:
+            found.append(str(error))
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    asserts = sum(bool(re.search(r"^\s*assert\b", source, re.M)) for source in code)
+    if asserts < MIN_ASSERTS:
+        found.append(f"{asserts} cells hold an assert; a chapter has {MIN_ASSERTS} or more")
+    if (size := paths["ipynb"].stat().st_size) > MAX_BYTES:
+        found.append(f"{size / 1000:.0f} kB; a notebook has {MAX_BYTES // 1000} kB at most")
+    return [f"{name}.ipynb: {problem}" for problem in found]
+
+
+def _pairing(source: Any, notebook: Any) -> list[str]:
+    ours, theirs = list(map(_content, source.cells)), list(map(_content, notebook.cells))
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1):
+        if a != b:
+            what = [n for n, x, y in zip(("type", "source", "tags", "alt"), a, b, strict=True) if x != y]
+            return [f"cell {number}: {' and '.join(what)} not as in the .py (`make pairs` writes the .ipynb)"]
+    if len(ours) != len(theirs):
+        return [f"{len(theirs)} cells, the .py has {len(ours)} (`make pairs` writes the .ipynb)"]
+    return []
+
+
+def _cell_problems(cell: Any) -> list[str]:
+    found = []
+    if not cell.execution_count:
+        found.append("not executed")
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if output.output_type == "error":
+            found.append(f"holds an error ({output.ename})")
+        elif output.get("name") == "stderr":
+            found.append("holds stderr output")
+        if "image/png" in data and not alt_text(cell):
+            found.append('its picture has no words: give the cell an alt="..." or begin it with a comment')
+        if pictures := [kind for kind in data if kind.startswith("image/") and kind != "image/png"]:
+            found.append(f"holds {pictures[0]}; pictures are PNG")
+        text = "".join([output.get("text", ""), *(str(v) for k, v in data.items() if k.startswith("text/"))])
+        if path := MACHINE_PATH.search(text):
+            found.append(f"its output names a path of a machine ({text[path.start() :].split()[0]})")
+    return found

@@ -1,0 +1,199 @@
+"""The commands behind the Makefile: run, train, pairs, check-pairs, site, test; `make help` explains each."""
+
+import argparse
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import checks
+import nbformat
+import pairs
+import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def execute(root: Path, name: str, out: Path, parameters: dict[str, Any], show: bool = False) -> None:
+    """Runs a chapter headless, in `notebooks/`, and leaves the executed notebook in `out`.
+
+    Args:
+        show: pass on what the cells print, as they print it.
+
+    Raises:
+        ValueError: a cell failed; the message is one line. An InputError is for users: its message alone.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if show else {}
+    target = out / f"{name}.ipynb"
+    shown = os.path.relpath(target, root)
+    try:
+        papermill.execute_notebook(
+            root / "notebooks" / f"{name}.ipynb", target, parameters, kernel_name="python3",
+            cwd=root / "notebooks", progress_bar=False, **streams,
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            raise ValueError(error.evalue) from error
+        message = f"{error.ename}: {' '.join(error.evalue.split())}"
+        raise ValueError(f"{name}: {message} (cell [{error.exec_count}] of {shown})") from error
+    except DeadKernelError as error:
+        raise ValueError(f"{name}: its Python process died (out of memory?); see {shown}") from error
+
+
+def run(root: Path) -> None:
+    """Runs chapters 00 to 09 on the embedded data into `runs/book/`, then prints the score table."""
+    out = root / "runs" / "book"
+    scores = out / "scores.json"
+    scores.unlink(missing_ok=True)  # the table printed below is this run's
+    names = sorted(path.stem for path in (root / "notebooks").glob("0?_*.ipynb"))
+    begun = time.perf_counter()
+    for name in names:
+        print(f"{name:<24}", end="", flush=True)
+        start = time.perf_counter()
+        try:
+            execute(root, name, out, {})
+        except ValueError:
+            print("failed")
+            raise
+        print(f"{time.perf_counter() - start:5.0f} s", flush=True)
+    print(f"{f'{len(names)} chapters':<24}{time.perf_counter() - begun:5.0f} s\n")
+    if not scores.exists():
+        raise ValueError("no score table: 08_evaluation did not write runs/book/scores.json")
+    print(score_table(json.loads(scores.read_text())["rows"]))
+
+
+def score_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `scores.json` as aligned text; scores are fractions, printed in percent."""
+    columns = {"rank1": "rank-1", "mean_ap_step": "mAP (step)", "mean_ap_trapezoid": "mAP (trapezoid)"}
+    width = max(len(row["name"]) for row in rows)
+    lines = [" " * width + "".join(f"  {title}" for title in columns.values())]
+    for row in rows:
+        cells = [f"  {100 * row[key]:{len(title)}.1f}" for key, title in columns.items()]
+        lines.append(f"{row['name']:<{width}}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def value(text: str) -> Any:
+    """A value given on the command line: a Python or YAML literal, else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The notebook that a preset names and the parameters to run it with, checked before anything runs.
+
+    The run's folder is `runs/<preset>`; what the overrides change is added to its name (`_seed2`), so that
+    two settings never meet in one folder. An override of `run_dir` is taken as it is.
+
+    Raises:
+        ValueError: no such preset or notebook, or a parameter that the notebook does not know.
+    """
+    path = root / "notebooks" / "presets" / f"{preset}.yaml"
+    if not preset or not path.exists():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise ValueError(f"no preset {preset!r}; there are: {known} (make train PRESET=name)")
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict) or set(content) != {"notebook", "parameters"}:
+        raise ValueError(f"{path.relative_to(root)}: a preset has the keys notebook and parameters")
+    name, given = content["notebook"], content["parameters"]
+    source = root / "notebooks" / f"{name}.ipynb"
+    if not source.exists():
+        raise ValueError(f"{path.relative_to(root)}: no notebook notebooks/{name}.ipynb")
+    defaults = pairs.parameters(nbformat.read(source, as_version=4))
+    if unknown := [key for key in (*given, *overrides) if key not in defaults]:
+        raise ValueError(f"unknown parameter {unknown[0]!r}; {name} knows: {', '.join(sorted(defaults))}")
+    settings = defaults | given
+    changed = {k: v for k, v in sorted(overrides.items()) if k != "run_dir" and settings[k] != v}
+    suffix = "".join(f"_{key}{v}" for key, v in changed.items())
+    run_dir = "runs/" + re.sub(r"[^\w.-]+", "-", preset + suffix)
+    return name, {"run_dir": run_dir} | given | overrides
+
+
+def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
+    """Runs a preset in full; asked again, the notebook goes on from the last finished epoch."""
+    name, settings = plan(root, preset, overrides)
+    print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
+    execute(root, name, root / settings["run_dir"], settings, show=True)
+
+
+def site(root: Path) -> None:
+    """Builds the site from the committed notebooks into `site/`; a warning is an error.
+
+    Raises:
+        ValueError: Sphinx warned.
+    """
+    source, out = root / "build" / "book", root / "site"
+    for folder in (source, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root / "notebooks" / "book", source, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells = [cell for cell in notebook.cells if "explorer" not in pairs.tags(cell)]
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.metadata["mystnb"] = {"image": {"alt": pairs.alt_text(cell)}}
+        nbformat.write(notebook, source / path.name)
+    options = ["-W", "--keep-going", "-q", "-E", "-c", "notebooks/book", "-d", "build/doctrees"]
+    if subprocess.run([sys.executable, "-m", "sphinx", *options, source, out], cwd=root).returncode:
+        raise ValueError("the site was built with warnings")
+
+
+def check_pairs(root: Path) -> None:
+    """Prints what is wrong with the committed pairs.
+
+    Raises:
+        ValueError: something is.
+    """
+    folder = root / "notebooks"
+    found = [problem for name in pairs.chapters(folder) for problem in pairs.problems(folder, name)]
+    print("\n".join(found) or f"{len(pairs.chapters(folder))} pairs agree")
+    if found:
+        raise ValueError(f"{len(found)} problems in the pairs")
+
+
+def main(words: list[str]) -> None:
+    """Reads the command line and calls the command; an error ends with one line and exit code 1."""
+    parser = argparse.ArgumentParser(prog="tool.py", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "check-pairs", "site", "test"):
+        commands.add_parser(name)
+    command = commands.add_parser("train")
+    command.add_argument("preset")
+    command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command = commands.add_parser("pairs")
+    command.add_argument("only", nargs="?", default="")
+    command.add_argument("--force", action="store_true")
+    args = parser.parse_args(words)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, str(cores))
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else every kernel warns of frozen modules
+    try:
+        if args.command == "train":
+            train(ROOT, args.preset, {name: value(text) for name, text in args.parameters})
+        elif args.command == "pairs":
+            pairs.update_all(ROOT / "notebooks", args.only, args.force)
+        else:
+            {"run": run, "check-pairs": check_pairs, "site": site, "test": checks.run_all}[args.command](ROOT)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

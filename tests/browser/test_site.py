@@ -1,0 +1,154 @@
+"""The site, read by a real browser: every page of `site/`, served from this machine alone."""
+
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SITE = Path(__file__).resolve().parents[2] / "site"
+PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PHONE = {"width": 390, "height": 844}
+
+# What is wrong with a page that has been loaded, a sentence each.
+LOOK = """async () => {
+  const found = [], article = document.querySelector('article') || document.body;
+  for (const image of document.images) {
+    image.loading = 'eager';
+    await image.decode().catch(() => {});
+    const name = image.getAttribute('src').slice(0, 60);
+    if (!image.naturalWidth || !image.clientWidth) found.push(`picture without size: ${name}`);
+    if (!(image.alt || '').trim()) found.push(`picture without words: ${name}`);
+  }
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  for (const formula of document.querySelectorAll('.math'))
+    if (!formula.querySelector('mjx-container svg'))
+      found.push(`mathematics not typeset: ${formula.textContent.slice(0, 60)}`);
+  for (const error of document.querySelectorAll('[data-mml-node="merror"]'))
+    found.push(`mathematics with an error: ${error.textContent.slice(0, 60)}`);
+  const prose = article.cloneNode(true);
+  prose.querySelectorAll('pre, code, script, .math').forEach(node => node.remove());
+  const raw = prose.textContent.match(/(\\$\\$|\\\\\\(|\\\\\\[|\\\\begin\\{).{0,40}/);
+  if (raw) found.push(`mathematics left as text: ${raw[0]}`);
+  return found;
+}"""
+# What reaches beyond the right edge, if the page can be scrolled sideways.
+WIDE = """() => {
+  const edge = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= edge) return [];
+  const wide = [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > edge);
+  const names = wide.slice(0, 3).map(e => `${e.tagName.toLowerCase()}.${e.className}`);
+  return [`scrolls sideways at ${edge} px: ${document.documentElement.scrollWidth} px wide (${names})`];
+}"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+def serve(folder: Path) -> Iterator[str]:
+    """Serves a folder on a free port of this machine and yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    assert path, "no Chromium on this machine: `make test` installs it; CHROMIUM=/path/to/chrome names one"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    yield from serve(SITE)
+
+
+def look(page: Page, address: str, name: str) -> list[str]:
+    """Visits a page, on a wide screen and on a phone; returns what is wrong with it."""
+    found: list[str] = []
+    page.on("console", lambda message: message.type == "error" and found.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: found.append(f"script: {error}"))
+    page.on("requestfailed", lambda request: found.append(f"request failed: {request.url}"))
+    page.on("response", lambda r: r.status >= 400 and found.append(f"answer {r.status}: {r.url}"))
+    local = (f"{address}/", "data:", "blob:")
+    page.on("request", lambda r: r.url.startswith(local) or found.append(f"request outside: {r.url}"))
+    page.goto(f"{address}/{name}", wait_until="load")
+    found += page.evaluate(LOOK)
+    page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
+    page.reload(wait_until="load")
+    page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => 0) : 0")
+    found += page.evaluate(WIDE)
+    return found
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
+
+
+def test_site_is_built() -> None:
+    assert "index.html" in PAGES, "no site/index.html: make site"
+    assert any(name.startswith("00_") for name in PAGES), "the site has no chapters"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(page: Page, site: str, name: str) -> None:
+    assert look(page, site, name) == []
+
+
+FAULTS = {
+    "console:": "<script>console.error('oh')</script>",
+    "script:": "<script>nothing.here()</script>",
+    "answer 404": "<link rel='stylesheet' href='absent.css'>",
+    "request outside": "<script async src='http://localhost:9/x.js'></script>",
+    "picture without size": "<img alt='a street' src='broken.png'>",
+    "picture without words": "<img src='dot.png'>",
+    "mathematics not typeset": "<span class='math'>\\(x\\)</span>",
+    "mathematics left as text": "<article><p>an equation $$x^2$$</p></article>",
+    "scrolls sideways": "<article><div style='width: 900px'>wide</div></article>",
+}
+
+
+@pytest.mark.parametrize("problem", FAULTS)
+def test_fault_is_seen(page: Page, tmp_path: Path, problem: str) -> None:
+    """Each fault, put into a page that has no other, is reported: the checks above can fail."""
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
+    head = "<!doctype html><meta name='viewport' content='width=device-width'><link rel='icon' href='data:,'>"
+    (tmp_path / "good.html").write_text(f"{head}<img alt='a dot' src='dot.png'>")
+    (tmp_path / "bad.html").write_text(head + FAULTS[problem])
+    for address in serve(tmp_path):
+        assert look(page, address, "good.html") == []
+    for address in serve(tmp_path):
+        fresh = page.context.new_page()
+        found = look(fresh, address, "bad.html")
+        assert any(sentence.startswith(problem) for sentence in found), found

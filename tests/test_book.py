@@ -1,0 +1,277 @@
+"""The book's machinery: the committed pairs, and the commands that run chapters and presets."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checks
+import nbformat
+import pairs
+import pytest
+import tool
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+CHAPTERS = pairs.chapters(NOTEBOOKS)
+PRESETS = sorted((NOTEBOOKS / "presets").glob("*.yaml"))
+
+SOURCE = """# %% [markdown]
+# # 0 An example
+#
+# One equation, $x^2$.
+
+# %% tags=["parameters"]
+seed = 1
+base_lr = 2e-4
+run_dir = "runs/example"
+
+# %%
+assert seed > 0
+
+# %% tags=["nbval-check-output"]
+assert 1 + 1 == 2
+2 * 21
+
+# %%
+# A line that rises from 0 to 1.
+import matplotlib.pyplot as plt
+
+line, = plt.plot([0, 1])
+assert line is not None
+plt.show()
+"""
+
+
+# The committed pairs
+
+
+def test_there_are_chapters() -> None:
+    assert CHAPTERS, "no chapters in notebooks/"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_pair(name: str) -> None:
+    assert pairs.problems(NOTEBOOKS, name) == []
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_preset_fits_its_notebook(path: Path) -> None:
+    _, settings = tool.plan(ROOT, path.stem, {})
+    assert settings["run_dir"] == f"runs/{path.stem}"
+    texts = [value for value in settings.values() if isinstance(value, str)]
+    assert not [t for t in texts if re.fullmatch(r"[-+.\deE]*\d", t)], "a number that YAML reads as text"
+
+
+def test_reference_lists_every_module_after_those_it_imports() -> None:
+    text = (NOTEBOOKS / "book" / "reference.md").read_text()
+    named = re.findall(r"automodule:: alignedreid_lib\.(\S+)", text)
+    library = ROOT / "alignedreid_lib"
+    modules = {p.stem: [p] for p in library.glob("*.py") if p.stem != "__init__"}
+    modules["datasets"] = sorted((library / "datasets").glob("*.py"))
+    assert sorted(named) == sorted(modules)
+    for place, name in enumerate(named):
+        code = "\n".join(path.read_text() for path in modules[name])
+        used = set(re.findall(r"^\s*from alignedreid_lib\.(\w+)", code, re.M))
+        for names in re.findall(r"^\s*from alignedreid_lib import (.*)$", code, re.M):
+            used |= {word.strip() for word in names.split(",")}
+        assert used <= {*named[:place], name}, f"{name} imports from below"
+
+
+# Pairs: writing and checking
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("book")
+    (folder / "00_example.py").write_text(SOURCE)
+    assert pairs.update(folder, "00_example")
+    return folder
+
+
+@pytest.fixture
+def copy(example: Path, tmp_path: Path) -> Path:
+    for path in example.glob("00_example.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def change(folder: Path, edit: Callable[[Any], object]) -> None:
+    path = folder / "00_example.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    edit(notebook)
+    nbformat.write(notebook, path)
+
+
+def test_example_is_a_pair(copy: Path) -> None:
+    assert pairs.problems(copy, "00_example") == []
+    before = (copy / "00_example.ipynb").read_bytes()
+    assert not pairs.update(copy, "00_example"), "an unchanged chapter is not executed again"
+    assert (copy / "00_example.ipynb").read_bytes() == before
+    notebook = nbformat.read(copy / "00_example.ipynb", as_version=4)
+    assert notebook.metadata == pairs.NOTEBOOK_METADATA
+
+
+def output(kind: str, **more: Any) -> Any:
+    return nbformat.v4.new_output(kind, **more)
+
+
+FAULTS: dict[str, Callable[[Any], object]] = {
+    "cell 3: source not as in the .py": lambda n: n.cells[2].update(source="assert seed > 1"),
+    "cell 4: tags not as in the .py": lambda n: n.cells[3].metadata.update(tags=[]),
+    "cell 1: type and source not as": lambda n: n.cells.insert(0, n.cells[1]),
+    "4 cells, the .py has 5": lambda n: n.cells.pop(),
+    "cell 3: not executed": lambda n: n.cells[2].update(execution_count=None),
+    "not executed once each": lambda n: n.cells[2].update(execution_count=9),
+    "cell 3: holds an error (KeyError)": lambda n: n.cells[2].outputs.append(output("error", ename="KeyError")),
+    "cell 3: holds stderr output": lambda n: n.cells[2].outputs.append(output("stream", name="stderr", text="warning")),
+    "names a path of a machine (/home/": lambda n: n.cells[2].outputs.append(
+        output("stream", text="in /home/ann/data")
+    ),
+    "holds image/svg+xml": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/svg+xml": ""})),
+    "cell 5: its picture has no words": lambda n: n.cells[4].update(source="plt.plot([0, 1])"),
+    "not tagged `parameters`": lambda n: n.cells[1].metadata.update(tags=[]),
+    "base_lr is no literal": lambda n: n.cells[1].update(source="seed = 1\nbase_lr = 2 * seed"),
+    "is not `name = literal`": lambda n: n.cells[1].update(source="import os"),
+    "2 cells hold an assert": lambda n: n.cells[2].update(source="seed > 0"),
+    "kB at most": lambda n: n.cells[2].outputs.append(output("stream", text="x" * 400_000)),
+}
+
+
+@pytest.mark.parametrize("problem", FAULTS)
+def test_fault_in_a_pair_is_seen(copy: Path, problem: str) -> None:
+    change(copy, FAULTS[problem])
+    found = pairs.problems(copy, "00_example")
+    assert any(problem in line for line in found), found
+    assert all(line.startswith("00_example.ipynb: ") for line in found)
+
+
+@pytest.mark.parametrize("suffix", ["py", "ipynb"])
+def test_half_a_pair_is_seen(copy: Path, suffix: str) -> None:
+    (copy / f"00_example.{suffix}").unlink()
+    assert pairs.problems(copy, "00_example")[0].startswith(f"00_example.{suffix}: missing")
+
+
+def test_a_chapter_that_writes_to_stderr_is_refused(copy: Path) -> None:
+    before = (copy / "00_example.ipynb").read_bytes()
+    (copy / "00_example.py").write_text(SOURCE + "\n# %%\nimport sys\n\nprint('a warning', file=sys.stderr)\n")
+    with pytest.raises(ValueError, match="cell 6 writes to stderr: a warning"):
+        pairs.update(copy, "00_example")
+    assert (copy / "00_example.ipynb").read_bytes() == before
+    assert len(list(copy.iterdir())) == 2
+
+
+# Running chapters and presets
+
+
+@pytest.fixture
+def project(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    (root / "notebooks" / "presets").mkdir(parents=True)
+    for path in copy.iterdir():
+        path.rename(root / "notebooks" / path.name)
+    preset = {"notebook": "00_example", "parameters": {"seed": 3}}
+    (root / "notebooks" / "presets" / "small.yaml").write_text(yaml.safe_dump(preset))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("overrides", "run_dir"),
+    [
+        ({}, "runs/small"),
+        ({"seed": 3}, "runs/small"),
+        ({"seed": 2}, "runs/small_seed2"),
+        ({"seed": 2, "base_lr": 0.01}, "runs/small_base_lr0.01_seed2"),
+        ({"seed": 2, "run_dir": "runs/mine"}, "runs/mine"),
+    ],
+)
+def test_two_settings_never_share_a_folder(project: Path, overrides: dict[str, Any], run_dir: str) -> None:
+    name, settings = tool.plan(project, "small", overrides)
+    assert name == "00_example"
+    assert settings == {"seed": 3} | overrides | {"run_dir": run_dir}
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "message"),
+    [
+        ("smal", {}, "no preset 'smal'; there are: small"),
+        ("", {}, "no preset ''; there are: small"),
+        ("small", {"sede": 2}, "unknown parameter 'sede'; 00_example knows: base_lr, run_dir, seed"),
+    ],
+)
+def test_a_wrong_request_is_refused(project: Path, preset: str, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tool.train(project, preset, overrides)
+    assert not (project / "runs").exists()
+
+
+def test_values_are_read_as_literals() -> None:
+    texts = ["2", "2e-4", "True", "true", "null", "None", "[1, 2]", "cuhk03", "data/raw/a.zip", "a: b: c"]
+    assert [tool.value(t) for t in texts] == [2, 2e-4, True, True, None, None, [1, 2], *texts[7:]]
+
+
+def test_train_shows_what_cells_print(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    change_source(project, "print('seed', seed, base_lr)\nassert True")
+    tool.train(project, "small", {"seed": 2, "base_lr": 0.5})
+    assert "seed 2 0.5" in capfd.readouterr().out
+    assert (project / "runs" / "small_base_lr0.5_seed2" / "00_example.ipynb").exists()
+
+
+def change_source(project: Path, source: str) -> None:
+    change(project / "notebooks", lambda notebook: notebook.cells[2].update(source=source))
+
+
+def test_an_input_error_is_its_message_alone(project: Path) -> None:
+    text = "from alignedreid_lib.errors import InputError\nraise InputError('a.zip: absent; put it into data/raw')"
+    change_source(project, text)
+    with pytest.raises(ValueError, match=r"^a\.zip: absent; put it into data/raw$"):
+        tool.train(project, "small", {})
+
+
+def test_run_stops_at_the_first_chapter_that_fails(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = (project / "notebooks" / "00_example.ipynb").read_bytes()
+    change_source(project, "assert seed == 0, 'the seed\\nis one'")
+    for name in ("01_second", "02_third"):
+        (project / "notebooks" / f"{name}.ipynb").write_bytes(source)
+    (project / "notebooks" / "00_example.ipynb").rename(project / "notebooks" / "01_second.ipynb")
+    (project / "notebooks" / "00_example.ipynb").write_bytes(source)
+    message = r"^01_second: AssertionError: the seed is one \(cell \[2\] of runs/book/01_second.ipynb\)$"
+    with pytest.raises(ValueError, match=message):
+        tool.run(project)
+    assert re.search(r"^00_example +\d+ s\n01_second +failed\n$", capsys.readouterr().out)
+    assert (project / "runs" / "book" / "01_second.ipynb").exists()
+    assert not (project / "runs" / "book" / "02_third.ipynb").exists()
+
+
+def test_run_prints_its_own_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "runs" / "book").mkdir(parents=True)
+    (project / "runs" / "book" / "scores.json").write_text("an old table")
+    with pytest.raises(ValueError, match=r"no score table"):
+        tool.run(project)
+    change_source(
+        project,
+        "import json, pathlib\n"
+        "row = {'rank1': 0.8125, 'mean_ap_step': 0.5, 'mean_ap_trapezoid': 0.25}\n"
+        "text = json.dumps({'rows': [{'name': 'trained', **row}, {'name': 'colours', **row, 'rank1': 0.1}]})\n"
+        "pathlib.Path('../runs/book/scores.json').write_text(text)",
+    )
+    tool.run(project)
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert lines[0].split() == ["rank-1", "mAP", "(step)", "mAP", "(trapezoid)"]
+    assert [line.split() for line in lines[1:]] == [
+        ["trained", "81.2", "50.0", "25.0"],
+        ["colours", "10.0", "50.0", "25.0"],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_the_last_line_counts_all_checks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "test_three.py").write_text(
+        "import pytest\n\ndef test_a(): pass\n\ndef test_b(): assert 0\n\ndef test_c(): pytest.skip('no')\n"
+    )
+    stages = [("a", ["-c pass", "-m pytest test_three.py -q"]), ("b", ["-c 1/0", "-m pytest absent.py -q"])]
+    with pytest.raises(SystemExit) as end:
+        checks.run_all(tmp_path, stages)
+    assert end.value.code == 1
+    assert capfd.readouterr().out.splitlines()[-1] == "2 passed, 3 failed, 1 skipped"
