@@ -6,6 +6,7 @@ Shown in notebooks/01_datasets.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ class Fabric:
         first = np.asarray(self.colour, np.float32)
         if self.pattern == "plain":
             return np.broadcast_to(first, (*v.shape, 3))
-        mixed = self.mix((theta + np.pi) % (2 * np.pi) - np.pi, v).astype(np.float32)
+        mixed = self.mix(theta, v).astype(np.float32)
         return first + mixed[..., None] * (np.asarray(self.second, np.float32) - first)
 
     def cover(self, theta: Array, v: Array) -> Array:
@@ -76,10 +77,15 @@ class Fabric:
             case "open":  # a jacket worn open
                 return side < 0.34 + 0.5 * np.clip(low, -0.1, 0.1)
             case "sides":  # a stripe down the outer seam
-                return np.abs(side - np.pi / 2) < 0.35
+                return np.abs(side - np.pi / 2) < 0.17
             case "camouflage":
                 return np.sin(9 * theta + 50 * v) * np.sin(70 * v - 4 * theta) + np.sin(5 * theta - 95 * v) * 0.6 > 0.1
         raise ValueError(f"no pattern is called {self.pattern!r}")
+
+
+def _angle(u: Array, turn: float) -> Array:
+    """The angle around a body turned by `turn`, in [-pi, pi], of what is seen at u, -1 left to 1 right."""
+    return (np.arcsin(u) - turn + math.pi) % (2 * math.pi) - math.pi
 
 
 class Canvas:
@@ -89,21 +95,28 @@ class Canvas:
         background: [h, w, 3] float32 colours in [0, 1]; painted over in place.
         box: what part of the world the canvas shows.
         light: where the light comes from, -1 (left) to 1 (right).
+        folds: [h, w] how much brighter or darker cloth is for its folds.
     """
 
-    def __init__(self, background: Array, box: Box, light: float) -> None:
+    def __init__(self, background: Array, box: Box, light: float, folds: Array) -> None:
         self.pixels = background
+        self.folds = folds
         height, width = background.shape[:2]
-        self.x = (box.left + (np.arange(width, dtype=np.float32) + 0.5) * (box.width / width))[None, :]
-        self.z = (box.top - (np.arange(height, dtype=np.float32) + 0.5) * (box.height / height))[:, None]
-        self.sharpness = height / box.height  # canvas pixels a unit
-        self.light = light
+        columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+        self.x = (float(box.left) + (columns + 0.5) * (float(box.width) / width))[None, :]
+        self.z = (float(box.top) - (rows + 0.5) * (float(box.height) / height))[:, None]
+        self.sharpness = height / float(box.height)  # canvas pixels a unit
+        self.across = float(box.width) / width  # units a canvas pixel, sideways
+        self.light = float(light)  # a Python float leaves float32 arrays what they are
 
     def window(self, left: float, right: float, bottom: float, top: float) -> tuple[slice, slice]:
         """The rows and columns which show the given rectangle."""
         margin = 1.5 / self.sharpness
-        columns = np.searchsorted(self.x[0], (left - margin, right + margin))
-        rows = np.searchsorted(-self.z[:, 0], (-top - margin, -bottom + margin))
+        x, z, (height, width) = float(self.x[0, 0]), float(self.z[0, 0]), self.folds.shape
+        columns = [min(max(int((edge - x) / self.across + 0.5), 0), width)
+                   for edge in (left - margin, right + margin)]
+        rows = [min(max(int((z - edge) * self.sharpness + 0.5), 0), height)
+                for edge in (top + margin, bottom - margin)]
         return slice(*rows), slice(*columns)
 
     def blend(self, window: tuple[slice, slice], cover: Array, colour: Array | Colour) -> None:
@@ -113,11 +126,11 @@ class Canvas:
 
     def shade(self, u: Array) -> Array:
         """How bright a round body is at u, -1 at its left edge and 1 at its right one."""
-        facing = np.sqrt(np.maximum(1 - u * u, 0))
-        return 0.50 + 0.50 * facing + 0.30 * self.light * u
+        return 0.60 + 0.40 * np.sqrt(np.maximum(1 - u * u, 0)) + (0.28 * self.light) * u
 
-    def tube(self, a, b, radius_a: float, radius_b: float, fabric: Fabric, turn: float = 0.0) -> None:
-        """A limb from point a to point b (x, z), round at its ends; `turn` is the way the body faces."""
+    def tube(self, a, b, radius_a: float, radius_b: float, fabric: Fabric, turn: float = 0.0,
+             bright: float = 1.0) -> None:
+        """A limb from point a down to point b (x, z), round at its ends; `turn` is the way the body faces."""
         reach = max(radius_a, radius_b)
         window = self.window(min(a[0], b[0]) - reach, max(a[0], b[0]) + reach,
                              min(a[1], b[1]) - reach, max(a[1], b[1]) + reach)
@@ -125,15 +138,17 @@ class Canvas:
         if not x.size or not z.size:
             return
         dx, dz = b[0] - a[0], b[1] - a[1]
-        length = max(np.hypot(dx, dz), 1e-3)
+        length = max(math.hypot(dx, dz), 1e-3)
         along = (x * dx + z * dz) / length
         across = (x * -dz + z * dx) / length  # left of a downward limb is -1
         t = np.clip(along / length, 0, 1)
         radius = radius_a + (radius_b - radius_a) * t
-        distance = np.hypot(across, along - t * length)
+        beyond = along - t * length
+        distance = np.sqrt(across * across + beyond * beyond)
         cover = np.clip((radius - distance) * self.sharpness + 0.5, 0, 1)
         u = np.clip(across / radius, -1, 1)
-        self.blend(window, cover, fabric.colours(np.arcsin(u) - turn, along) * self.shade(u)[..., None])
+        light = self.shade(u) * (bright + self.folds[window])
+        self.blend(window, cover, fabric.colours(_angle(u, turn), along) * light[..., None])
 
     def lathe(self, levels, centres, widths, fabric: Fabric, turn: float = 0.0) -> None:
         """An upright body: at each level (ascending z) its centre (x) and half-width."""
@@ -148,8 +163,9 @@ class Canvas:
         cover = np.clip((width - np.abs(offset)) * self.sharpness + 0.5, 0, 1)
         ends = np.clip(np.minimum(z - levels[0], levels[-1] - z) * self.sharpness + 0.5, 0, 1)
         u = np.clip(offset / width, -1, 1)
-        colours = fabric.colours(np.arcsin(u) - turn, np.broadcast_to(z, u.shape))
-        self.blend(window, cover * ends, colours * self.shade(u)[..., None])
+        theta, v = _angle(u, turn), np.broadcast_to(z, u.shape)
+        light = self.shade(u) * (1 + self.folds[window])
+        self.blend(window, cover * ends * fabric.cover(theta, v), fabric.colours(theta, v) * light[..., None])
 
     def blob(self, centre, radii, fabric: Fabric, turn: float = 0.0, power: float = 2.0) -> None:
         """An ellipsoid (power 2) or rounded box (power 4 and more); its pattern's v runs -1 to 1, downwards to up."""
@@ -161,7 +177,7 @@ class Canvas:
         cover = np.clip((1 - reach) * (min(radii) * self.sharpness) + 0.5, 0, 1)
         u = np.clip(x / np.maximum((1 - np.abs(z) ** power), 0.05) ** (1 / power), -1, 1)
         v = np.broadcast_to(z, u.shape)
-        theta = np.arcsin(u) - turn
+        theta = _angle(u, turn)
         light = self.shade(0.8 * u) * (1 + 0.12 * v)
         self.blend(window, cover * fabric.cover(theta, v), fabric.colours(theta, v) * light[..., None])
 

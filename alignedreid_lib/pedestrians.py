@@ -8,95 +8,23 @@ Shown in notebooks/01_datasets.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
-from alignedreid_lib.painting import Array, Box, Canvas, Colour, Fabric
+from alignedreid_lib.painting import Box, Canvas, Fabric
+from alignedreid_lib.people import BLACK, TOPS, Face, Hair, Person, Strap
 from alignedreid_lib.scenery import Camera
+
+__all__ = ["TRUE_BOX", "Box", "Camera", "Person", "View", "draw"]
 
 TRUE_BOX = Box(-0.27, 1.04, 0.54, 1.08)  # a perfect detection
 
-BLACK, WHITE, GREY = (0.10, 0.10, 0.11), (0.88, 0.88, 0.86), (0.48, 0.48, 0.50)
-NAVY, RED, BLUE, GREEN = (0.13, 0.17, 0.32), (0.68, 0.13, 0.14), (0.20, 0.36, 0.66), (0.20, 0.43, 0.27)
-YELLOW, PINK, BEIGE, JEANS = (0.86, 0.72, 0.26), (0.84, 0.52, 0.60), (0.70, 0.60, 0.46), (0.28, 0.37, 0.53)
-TOPS = (BLACK, WHITE, GREY, NAVY, RED, BLUE, GREEN, YELLOW, PINK, BEIGE)
-TOP_WEIGHTS = (0.18, 0.20, 0.13, 0.10, 0.09, 0.08, 0.06, 0.05, 0.06, 0.05)
-BOTTOMS = (BLACK, NAVY, JEANS, GREY, BEIGE)
-SHOES = (BLACK, WHITE, GREY, RED, BEIGE)
-BAGS = (BLACK, NAVY, RED, GREY, BEIGE, GREEN)
-SKINS = ((0.93, 0.75, 0.64), (0.86, 0.66, 0.52), (0.74, 0.54, 0.40), (0.55, 0.38, 0.28), (0.38, 0.26, 0.20))
-HAIRS = ((0.07, 0.06, 0.06), (0.20, 0.13, 0.09), (0.38, 0.25, 0.15), (0.72, 0.56, 0.34), (0.60, 0.58, 0.56), (0.45, 0.20, 0.10))
-PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "number", "band", "yoke", "open", "camouflage")
-PATTERN_WEIGHTS = (0.30, 0.11, 0.06, 0.08, 0.05, 0.10, 0.06, 0.05, 0.07, 0.09, 0.03)
-
-
-@dataclass(frozen=True)
-class Person:
-    """Everything that stays the same from camera to camera."""
-
-    girth: float  # 1 is slim
-    shoulders: float  # half-width
-    hips: float  # half-width
-    bust: float
-    skin: Colour
-    hair: Colour
-    hair_style: str  # short | long | bun | bald | cap | beanie | tail
-    headwear: Colour
-    glasses: bool
-    beard: bool
-    top: Fabric
-    sleeves: Fabric
-    sleeve: float  # 0 none, 0.5 to the elbow, 1 to the wrist
-    hem: float  # z where the top ends
-    bottom: Fabric
-    bottom_kind: str  # trousers | shorts | skirt | dress
-    shoes: Colour
-    boots: bool
-    bag: str  # none | backpack | shoulder | hand | case
-    bag_colour: Colour
-    bag_side: int  # -1 or 1
-
-    @classmethod
-    def sample(cls, rng: np.random.Generator) -> Person:
-        """Somebody new."""
-        woman = rng.random() < 0.5
-
-        def pick(values, weights=None):
-            return values[rng.choice(len(values), p=weights)]
-
-        colour = pick(TOPS, TOP_WEIGHTS)
-        second = pick([other for other in TOPS if other != colour])
-        pattern = pick(PATTERNS, PATTERN_WEIGHTS)
-        pitch = float(rng.choice([0.035, 0.05, 0.075]))
-        top = Fabric(colour, second, pattern, pitch)
-        plain = Fabric(colour)
-        own = pattern in ("stripes", "pinstripes", "checks", "dots", "camouflage")
-        sleeves = Fabric(colour, second, pattern, pitch) if own else plain
-        if rng.random() < 0.15:
-            sleeves = Fabric(second)
-        kind = pick(("trousers", "shorts", "skirt", "dress"), (0.5, 0.2, 0.16, 0.14) if woman else (0.7, 0.3, 0, 0))
-        bottom = Fabric(pick(BOTTOMS))
-        if kind == "dress":
-            bottom = Fabric(colour, second, pattern if own else "plain", pitch)
-        elif rng.random() < 0.15:
-            bottom = Fabric(bottom.colour, WHITE, "sides")
-        styles = ("short", "long", "bun", "bald", "cap", "beanie", "tail")
-        weights = (0.12, 0.46, 0.12, 0, 0.06, 0.06, 0.18) if woman else (0.64, 0.04, 0, 0.1, 0.14, 0.08, 0)
-        return cls(
-            girth=float(rng.uniform(0.88, 1.32)),
-            shoulders=float(rng.uniform(0.098, 0.112) if woman else rng.uniform(0.112, 0.128)),
-            hips=float(rng.uniform(0.086, 0.1) if woman else rng.uniform(0.078, 0.09)),
-            bust=0.018 if woman else 0.0,
-            skin=pick(SKINS, (0.26, 0.3, 0.2, 0.14, 0.1)), hair=pick(HAIRS, (0.34, 0.26, 0.18, 0.12, 0.06, 0.04)),
-            hair_style=pick(styles, weights), headwear=pick(TOPS, TOP_WEIGHTS),
-            glasses=bool(rng.random() < 0.2), beard=bool(not woman and rng.random() < 0.2),
-            top=top, sleeves=sleeves, sleeve=float(rng.choice([0, 0.45, 1], p=(0.1, 0.45, 0.45))),
-            hem=float(rng.choice([0.5, 0.46, 0.38], p=(0.45, 0.4, 0.15))), bottom=bottom, bottom_kind=kind,
-            shoes=pick(SHOES), boots=bool(rng.random() < 0.15),
-            bag=pick(("none", "backpack", "shoulder", "hand", "case"), (0.4, 0.28, 0.14, 0.14, 0.04)),
-            bag_colour=pick(BAGS), bag_side=int(rng.choice([-1, 1])),
-        )
+OBSTACLES = ("none", "pole", "bush", "car", "beside", "behind")
+OBSTACLE_WEIGHTS = (0.72, 0.05, 0.05, 0.04, 0.05, 0.09)
 
 
 @dataclass(frozen=True)
@@ -111,6 +39,7 @@ class View:
     place: tuple[float, float]  # of the feet, street pixels
     scale: float  # the person's height over the street's unit
     gain: float  # of this picture's light
+    obstacle: str  # none | pole | bush | car | beside | behind
     seed: int  # of the noise, and of what stands in the way
 
     @classmethod
@@ -125,7 +54,8 @@ class View:
             elbow=float(rng.uniform(0.15, 0.7)),
             place=(float(rng.uniform(260, 1150)), float(rng.uniform(480, 570))),
             scale=float(rng.uniform(0.85, 1.12)),
-            gain=float(np.exp(rng.normal(0, 0.15))),
+            gain=float(np.exp(rng.normal(0, 0.1))),
+            obstacle=OBSTACLES[rng.choice(len(OBSTACLES), p=OBSTACLE_WEIGHTS)],
             seed=int(rng.integers(2**31)),
         )
 
@@ -133,150 +63,206 @@ class View:
 def draw(person: Person | None, view: View, box: Box = TRUE_BOX) -> np.ndarray:
     """The picture of a person (or of nobody) in a view, cut out by a box: uint8 [128, 64, 3]."""
     rng = np.random.default_rng(view.seed)
-    canvas = Canvas(view.camera.background(box, view.place, view.scale).copy(), box, view.camera.light)
+    background = view.camera.background(box, view.place, view.scale)
+    folds = Image.fromarray(rng.normal(0, 0.07, (24, 10)).astype(np.float32))
+    folds = folds.resize((background.shape[1], background.shape[0]), Image.Resampling.BICUBIC)
+    canvas = Canvas(background, box, view.camera.light, np.asarray(folds))
+    other, side = Person.sample(rng), float(rng.choice([-1, 1]) * rng.uniform(0.24, 0.4))
+    if view.obstacle == "behind":
+        _stand(canvas, other, View.sample(rng, view.camera), (side, -0.5))
     if person is not None:
-        canvas.shadow((0.06 * -view.camera.light, 0.005), (0.24, 0.045), 0.5)
-        for _, paint in sorted(_body(canvas, person, view), key=lambda part: part[0]):
-            paint()
+        _stand(canvas, person, view, (0.0, 0.0))
+    if view.obstacle == "beside":
+        _stand(canvas, other, View.sample(rng, view.camera), (side, 0.25))
+    elif view.obstacle in ("pole", "bush", "car"):
+        _obstruct(canvas, view.obstacle, side, rng)
     return view.camera.expose(canvas.pixels, view.gain, rng)
 
 
-def _body(canvas: Canvas, person: Person, view: View) -> list:
-    """The parts of a body as (depth, painter), to be painted from the least depth to the greatest."""
-    cos, sin = np.cos(view.yaw), np.sin(view.yaw)
-    tilt, turn = view.camera.pitch, view.yaw
-
-    def flat(x, y, z):  # -> where it is seen (x, z), and its depth towards the viewer
-        depth = y * cos - x * sin
-        return (x * cos + y * sin, z * np.cos(tilt) - depth * np.sin(tilt) + 0.01), depth
-
-    parts: list = []
-
-    def limb(a, b, radius_a, radius_b, fabric, lift=0.0):
-        (p, depth_a), (q, depth_b) = flat(*a), flat(*b)
-        parts.append(((depth_a + depth_b) / 2 + lift, lambda: canvas.tube(p, q, radius_a, radius_b, fabric, turn)))
-
-    def lump(centre, radii, fabric, power=2.0, lift=0.0):
-        p, depth = flat(*centre)
-        wide = np.hypot(radii[0] * cos, radii[1] * sin)
-        parts.append((depth + lift, lambda: canvas.blob(p, (wide, radii[2]), fabric, turn, power)))
-
-    def trunk(levels, offsets, halves, depths, fabric, lift=0.0):
-        halves, depths = np.asarray(halves), np.asarray(depths)
-        seen = [flat(0, offset, z)[0] for offset, z in zip(offsets, levels, strict=True)]
-        wide = np.hypot(halves * cos, depths * sin)
-        parts.append((lift, lambda: canvas.lathe([z for _, z in seen], [x for x, _ in seen], wide, fabric, turn)))
-
-    girth = person.girth
-    skin, shoe = Fabric(person.skin), Fabric(person.shoes)
-    # legs: hip, knee and ankle swing in the walking plane
-    stance = 0.045 if view.stride > 0.1 else 0.055
-    ankles = []
-    for side, phase in ((-1, view.phase), (1, view.phase + np.pi)):
-        swing = view.stride * np.sin(phase)
-        bend = view.stride * (0.25 + 1.1 * max(np.cos(phase), 0))
-        hip = np.array([side * stance, 0, 0.5])
-        knee = hip + 0.235 * np.array([0, np.sin(swing), -np.cos(swing)])
-        ankle = knee + 0.225 * np.array([0, np.sin(swing - bend), -np.cos(swing - bend)])
-        ankles.append((side, hip, knee, ankle, swing - bend))
-    drop = min(ankle[2] for *_, ankle, _ in ankles) - 0.035
-    for side, hip, knee, ankle, lean in ankles:
-        for joint in (hip, knee, ankle):
-            joint[2] -= drop
-        toe = ankle + np.array([side * 0.012, 0.085 * np.cos(lean) , 0.085 * min(np.sin(lean), 0.1) - 0.015])
-        heel = ankle + np.array([0, -0.02, -0.012])
-        limb(heel, toe, 0.022, 0.019, shoe, -0.3)
-        covered = person.bottom_kind == "trousers"
-        thigh = person.bottom if person.bottom_kind in ("trousers", "shorts") else skin
-        limb(knee, ankle, 0.033 * girth + 0.006 * covered, 0.019 * girth + 0.012 * covered, person.bottom if covered else skin, -0.3)
-        if person.boots:
-            limb((knee + ankle) / 2, ankle, 0.033 * girth, 0.026, shoe, -0.29)
-        limb(hip, knee, 0.056 * girth, 0.037 * girth + 0.008 * (thigh is not skin), thigh, -0.28)
-    down = drop
-    if person.bottom_kind in ("skirt", "dress"):
-        low = 0.3 if person.bottom_kind == "dress" else 0.34
-        flare = person.hips + 0.03
-        trunk([low - down, 0.5 - down, 0.6 - down], [0, 0, 0], [flare, person.hips * girth, 0.075 * girth],
-              [flare * 0.9, 0.075 * girth, 0.06 * girth], person.bottom, -0.1)
-    hem = 0.55 if person.bottom_kind in ("skirt", "dress") else person.hem
-    hip_fabric = person.bottom
-    trunk([0.45 - down, 0.5 - down, 0.58 - down], [0, 0, 0], [person.hips * girth * 0.9, person.hips * girth, 0.075 * girth],
-          [0.06 * girth, 0.07 * girth, 0.06 * girth], hip_fabric, -0.15)
-    belly = 0.02 * (girth - 1)
-    s = person.shoulders
-    levels = np.array([hem, 0.5, 0.6, 0.7, 0.76, 0.805, 0.83, 0.85]) - down
-    if hem >= 0.5:
-        levels[1] = levels[0] + 0.005
-    waist = (0.072 if person.bust else 0.08) * girth
-    trunk(levels, [0, 0, belly, 0.5 * person.bust, 0.3 * person.bust, 0, -0.005, 0],
-          [person.hips * girth * 1.05, person.hips * girth * 1.03, waist, s * 0.86, s * 0.93, s, s * 0.75, 0.035],
-          [0.07 * girth, 0.068 * girth, 0.06 * girth + belly, 0.064 * girth + person.bust, 0.06 * girth + person.bust / 2, 0.05 * girth, 0.04, 0.03],
-          person.top, 0.0)
-    # arms
-    for side, phase in ((-1, view.phase + np.pi), (1, view.phase)):
-        swing = 0.9 * view.stride * np.sin(phase)
-        shoulder = np.array([side * s * 0.97, 0, 0.80 - down])
-        elbow = shoulder + 0.165 * np.array([side * 0.14, np.sin(swing), -np.cos(swing)])
-        wrist = elbow + 0.14 * np.array([side * -0.02, np.sin(swing + view.elbow), -np.cos(swing + view.elbow)])
-        hand = wrist + 0.03 * np.array([0, np.sin(swing + view.elbow), -np.cos(swing + view.elbow)])
-        limb(wrist, hand, 0.017, 0.015, skin, 0.02)
-        limb(elbow, wrist, 0.026 * girth ** 0.5 , 0.018, person.sleeves if person.sleeve == 1 else skin, 0.02)
-        limb(shoulder, elbow, 0.036 * girth ** 0.5, 0.028 * girth ** 0.5, person.sleeves if person.sleeve > 0 else skin, 0.021)
-        if side == person.bag_side and person.bag == "hand":
-            lump(hand - [0, 0, 0.075], (0.06, 0.03, 0.06), Fabric(person.bag_colour), 5, 0.02)
-        if side == person.bag_side and person.bag == "case":
-            lump((hand[0] + 0.03 * side, hand[1], 0.11), (0.07, 0.04, 0.11), Fabric(person.bag_colour), 6, 0.02)
-    if person.bag == "backpack":
-        lump((0, -0.095, 0.70 - down), (0.085, 0.05, 0.105), Fabric(person.bag_colour), 4)
-    if person.bag == "shoulder":
-        lump((person.bag_side * (person.hips + 0.03), -0.01, 0.52 - down), (0.05, 0.06, 0.05), Fabric(person.bag_colour), 5, 0.03)
-    # head
-    limb((0, 0, 0.88 - down), (0, 0, 0.835 - down), 0.028, 0.032, skin, 0.001)
-    head = (0, 0.012, 0.928 - down)
-    lump(head, (0.046, 0.056, 0.066), Face(person), 2.0, 0.01)
-    if person.hair_style == "long":
-        lump((0, -0.03, 0.885 - down), (0.055, 0.04, 0.085), Fabric(person.hair), 2.6, -0.005)
-    if person.hair_style == "tail":
-        limb((0, -0.06, 0.95 - down), (0, -0.075, 0.85 - down), 0.022, 0.012, Fabric(person.hair), 0.0)
-    if person.hair_style == "bun":
-        lump((0, -0.035, 0.99 - down), (0.026, 0.026, 0.024), Fabric(person.hair), 2)
-    if person.hair_style != "bald":
-        cap = person.hair_style in ("cap", "beanie")
-        lump((0, 0.006, 0.934 - down), (0.051, 0.062, 0.072), Hair(person.headwear if cap else person.hair, cap), 2.0, 0.012)
-    if person.hair_style == "cap":
-        lump((0, 0.075, 0.955 - down), (0.04, 0.045, 0.011), Fabric(person.headwear), 2.0, 0.01)
-    return parts
+def _stand(canvas: Canvas, person: Person, view: View, at: tuple[float, float]) -> None:
+    """Paint a person whose feet are at (x, y)."""
+    canvas.shadow((at[0] - 0.07 * view.camera.light, -at[1] * math.sin(view.camera.pitch) + 0.008), (0.22, 0.04), 0.55)
+    body = Body(canvas, person, view, at)
+    for paint in (body.legs, body.trunk, body.arms, body.carried, body.head):
+        paint()
+    for _, paint in sorted(body.parts, key=lambda part: part[0]):
+        paint()
 
 
-class Face(Fabric):
-    """Skin with eyes, mouth, beard and glasses at the front."""
-
-    def __init__(self, person: Person) -> None:
-        super().__init__(person.skin, person.hair, "face")
-        object.__setattr__(self, "person", person)
-
-    def colours(self, theta: Array, v: Array) -> Array:
-        person = self.person
-        theta = (theta + np.pi) % (2 * np.pi) - np.pi
-        side = np.abs(theta)
-        dark = 0.75 * ((np.abs(side - 0.42) < 0.17) & (np.abs(v - 0.06) < 0.09))
-        dark = np.maximum(dark, 0.35 * ((side < 0.35) & (np.abs(v + 0.5) < 0.07)))
-        if person.glasses:
-            dark = np.maximum(dark, 0.8 * ((side < 0.95) & (np.abs(v - 0.06) < 0.13)))
-        if person.beard:
-            dark = np.maximum(dark, 0.7 * ((v < -0.3) & (side < 1.4)))
-        skin = np.asarray(person.skin, np.float32)
-        return skin + dark[..., None].astype(np.float32) * (np.asarray(person.hair, np.float32) * 0.6 - skin)
+def _obstruct(canvas: Canvas, kind: str, side: float, rng: np.random.Generator) -> None:
+    """Paint what stands between the camera and the person."""
+    if kind == "pole":
+        canvas.lathe([-0.3, 2.0], [side * 0.55] * 2, [0.03] * 2, Fabric((0.42, 0.43, 0.42)))
+    elif kind == "bush":
+        for z in np.linspace(0.3, -0.1, 60).tolist():  # leaves, the upper ones behind
+            x = side * 0.5 + float(rng.normal(0, 0.13 - 0.2 * max(z, 0)))
+            r, g = float(rng.uniform(0.018, 0.036)), float(rng.uniform(0.18, 0.40) + 0.2 * z)
+            canvas.blob((x, z), (r, 0.7 * r), Fabric((g * 0.7, g, g * 0.5)))
+    else:
+        paint = Fabric(TOPS[rng.integers(len(TOPS))])
+        x, way = side * 1.3, math.copysign(1.0, side)
+        canvas.blob((x + 0.3 * way, 0.30), (0.42, 0.17), Fabric((0.25, 0.3, 0.34)), power=3)
+        canvas.blob((x + 0.2 * way, 0.17), (0.56, 0.13), paint, power=4)
+        canvas.blob((x - 0.1 * way, 0.06), (0.085, 0.085), Fabric((0.09, 0.09, 0.1)))
+        canvas.blob((x - 0.1 * way, 0.06), (0.045, 0.045), Fabric((0.5, 0.5, 0.52)))
 
 
-class Hair(Fabric):
-    """A wig that leaves the face free, or a cap."""
+class Body:
+    """A person in a view, taken apart into (depth, painter), to be painted from the least depth on."""
 
-    def __init__(self, colour: Colour, cap: bool) -> None:
-        super().__init__(colour)
-        object.__setattr__(self, "cap", cap)
+    def __init__(self, canvas: Canvas, person: Person, view: View, at: tuple[float, float]) -> None:
+        self.canvas, self.person, self.view, self.at = canvas, person, view, at
+        self.cos, self.sin = math.cos(view.yaw), math.sin(view.yaw)
+        self.high, self.low = math.cos(view.camera.pitch), math.sin(view.camera.pitch)
+        self.parts: list[tuple[float, Callable[[], None]]] = []
+        self.skin = Fabric(person.skin)
+        self.bag = Fabric(person.bag_colour)
+        self.drop = 0.0  # how much a stride lowers the body
+        self.hands: dict[int, np.ndarray] = {}
 
-    def cover(self, theta: Array, v: Array) -> Array:
-        side = np.abs((theta + np.pi) % (2 * np.pi) - np.pi)
-        line = np.interp(side, [0, 0.75, 1.1, 1.6, np.pi], [0.25] * 5 if self.cap else [0.42, 0.38, 0.0, -0.3, -0.75])
-        return np.clip((v - line) * 6 + 0.5, 0, 1).astype(np.float32)
+    def flat(self, point) -> tuple[tuple[float, float], float]:
+        """Where a point (x, y, z) of the body is seen, and its depth towards the viewer."""
+        x, y, z = map(float, point)  # a Python float leaves float32 arrays what they are
+        depth = y * self.cos - x * self.sin
+        up = z * self.high - (depth + self.at[1]) * self.low + 0.015
+        return (x * self.cos + y * self.sin + self.at[0], up), depth
+
+    def limb(self, a, b, radius_a: float, radius_b: float, fabric: Fabric, lift: float = 0.0) -> None:
+        (p, depth_a), (q, depth_b) = self.flat(a), self.flat(b)
+        depth, turn = (depth_a + depth_b) / 2, self.view.yaw
+        bright = 1 + min(1.6 * depth, 0.0)
+        self.parts.append(
+            (depth + lift, lambda: self.canvas.tube(p, q, radius_a, radius_b, fabric, turn, bright)))
+
+    def lump(self, centre, radii, fabric: Fabric, power: float = 2.0, lift: float = 0.0) -> None:
+        p, depth = self.flat(centre)
+        wide = math.hypot(radii[0] * self.cos, radii[1] * self.sin)
+        self.parts.append(
+            (depth + lift, lambda: self.canvas.blob(p, (wide, radii[2]), fabric, self.view.yaw, power)))
+
+    def lathe(self, profile, fabric: Fabric, lift: float) -> None:
+        """Rows of a profile: z, offset forward, half-width, half-depth; z ascending."""
+        levels, offsets, halves, depths = np.transpose(profile)
+        seen = [self.flat((0, offset, z - self.drop))[0] for offset, z in zip(offsets, levels, strict=True)]
+        wide = np.hypot(halves * self.cos, depths * self.sin)
+        self.parts.append((lift, lambda: self.canvas.lathe(
+            [z for _, z in seen], [x for x, _ in seen], wide, fabric, self.view.yaw)))
+
+    def legs(self) -> None:
+        """Hips, knees and ankles swing in the walking plane; the lower foot stands."""
+        person, view, girth = self.person, self.view, self.person.girth ** 0.7
+        joints = []
+        for side, phase in ((-1, view.phase), (1, view.phase + np.pi)):
+            swing = view.stride * np.sin(phase)
+            bent = swing - view.stride * (0.2 + 1.2 * max(np.cos(phase), 0))
+            hip = np.array([side * (0.042 if view.stride > 0.1 else 0.052), 0, 0.5])
+            knee = hip + 0.235 * np.array([side * 0.02, np.sin(swing), -np.cos(swing)])
+            ankle = knee + 0.225 * np.array([0, np.sin(bent), -np.cos(bent)])
+            joints.append((side, hip, knee, ankle, bent))
+        self.drop = min(ankle[2] for _, _, _, ankle, _ in joints) - 0.035
+        shoe = Fabric(person.shoes)
+        trousers, shorts = person.bottom_kind == "trousers", person.bottom_kind == "shorts"
+        shin, thigh = person.bottom if trousers else self.skin, person.bottom if trousers or shorts else self.skin
+        for side, hip, knee, ankle, bent in joints:
+            for joint in (hip, knee, ankle):
+                joint[2] -= self.drop
+            flex = min(bent, 0.0)
+            heel = ankle + [0, -0.018 * np.cos(flex), -0.012]
+            toe = ankle + [side * 0.014, 0.08 * np.cos(flex), 0.08 * np.sin(flex) - 0.016]
+            self.limb(heel, toe, 0.021, 0.017, shoe, -0.31)
+            self.limb(knee, ankle, 0.034 * girth + 0.004 * trousers, 0.019 + 0.011 * trousers, shin, -0.3)
+            if person.boots:
+                self.limb((knee + ankle) / 2, ankle, 0.036 * girth, 0.026, shoe, -0.29)
+            if shorts:
+                self.limb(hip, knee * 0.9 + hip * 0.1, 0.056 * girth, 0.047 * girth, thigh, -0.27)
+                self.limb(hip, knee, 0.05 * girth, 0.034 * girth, self.skin, -0.28)
+            else:
+                self.limb(hip, knee, 0.055 * girth, 0.036 * girth + 0.004 * trousers, thigh, -0.28)
+
+    def trunk(self) -> None:
+        """Seat or skirt, then the upper body with its garment."""
+        person, girth, s = self.person, self.person.girth, self.person.shoulders
+        hips, deep = person.hips * girth**0.7, 0.066 * girth
+        skirt = person.bottom_kind in ("skirt", "dress")
+        if skirt:
+            low = 0.29 if person.bottom_kind == "dress" else 0.35
+            self.lathe([(low, 0, hips + 0.03, deep + 0.03), (0.5, 0, hips, deep + 0.005), (0.6, 0, 0.07 * girth, deep)],
+                       person.bottom, -0.14)
+        else:
+            self.lathe([(0.455, -0.004, hips * 0.9, deep), (0.5, -0.008, hips * 1.02, deep + 0.006), (0.6, 0, 0.07 * girth, deep)],
+                       person.bottom, -0.15)
+        hem = 0.56 if skirt else person.hem
+        belly, bust = 0.05 * max(girth - 1, 0), person.bust
+        waist = (0.068 if bust else 0.076) * girth + 0.006 * (person.hem < 0.45)
+        around = [(0.5, 0, hips * 1.05, deep + 0.008), (0.56, belly / 2, (hips + waist) / 2, deep + belly / 3)]
+        below = [] if skirt else [(hem, 0, hips * (1.06 + 0.6 * (0.5 - hem)), deep + 0.012)]
+        profile = below + [row for row in around if row[0] > hem + 0.01] + [
+            (0.62, belly, waist, deep + belly / 2),
+            (0.70, bust / 2, s * 0.80, 0.064 * girth**0.5 + bust),
+            (0.755, bust / 3, s * 0.88, 0.062 * girth**0.5 + bust / 2),
+            (0.79, 0, s * 0.92, 0.054),
+            (0.812, -0.004, s * 0.80, 0.046),
+            (0.832, -0.006, s * 0.52, 0.04),
+            (0.85, -0.008, 0.036, 0.034),
+        ]
+        if skirt:
+            profile = [(0.56, 0, waist * 1.04, deep)] + [row for row in profile if row[0] > 0.57]
+        self.lathe(profile, person.top, 0.0)
+        if person.bag in ("backpack", "shoulder"):
+            strap = Strap(person.bag_colour, side=person.bag_side * (person.bag == "shoulder"))
+            self.lathe([(z, y, w + 0.004, d + 0.004) for z, y, w, d in profile if z < 0.84], strap, 0.0005)
+
+    def arms(self) -> None:
+        """Arms swing against the legs."""
+        person, view, slim = self.person, self.view, self.person.girth**0.5
+        for side, phase in ((-1, view.phase + np.pi), (1, view.phase)):
+            swing = 0.85 * view.stride * np.sin(phase)
+            fore = swing + view.elbow
+            shoulder = np.array([side * person.shoulders * 0.87, -0.004, 0.778 - self.drop])
+            elbow = shoulder + 0.165 * np.array([side * 0.17, np.sin(swing), -np.cos(swing)])
+            wrist = elbow + 0.13 * np.array([side * -0.04, np.sin(fore), -np.cos(fore)])
+            hand = wrist + 0.035 * np.array([0, np.sin(fore), -np.cos(fore)])
+            self.hands[side] = hand
+            self.limb(wrist, hand, 0.016, 0.014, self.skin, 0.02)
+            bare_fore, bare = person.sleeve < 1, person.sleeve == 0
+            self.limb(elbow, wrist, 0.026 * slim, 0.018, self.skin if bare_fore else person.sleeves, 0.02)
+            self.limb(shoulder, elbow, 0.034 * slim, 0.028 * slim, self.skin if bare else person.sleeves, 0.021)
+
+    def carried(self) -> None:
+        """Bags."""
+        person, side = self.person, self.person.bag_side
+        hand = self.hands[side]
+        if person.bag == "backpack":
+            self.lump((0, -0.095, 0.70 - self.drop), (0.085, 0.05, 0.11), self.bag, 4)
+            self.lump((0, -0.13, 0.66 - self.drop), (0.062, 0.03, 0.05), self.bag, 4, -0.01)
+        elif person.bag == "shoulder":
+            self.lump((side * (person.hips + 0.035), 0.0, 0.53 - self.drop), (0.05, 0.07, 0.055), self.bag, 5, 0.03)
+        elif person.bag == "hand":
+            self.limb(hand, hand - [0, 0, 0.05], 0.012, 0.03, self.bag, 0.0)
+            self.lump(hand - [0, 0, 0.095], (0.045, 0.065, 0.055), self.bag, 4, 0.02)
+        elif person.bag == "case":
+            x, y = hand[0] + 0.04 * side, hand[1] - 0.06
+            self.limb(hand, (x, y, 0.2), 0.008, 0.008, Fabric(BLACK), 0.01)
+            self.lump((x, y, 0.12), (0.075, 0.045, 0.115), self.bag, 6, 0.02)
+
+    def head(self) -> None:
+        """Neck, face, hair and what is worn on it."""
+        person, down = self.person, self.drop
+        hair, hat = Fabric(person.hair), Fabric(person.headwear)
+        face = Face(person.skin, person.hair, glasses=person.glasses, beard=person.beard)
+        self.limb((0, 0, 0.88 - down), (0, 0.014, 0.838 - down), 0.028, 0.03, self.skin, 0.001)
+        self.lump((0, 0.012, 0.928 - down), (0.045, 0.055, 0.067), face, 2.1, 0.01)
+        self.lump((0, 0.066, 0.922 - down), (0.010, 0.012, 0.012), self.skin, 2.0, 0.011)
+        if person.hair_style == "long":
+            self.lump((0, -0.028, 0.885 - down), (0.054, 0.042, 0.085), hair, 2.6, -0.004)
+        elif person.hair_style == "tail":
+            self.limb((0, -0.06, 0.95 - down), (0, -0.078, 0.85 - down), 0.022, 0.012, hair)
+        elif person.hair_style == "bun":
+            self.lump((0, -0.035, 0.995 - down), (0.027, 0.027, 0.024), hair)
+        worn = person.hair_style in ("cap", "beanie")
+        if person.hair_style != "bald":
+            self.lump((0, 0.004, 0.935 - down), (0.050, 0.060, 0.070), Hair(person.hair), 2.1, 0.012)
+        if worn:
+            self.lump((0, 0.006, 0.94 - down), (0.052, 0.064, 0.072), Hair(person.headwear, hat=True), 2.1, 0.013)
+        if person.hair_style == "cap":
+            self.lump((0, 0.078, 0.958 - down), (0.04, 0.045, 0.010), hat, 2.0, 0.01)
