@@ -30,8 +30,8 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_precision(name: str, device: torch.device, network: nn.Module) -> torch.dtype:
     """The data type of convolutions and matrix products under autocast; losses are float32 always.
 
-    "auto" takes bfloat16 where the hardware multiplies it: a GPU that supports it, or a CPU with AVX512-BF16 or AMX. CPUs
-    without emulate it, several times slower than float32, and depthwise convolutions gain nothing on any CPU.
+    "auto" takes bfloat16 where the hardware multiplies it: a GPU that supports it, or a CPU with AVX512-BF16 or
+    AMX. CPUs without emulate it, several times slower than float32, and depthwise convolutions gain nothing on any.
 
     Raises:
         InputError: unknown name.

@@ -87,7 +87,7 @@ class ImageStore:
         self.size = size
         self.limit_bytes = limit_bytes
         self.kept_bytes = 0
-        self._kept: list[Tensor | None] = [None] * len(self.paths)
+        self._kept: dict[int, Tensor] = {}
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode")
 
     def __len__(self) -> int:
@@ -100,13 +100,13 @@ class ImageStore:
     def fetch(self, indices: Iterable[int]) -> list[Tensor]:
         """The pictures at `indices`, uint8 [3, height, width] each; a picture met first is decoded now."""
         indices = [int(index) for index in indices]
-        absent = [index for index in dict.fromkeys(indices) if self._kept[index] is None]
+        absent = [index for index in dict.fromkeys(indices) if index not in self._kept]
         decoded = dict(zip(absent, self._pool.map(self._load, absent), strict=True))
         for index, image in decoded.items():
             if self.kept_bytes + image.numel() <= self.limit_bytes:
                 self._kept[index] = image
                 self.kept_bytes += image.numel()
-        return [image if (image := self._kept[index]) is not None else decoded[index] for index in indices]
+        return [decoded[index] if index in decoded else self._kept[index] for index in indices]
 
 
 def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
@@ -149,10 +149,11 @@ def augment(
         resize(random_crop(image, crop_ratio, generator) if crop else image, size)
         for image, crop in zip(images, cropped.tolist(), strict=True)
     ]
-    batch = torch.stack(ready)
-    mirrored = torch.rand(len(images), generator=generator) < mirror_prob
-    batch[mirrored] = batch[mirrored].flip(-1)
-    return batch
+    # In numpy, which computes in this thread alone: torch would start a second team of threads beside the network's.
+    batch = np.stack([image.numpy() for image in ready])
+    mirrored = (torch.rand(len(images), generator=generator) < mirror_prob).numpy()
+    batch[mirrored] = batch[mirrored][..., ::-1]
+    return torch.from_numpy(batch)
 
 
 def normalize(batch: Tensor) -> Tensor:

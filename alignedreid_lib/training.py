@@ -121,7 +121,7 @@ def train(
     if weights not in (None, "imagenet"):
         weights = str(runs.resolve(weights))
     network = AlignedReID(config.backbone, weights, None, config.local_channels, config.last_stride)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
     precision = devices.choose_precision(config.precision, device, network)
 
@@ -207,9 +207,7 @@ def _train_epoch(
     for batch, batch_labels in images.prefetch(prepare, enumerate(sampler)):
         batch, batch_labels = batch.to(device, non_blocking=True), batch_labels.to(device, non_blocking=True)
         steps.append(train_step(network, optimizer, batch, batch_labels, config, precision))
-    table = torch.stack(
-        [torch.stack(list(step.values())) for step in steps]
-    ).cpu()  # the epoch's one wait for the device
+    table = torch.stack([torch.stack(list(step.values())) for step in steps]).cpu()
     bad = (~table.isfinite()).any(dim=1).nonzero()
     if len(bad):
         name = list(steps[0])[int((~table[int(bad[0])].isfinite()).nonzero()[0])]

@@ -1,0 +1,73 @@
+"""What the chapters share: the embedded datasets and the book's own trained model, each made once and then found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from alignedreid_lib import datasets, runs, synthetic, training
+from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.training import TrainConfig, TrainResult
+
+DATA_ROOT = "data/synthetic"
+RUN_DIR = "runs/book/model"
+ARCHIVES = {
+    "market1501": "Market-1501-v15.09.15.zip",
+    "cuhk03": "cuhk03_release.zip",
+    "dukemtmc": "DukeMTMC-reID.zip",
+}
+
+# The book's model: small enough for two cores and a minute.
+CONFIG = TrainConfig(
+    data_root=DATA_ROOT,
+    dataset="market1501",
+    height=64,
+    width=32,
+    backbone="resnet18",
+    weights=None,
+    ids_per_batch=16,
+    images_per_id=4,
+    base_lr=1e-3,
+    total_epochs=24,
+    decay_at_epoch=13,
+)
+
+
+class BookModel(NamedTuple):
+    """The book's trained network, in evaluation mode, and how it came about."""
+
+    network: AlignedReID
+    result: TrainResult
+
+    @property
+    def origin(self) -> str:
+        """One sentence that says whether the model was trained now or found."""
+        total = len(self.result.metrics)
+        if self.result.resumed_at == total:
+            return f"Found the book's model, trained earlier for {total} epochs."
+        return f"Trained the book's model now: epochs {self.result.resumed_at + 1} to {total}."
+
+
+def archive(layout: str = "market1501") -> Path:
+    """The embedded raw archive of a layout, in data/synthetic/raw; drawn at the first call."""
+    path = runs.resolve(DATA_ROOT) / "raw" / ARCHIVES[layout]
+    return path if path.exists() else synthetic.make_archive(path, layout)
+
+
+def dataset_folder(layout: str = "market1501") -> Path:
+    """The embedded dataset of a layout in the unified layout, in data/synthetic; prepared at the first call."""
+    source = archive(layout)
+    split_file = source.with_name("re_ranking_train_test_split.pkl") if layout == "cuhk03" else None
+    return datasets.prepare(layout, source, runs.resolve(DATA_ROOT), split_file, num_val_ids=30)
+
+
+def model() -> BookModel:
+    """The book's model: trained by whoever asks first (about a minute), found by the others."""
+    dataset_folder(CONFIG.dataset)
+    result = training.train(CONFIG, RUN_DIR)
+    return BookModel(load(CONFIG, result.weights), result)
+
+
+def load(config: TrainConfig, weights: Path) -> AlignedReID:
+    """The network of a finished run, in evaluation mode."""
+    return AlignedReID(config.backbone, weights, None, config.local_channels, config.last_stride).eval()

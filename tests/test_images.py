@@ -1,0 +1,115 @@
+"""Decoding, the store, resizing and augmentation."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alignedreid_lib import images
+from alignedreid_lib.errors import InputError
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for index in range(6):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(rng.integers(0, 256, (20 + index, 10, 3), dtype=np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def test_decode_gives_rgb_upright(tmp_path):
+    pixels = np.zeros((4, 2, 3), np.uint8)
+    pixels[0, 0] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: shown right, the first pixel is at the upper right
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    image = images.decode(tmp_path / "turned.png")
+    assert image.shape == (3, 2, 4)
+    assert image[:, 0, 3].tolist() == [255, 0, 0]
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
+    assert images.decode(tmp_path / "grey.png").shape == (3, 4, 2)
+
+
+def test_what_does_not_decode_is_named(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    with pytest.raises(InputError, match=r"broken\.jpg: not a picture that decodes"):
+        images.decode(tmp_path / "broken.jpg")
+    with pytest.raises(InputError, match=r"absent\.jpg: no such picture"):
+        images.decode(tmp_path / "absent.jpg")
+
+
+def test_resize_is_bilinear_without_antialias():
+    image = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8).expand(3, 2, 2)
+    # Half-pixel centres: the new middle column weighs both old ones equally.
+    assert images.resize(image, (2, 3))[0].tolist() == [[0, 50, 100], [200, 120, 40]]
+    # Without antialias, a third of the width keeps only every third column.
+    wide = torch.arange(0, 90, 10, dtype=torch.uint8).expand(3, 1, 9)
+    assert images.resize(wide, (1, 3))[0].tolist() == [[10, 40, 70]]
+
+
+def test_store_decodes_once_and_keeps_to_its_bound(pictures, monkeypatch):
+    calls = []
+    real = images.decode
+    monkeypatch.setattr(images, "decode", lambda path: (calls.append(path), real(path))[1])
+    size = (8, 4)
+    whole = images.ImageStore(pictures, size)
+    expected = [images.resize(real(path), size) for path in pictures]
+    for _ in range(2):
+        for got, want in zip(whole.fetch([5, 0, 0, 3]), [expected[i] for i in (5, 0, 0, 3)], strict=True):
+            assert torch.equal(got, want)
+    assert len(calls) == 3
+    two = images.ImageStore(pictures, size, limit_bytes=2 * 3 * 8 * 4, workers=3)
+    for _ in range(2):
+        for got, want in zip(two.fetch(range(6)), expected, strict=True):
+            assert torch.equal(got, want)
+    assert two.kept_bytes == 2 * 3 * 8 * 4
+    assert len(calls) == 3 + 6 + 4, "four pictures were decoded again"
+
+
+def test_augment_depends_on_the_generator_alone(pictures):
+    store = images.ImageStore(pictures)
+    fetched = store.fetch(range(6))
+
+    def make(seed):
+        return images.augment(fetched, (16, 8), torch.Generator().manual_seed(seed), crop_prob=0.7, crop_ratio=0.5)
+
+    assert make(1).shape == (6, 3, 16, 8)
+    assert make(1).dtype == torch.uint8
+    assert torch.equal(make(1), make(1))
+    assert not torch.equal(make(1), make(2))
+
+
+def test_mirror_and_plain(pictures):
+    fetched = images.ImageStore(pictures, (16, 8)).fetch(range(6))
+    plain = images.augment(fetched, (16, 8), torch.Generator().manual_seed(0), mirror_prob=0.0)
+    turned = images.augment(fetched, (16, 8), torch.Generator().manual_seed(0), mirror_prob=1.0)
+    assert torch.equal(plain, torch.stack(fetched))
+    assert torch.equal(turned, plain.flip(-1))
+    assert torch.equal(images.ImageStore(pictures, (16, 8)).fetch([2])[0], fetched[2]), "the store's own are untouched"
+    many = images.augment(fetched[:1] * 400, (16, 8), torch.Generator().manual_seed(0))
+    share = np.mean([not torch.equal(image, fetched[0]) for image in many])
+    assert 0.4 < share < 0.6
+
+
+def test_crop_keeps_its_share():
+    image = torch.arange(3 * 40 * 20, dtype=torch.int32).reshape(3, 40, 20)
+    generator = torch.Generator().manual_seed(0)
+    heights, widths = zip(*(images.random_crop(image, 0.5, generator).shape[1:] for _ in range(200)), strict=True)
+    assert 20 <= min(heights) < 23 and 37 < max(heights) <= 40
+    assert 10 <= min(widths) < 12 and 18 < max(widths) <= 20
+
+
+def test_normalize():
+    batch = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    got = images.normalize(batch)[0, :, 0, 0]
+    torch.testing.assert_close(got, torch.tensor([(1 - 0.486) / 0.229, (1 - 0.459) / 0.224, (1 - 0.408) / 0.225]))
+    assert images.normalize(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_prefetch_keeps_the_order_and_passes_errors_on():
+    assert list(images.prefetch(lambda n: n * n, range(7), depth=3)) == [n * n for n in range(7)]
+    with pytest.raises(ZeroDivisionError):
+        list(images.prefetch(lambda n: 1 / n, [1, 0]))

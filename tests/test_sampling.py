@@ -1,0 +1,69 @@
+"""P x K batches: one pass over the identities, the same for the same seed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.sampling import IdentitySampler
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=3, max_size=12),
+    ids_per_batch=st.integers(1, 3),
+    images_per_id=st.integers(1, 5),
+    seed=st.integers(0, 10**6),
+)
+def test_one_pass_of_p_by_k_batches(counts, ids_per_batch, images_per_id, seed):
+    counts[0] = max(counts[0], images_per_id)
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)) * 10, counts))
+    sampler = IdentitySampler(labels, ids_per_batch, images_per_id, seed)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == len(counts) // ids_per_batch
+    seen = []
+    for batch in batches:
+        rows = batch.reshape(ids_per_batch, images_per_id)
+        for row in rows:
+            (label,) = set(labels[row])
+            seen.append(label)
+            distinct = min(images_per_id, counts[label // 10])
+            assert len(set(row)) == distinct, "every image once before any is repeated"
+    assert len(seen) == len(set(seen)), "an identity comes once an epoch"
+
+
+def test_same_seed_same_batches_and_epochs_differ():
+    labels = np.repeat(np.arange(10), 6)
+    one, two = IdentitySampler(labels, 4, 3, seed=5), IdentitySampler(labels, 4, 3, seed=5)
+    first = np.stack(list(one))
+    np.testing.assert_array_equal(first, np.stack(list(two)))
+    second = np.stack(list(one))
+    assert not np.array_equal(first, second)
+    two.set_epoch(2)
+    np.testing.assert_array_equal(second, np.stack(list(two)))
+    assert not np.array_equal(first, np.stack(list(IdentitySampler(labels, 4, 3, seed=6))))
+
+
+def test_every_image_is_drawn_in_time():
+    sampler = IdentitySampler(np.repeat([0, 1], 8), 2, 4, seed=0)
+    drawn = {int(i) for _ in range(20) for batch in sampler for i in batch}
+    assert drawn == set(range(16))
+
+
+@pytest.mark.parametrize(
+    ("ids_per_batch", "images_per_id", "message"),
+    [
+        (4, 2, "ids_per_batch is 4, but the data has 3 identities"),
+        (2, 6, "images_per_id is 6, but no identity has more than 5 images"),
+        (0, 2, "ids_per_batch is 0"),
+    ],
+)
+def test_impossible_batches_are_refused(ids_per_batch, images_per_id, message):
+    with pytest.raises(InputError, match=message):
+        IdentitySampler([0, 0, 1, 2, 2, 2, 2, 2], ids_per_batch, images_per_id, seed=0)
+
+
+def test_no_labels():
+    with pytest.raises(InputError, match="at least one image"):
+        IdentitySampler([], 1, 1, seed=0)
