@@ -120,7 +120,7 @@ def output(kind: str, **more: Any) -> Any:
 FAULTS: dict[str, Callable[[Any], object]] = {
     "cell 3: source not as in the .py": lambda n: n.cells[2].update(source="assert seed > 1"),
     "cell 4: tags not as in the .py": lambda n: n.cells[3].metadata.update(tags=[]),
-    "cell 1: type and source not as": lambda n: n.cells.insert(0, n.cells[1]),
+    "cell 1: type and source and tags": lambda n: n.cells.pop(0),
     "4 cells, the .py has 5": lambda n: n.cells.pop(),
     "cell 3: not executed": lambda n: n.cells[2].update(execution_count=None),
     "not executed once each": lambda n: n.cells[2].update(execution_count=9),

@@ -19,7 +19,7 @@ from nbclient.exceptions import CellExecutionError
 MAX_BYTES = 400_000
 MIN_ASSERTS = 3
 CELL_SECONDS = 600
-QUIET_KERNEL = ["--log-level=ERROR"]  # else each kernel warns that it listens on this machine's TCP
+QUIET_KERNEL = ["--log-level=CRITICAL"]  # else each kernel warns that it listens on this machine's TCP
 KEPT_METADATA = ("tags", "alt")
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -102,16 +102,18 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
         cell.metadata = {key: cell.metadata[key] for key in KEPT_METADATA if key in cell.metadata}
     notebook = nbformat.v4.new_notebook(cells=source.cells, metadata=NOTEBOOK_METADATA, nbformat_minor=5)
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        extra_arguments=QUIET_KERNEL,
+        record_timing=False,
+        coalesce_streams=True,
+    )
+    client.comm_open_handlers = {}  # nobody answers widgets: answering can lose a cell's end (nbclient issue 312)
     try:
-        NotebookClient(
-            notebook,
-            timeout=CELL_SECONDS,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(folder)}},
-            extra_arguments=QUIET_KERNEL,
-            record_timing=False,
-            coalesce_streams=True,
-        ).execute()
+        client.execute()
     except CellExecutionError as error:
         raise ValueError(f"{name}: a cell failed\n{error}") from error
     for number, cell in enumerate(notebook.cells, 1):

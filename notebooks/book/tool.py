@@ -17,17 +17,20 @@ import nbformat
 import pairs
 import papermill
 import yaml
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def execute(root: Path, name: str, out: Path, parameters: dict[str, Any], show: bool = False) -> None:
+def execute(
+    root: Path, name: str, out: Path, parameters: dict[str, Any], show: bool = False, seconds: int | None = None
+) -> None:
     """Runs a chapter headless, in `notebooks/`, and leaves the executed notebook in `out`.
 
     Args:
         show: pass on what the cells print, as they print it.
+        seconds: what one cell may take.
 
     Raises:
         ValueError: a cell failed; the message is one line. An InputError is for users: its message alone.
@@ -36,16 +39,28 @@ def execute(root: Path, name: str, out: Path, parameters: dict[str, Any], show: 
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if show else {}
     target = out / f"{name}.ipynb"
     shown = os.path.relpath(target, root)
+    notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
+    # An explorer is for a hand on its sliders; headless it is nothing.
+    notebook.cells = [cell for cell in notebook.cells if "explorer" not in pairs.tags(cell)]
     try:
         papermill.execute_notebook(
-            root / "notebooks" / f"{name}.ipynb", target, parameters, kernel_name="python3",
-            cwd=root / "notebooks", progress_bar=False, **streams,
-        )  # fmt: skip
+            notebook,
+            target,
+            parameters,
+            kernel_name="python3",
+            cwd=root / "notebooks",
+            progress_bar=False,
+            execution_timeout=seconds,
+            extra_arguments=pairs.QUIET_KERNEL,
+            **streams,
+        )
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             raise ValueError(error.evalue) from error
         message = f"{error.ename}: {' '.join(error.evalue.split())}"
         raise ValueError(f"{name}: {message} (cell [{error.exec_count}] of {shown})") from error
+    except CellTimeoutError as error:
+        raise ValueError(f"{name}: a cell took more than {seconds} s; see {shown}") from error
     except DeadKernelError as error:
         raise ValueError(f"{name}: its Python process died (out of memory?); see {shown}") from error
 
@@ -61,7 +76,7 @@ def run(root: Path) -> None:
         print(f"{name:<24}", end="", flush=True)
         start = time.perf_counter()
         try:
-            execute(root, name, out, {})
+            execute(root, name, out, {}, seconds=pairs.CELL_SECONDS)
         except ValueError:
             print("failed")
             raise
