@@ -30,7 +30,7 @@ class Box(NamedTuple):
 class Fabric:
     """A surface: one colour, or two in a pattern wound around the body.
 
-    A pattern knows the angle around the body (theta, 0 is the front, positive to the left hand) and v, a length
+    A pattern knows the angle around the body (theta in [-pi, pi], 0 is the front) and v, a length
     along it, so that a print on the chest is seen from the front only, whichever way a camera looks.
     """
 
@@ -45,15 +45,15 @@ class Fabric:
         first = np.asarray(self.colour, np.float32)
         if self.pattern == "plain":
             return np.broadcast_to(first, (*v.shape, 3))
-        mixed = self.mix(theta, v).astype(np.float32)
+        mixed = np.asarray(self.mix(theta, v), np.float32)
         return first + mixed[..., None] * (np.asarray(self.second, np.float32) - first)
 
     def cover(self, theta: Array, v: Array) -> Array:
         """How opaque the surface is, [h, w] in [0, 1]."""
         return np.ones_like(v)
 
-    def mix(self, theta: Array, v: Array) -> Array:
-        """How much of the second colour shows, [h, w] in [0, 1]; theta in [-pi, pi]."""
+    def mix(self, theta: Array, v: Array) -> np.ndarray:
+        """How much of the second colour shows, [h, w] bool or in [0, 1]."""
         repeats = max(round(0.5 / self.pitch), 3)
         turns = theta * (repeats / (2 * np.pi))
         up, side, low = v / self.pitch, np.abs(theta), v - self.middle
@@ -85,7 +85,7 @@ class Fabric:
 
 def _angle(u: Array, turn: float) -> Array:
     """The angle around a body turned by `turn`, in [-pi, pi], of what is seen at u, -1 left to 1 right."""
-    return (np.arcsin(u) - turn + math.pi) % (2 * math.pi) - math.pi
+    return np.asarray((np.arcsin(u) - turn + math.pi) % (2 * math.pi) - math.pi, np.float32)
 
 
 class Canvas:
@@ -119,7 +119,7 @@ class Canvas:
                 for edge in (top + margin, bottom - margin)]
         return slice(*rows), slice(*columns)
 
-    def blend(self, window: tuple[slice, slice], cover: Array, colour: Array | Colour) -> None:
+    def blend(self, window: tuple[slice, slice], cover: np.ndarray, colour: np.ndarray | Colour) -> None:
         """Lay a colour ([h, w, 3] or one for all) over the window, as opaque as `cover` [h, w] says."""
         target = self.pixels[window]
         target += cover[..., None] * (np.asarray(colour, np.float32) - target)

@@ -54,7 +54,7 @@ class View:
             elbow=float(rng.uniform(0.15, 0.7)),
             place=(float(rng.uniform(260, 1150)), float(rng.uniform(480, 570))),
             scale=float(rng.uniform(0.85, 1.12)),
-            gain=float(np.exp(rng.normal(0, 0.1))),
+            gain=float(np.exp(rng.normal(0, 0.06))),
             obstacle=OBSTACLES[rng.choice(len(OBSTACLES), p=OBSTACLE_WEIGHTS)],
             seed=int(rng.integers(2**31)),
         )
@@ -167,8 +167,8 @@ class Body:
             for joint in (hip, knee, ankle):
                 joint[2] -= self.drop
             flex = min(bent, 0.0)
-            heel = ankle + [0, -0.018 * np.cos(flex), -0.012]
-            toe = ankle + [side * 0.014, 0.08 * np.cos(flex), 0.08 * np.sin(flex) - 0.016]
+            heel = ankle + np.array([0, -0.018 * np.cos(flex), -0.012])
+            toe = ankle + np.array([side * 0.014, 0.08 * np.cos(flex), 0.08 * np.sin(flex) - 0.016])
             self.limb(heel, toe, 0.021, 0.017, shoe, -0.31)
             self.limb(knee, ankle, 0.034 * girth + 0.004 * trousers, 0.019 + 0.011 * trousers, shin, -0.3)
             if person.boots:
@@ -186,11 +186,11 @@ class Body:
         skirt = person.bottom_kind in ("skirt", "dress")
         if skirt:
             low = 0.29 if person.bottom_kind == "dress" else 0.35
-            self.lathe([(low, 0, hips + 0.03, deep + 0.03), (0.5, 0, hips, deep + 0.005), (0.6, 0, 0.07 * girth, deep)],
-                       person.bottom, -0.14)
+            self.lathe([(low, 0, hips + 0.03, deep + 0.03), (0.5, 0, hips, deep + 0.005),
+                        (0.6, 0, 0.07 * girth, deep)], person.bottom, -0.14)
         else:
-            self.lathe([(0.455, -0.004, hips * 0.9, deep), (0.5, -0.008, hips * 1.02, deep + 0.006), (0.6, 0, 0.07 * girth, deep)],
-                       person.bottom, -0.15)
+            self.lathe([(0.455, -0.004, hips * 0.9, deep), (0.5, -0.008, hips * 1.02, deep + 0.006),
+                        (0.6, 0, 0.07 * girth, deep)], person.bottom, -0.15)
         hem = 0.56 if skirt else person.hem
         belly, bust = 0.05 * max(girth - 1, 0), person.bust
         waist = (0.068 if bust else 0.076) * girth + 0.006 * (person.hem < 0.45)
@@ -265,4 +265,4 @@ class Body:
         if worn:
             self.lump((0, 0.006, 0.94 - down), (0.052, 0.064, 0.072), Hair(person.headwear, hat=True), 2.1, 0.013)
         if person.hair_style == "cap":
-            self.lump((0, 0.078, 0.958 - down), (0.04, 0.045, 0.010), hat, 2.0, 0.01)
+            self.lump((0, 0.076, 0.966 - down), (0.04, 0.045, 0.010), hat, 2.0, 0.01)

@@ -21,8 +21,10 @@ BOTTOMS = (BLACK, NAVY, JEANS, GREY, BEIGE)
 SHOES = (BLACK, WHITE, GREY, RED, BEIGE)
 BAGS = (BLACK, NAVY, RED, GREY, BEIGE, GREEN)
 SKINS = ((0.93, 0.75, 0.64), (0.86, 0.66, 0.52), (0.74, 0.54, 0.40), (0.55, 0.38, 0.28), (0.38, 0.26, 0.20))
-HAIRS = ((0.07, 0.06, 0.06), (0.20, 0.13, 0.09), (0.38, 0.25, 0.15), (0.72, 0.56, 0.34), (0.60, 0.58, 0.56), (0.45, 0.20, 0.10))
-PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "number", "band", "yoke", "open", "camouflage")
+HAIRS = ((0.07, 0.06, 0.06), (0.20, 0.13, 0.09), (0.38, 0.25, 0.15), (0.72, 0.56, 0.34), (0.60, 0.58, 0.56),
+         (0.45, 0.20, 0.10))
+PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "number", "band", "yoke", "open",
+            "camouflage")
 PATTERN_WEIGHTS = (0.30, 0.11, 0.06, 0.08, 0.05, 0.10, 0.06, 0.05, 0.07, 0.09, 0.03)
 
 
@@ -71,7 +73,7 @@ class Person:
         if rng.random() < 0.15:
             sleeves = Fabric(second)
         kind = pick(("trousers", "shorts", "skirt", "dress"), (0.5, 0.2, 0.16, 0.14) if woman else (0.7, 0.3, 0, 0))
-        bottom = Fabric(pick(BOTTOMS))
+        bottom = Fabric(pick([other for other in BOTTOMS if other != colour]))
         if kind == "dress":
             bottom = Fabric(colour, second, pattern if own else "plain", pitch)
         elif rng.random() < 0.15:
@@ -109,7 +111,7 @@ class Face(Fabric):
             dark = np.maximum(dark, 0.8 * ((side < 0.95) & (np.abs(v - 0.06) < 0.08)))
         if self.beard:
             dark = np.maximum(dark, 0.7 * ((v < -0.3) & (side < 1.4)))
-        skin, shade = np.float32(self.colour), 0.6 * np.float32(self.second)
+        skin, shade = np.asarray(self.colour, np.float32), 0.6 * np.asarray(self.second, np.float32)
         return skin + dark[..., None].astype(np.float32) * (shade - skin)
 
 

@@ -180,7 +180,9 @@ def _split_cuhk03(cells: list[tuple[int, int]], test_ids: list[int], rng: np.ran
     return split
 
 
-def _write_mat73(path: Path, sizes: list[int], shots: dict, draw: Draw, rng: np.random.Generator, num_test_ids: int) -> None:
+def _write_mat73(
+    path: Path, sizes: list[int], shots: dict, draw: Draw, rng: np.random.Generator, num_test_ids: int
+) -> None:
     """A MATLAB 7.3 file: HDF5 behind 512 bytes of MATLAB's own, arrays transposed, cells as references."""
     reference = h5py.special_dtype(ref=h5py.Reference)
     with h5py.File(path, "w", userblock_size=512) as mat:

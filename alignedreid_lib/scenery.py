@@ -38,13 +38,13 @@ class Camera:
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Camera:
         """A camera that watches some street."""
-        warmth, green = rng.normal(0, 0.07), rng.normal(0, 0.03)
+        warmth, green = rng.normal(0, 0.04), rng.normal(0, 0.02)
         return cls(
             street=draw_street(rng),
             tint=(float(np.exp(warmth)), float(np.exp(green)), float(np.exp(-warmth))),
-            exposure=float(rng.uniform(0.85, 1.15)),
-            contrast=float(rng.uniform(0.88, 1.12)),
-            saturation=float(rng.uniform(0.75, 1.1)),
+            exposure=float(rng.uniform(0.92, 1.08)),
+            contrast=float(rng.uniform(0.93, 1.07)),
+            saturation=float(rng.uniform(0.85, 1.1)),
             light=float(rng.uniform(-1, 1)),
             pitch=float(rng.uniform(0.05, 0.28)),
             blur=float(rng.uniform(0.1, 0.5)),
@@ -67,11 +67,11 @@ class Camera:
         top = min(max(place[1] - box.top * unit, 0), STREET[1] - high)
         seen = self.street.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BILINEAR,
                                   (left, top, left + wide, top + high))
-        return np.asarray(seen, np.float32) / 255
+        return np.asarray(seen, np.float32) * np.float32(1 / 255)
 
-    def expose(self, pixels: Array, gain: float, rng: np.random.Generator) -> np.ndarray:
+    def expose(self, canvas: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarray:
         """What the camera records of a painted canvas: uint8 [HEIGHT, WIDTH, 3]."""
-        rows = pixels[0::2] + pixels[1::2]
+        rows = canvas[0::2] + canvas[1::2]
         pixels = 0.25 * (rows[:, 0::2] + rows[:, 1::2])
         grey = ((pixels[..., 0] + pixels[..., 1] + pixels[..., 2]) / 3)[..., None]
         pixels = grey + (pixels - grey) * self.saturation
@@ -105,7 +105,7 @@ def draw_street(rng: np.random.Generator) -> Image.Image:
     for size in (8, 40):  # stains and grain
         coarse = rng.normal(0, 4, (STREET[1] // size, STREET[0] // size)).astype(np.float32)
         pixels = pixels + np.asarray(Image.fromarray(coarse).resize(STREET, Image.Resampling.BICUBIC))[..., None]
-    light = np.linspace(rng.uniform(0.88, 1.08), rng.uniform(0.88, 1.08), STREET[0], dtype=np.float32)
+    light = np.linspace(rng.uniform(0.92, 1.06), rng.uniform(0.92, 1.06), STREET[0], dtype=np.float32)
     return Image.fromarray(np.clip(pixels * light[None, :, None], 0, 255).astype(np.uint8))
 
 
@@ -113,16 +113,16 @@ def _draw_wall(draw, scene, width, rng) -> None:
     if scene in ("park", "hedge", "road"):
         for _ in range(80):  # leaves: far crowns
             x, y, r = rng.uniform(0, width), rng.uniform(60, WALL_FOOT), rng.uniform(15, 60)
-            green = _mixed((76, 92, 66) if scene != "road" else (100, 110, 96), rng, 22)
+            green = _mixed((92, 104, 80) if scene != "road" else (110, 116, 104), rng, 22)
             draw.ellipse((x - r, y - r, x + r, y + r), fill=green)
         if scene == "hedge":
-            draw.rectangle((0, 230, width, WALL_FOOT), fill=(60, 74, 52))
+            draw.rectangle((0, 230, width, WALL_FOOT), fill=(78, 90, 68))
             for _ in range(300):
                 x, y, r = rng.uniform(0, width), rng.uniform(225, WALL_FOOT), rng.uniform(4, 11)
-                draw.ellipse((x - r, y - r, x + r, y + r), fill=_mixed((68, 84, 58), rng, 20))
+                draw.ellipse((x - r, y - r, x + r, y + r), fill=_mixed((86, 98, 74), rng, 20))
         return
-    wall = {"shop": (150, 140, 128), "plaza": (172, 168, 160), "brick": (140, 100, 86), "glass": (112, 124, 132),
-            "arcade": (174, 164, 146)}[scene]
+    wall = {"shop": (150, 142, 132), "plaza": (160, 156, 150), "brick": (142, 112, 100), "glass": (120, 128, 134),
+            "arcade": (160, 152, 138)}[scene]
     draw.rectangle((0, 0, width, WALL_FOOT), fill=_mixed(wall, rng))
     if scene == "brick":
         for row, y in enumerate(range(0, WALL_FOOT, 14)):
@@ -131,37 +131,39 @@ def _draw_wall(draw, scene, width, rng) -> None:
     step = int(rng.integers(150, 230))
     for x in range(int(rng.integers(0, step)) - step, width, step):
         if scene == "shop":
-            draw.rectangle((x + 12, 120, x + step - 12, WALL_FOOT - 30), fill=_mixed((70, 76, 80), rng, 18))
+            draw.rectangle((x + 12, 120, x + step - 12, WALL_FOOT - 30), fill=_mixed((92, 98, 100), rng, 16))
             for _ in range(7):
                 a, b = rng.uniform(x + 18, x + step - 40), rng.uniform(150, 330)
-                draw.rectangle((a, b, a + rng.uniform(10, 28), b + rng.uniform(15, 60)), fill=_mixed((150, 130, 110), rng, 70))
+                draw.rectangle((a, b, a + rng.uniform(10, 28), b + rng.uniform(15, 60)),
+                               fill=_mixed((150, 130, 110), rng, 70))
             draw.rectangle((x, 84, x + step, 120), fill=_mixed((120, 84, 74), rng, 36))
         elif scene == "glass":
-            draw.rectangle((x + 4, 0, x + step - 4, WALL_FOOT - 8), fill=_mixed((104, 118, 128), rng, 16))
-            draw.polygon((x + 20, 0, x + 70, 0, x + step - 40, WALL_FOOT - 8, x + step - 90, WALL_FOOT - 8), fill=_mixed((124, 148, 160), rng))
+            draw.rectangle((x + 4, 0, x + step - 4, WALL_FOOT - 8), fill=_mixed((116, 126, 132), rng, 12))
+            draw.polygon((x + 20, 0, x + 70, 0, x + step - 40, WALL_FOOT - 8, x + step - 90, WALL_FOOT - 8),
+                         fill=_mixed((136, 150, 158), rng))
             draw.line((x + 4, 200, x + step - 4, 200), fill=(60, 68, 74), width=5)
         elif scene == "arcade":
-            draw.rectangle((x + 40, 130, x + step - 20, WALL_FOOT), fill=(84, 78, 72))
-            draw.ellipse((x + 40, 70, x + step - 20, 200), fill=(84, 78, 72))
+            draw.rectangle((x + 40, 130, x + step - 20, WALL_FOOT), fill=(108, 102, 94))
+            draw.ellipse((x + 40, 70, x + step - 20, 200), fill=(108, 102, 94))
         elif scene == "plaza":
-            draw.rectangle((x + 50, 40, x + step - 50, 190), fill=_mixed((84, 92, 100), rng))
+            draw.rectangle((x + 50, 40, x + step - 50, 190), fill=_mixed((104, 110, 116), rng))
             draw.rectangle((x, 380, x + step, WALL_FOOT), fill=_mixed((120, 116, 108), rng))
         elif scene == "brick":
-            draw.rectangle((x + 60, 60, x + step - 40, 220), fill=(70, 78, 84), outline=(214, 208, 196), width=7)
+            draw.rectangle((x + 60, 60, x + step - 40, 220), fill=(92, 98, 102), outline=(214, 208, 196), width=7)
 
 
 def _draw_ground(draw, scene, width, rng) -> None:
     height = STREET[1]
-    ground = {"park": (126, 128, 102), "hedge": (148, 144, 132), "road": (116, 116, 116), "plaza": (160, 154, 146),
-              "shop": (146, 142, 136), "brick": (138, 134, 130), "glass": (152, 152, 152),
-              "arcade": (154, 146, 134)}[scene]
+    ground = {"park": (134, 134, 112), "hedge": (146, 142, 132), "road": (126, 126, 126), "plaza": (150, 146, 140),
+              "shop": (146, 142, 136), "brick": (140, 136, 132), "glass": (146, 146, 146),
+              "arcade": (148, 142, 134)}[scene]
     draw.rectangle((0, WALL_FOOT, width, height), fill=_mixed(ground, rng))
     darker = tuple(int(value * 0.86) for value in ground)
     if scene == "park":
-        draw.polygon((0, 500, width, 455, width, 620, 0, 690), fill=_mixed((168, 158, 140), rng))
+        draw.polygon((0, 500, width, 455, width, 620, 0, 690), fill=_mixed((156, 150, 138), rng))
         for _ in range(400):
             x, y = rng.uniform(0, width), rng.uniform(WALL_FOOT, height)
-            draw.line((x, y, x + rng.uniform(-3, 3), y - rng.uniform(3, 9)), fill=_mixed((118, 124, 92), rng, 24))
+            draw.line((x, y, x + rng.uniform(-3, 3), y - rng.uniform(3, 9)), fill=_mixed((126, 128, 100), rng, 24))
         return
     if scene == "road":
         draw.rectangle((0, WALL_FOOT, width, WALL_FOOT + 45), fill=_mixed((160, 156, 148), rng))
@@ -192,4 +194,5 @@ def _draw_things(draw, width, rng) -> None:
         else:
             for wheel in (x - 42, x + 42):
                 draw.ellipse((wheel - 34, foot - 68, wheel + 34, foot), outline=(44, 44, 46), width=4)
-            draw.line((x - 42, foot - 34, x - 10, foot - 90, x + 34, foot - 84, x + 42, foot - 34), fill=_mixed((150, 60, 50), rng, 60), width=5)
+            draw.line((x - 42, foot - 34, x - 10, foot - 90, x + 34, foot - 84, x + 42, foot - 34),
+                      fill=_mixed((150, 60, 50), rng, 60), width=5)
