@@ -104,7 +104,7 @@ def read_picture(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         if picture.width * picture.height > MAX_PICTURE_PIXELS:
             raise InputError(f"{where} claims {picture.width} x {picture.height} pixels; download the archive again")
         # An eighth of the size: the whole bit stream is still read, only the inverse transform is saved.
-        picture.draft("L", (picture.width // 8, picture.height // 8))
+        picture.draft("L", (-(-picture.width // 8), -(-picture.height // 8)))
         picture.load()
     except InputError:
         raise

@@ -72,6 +72,8 @@ class Partitions:
                 raise InputError(f"{part}_im_names and {part}_marks are not of one length")
             if not set(marks or ()) <= {QUERY, GALLERY, MULTI_QUERY}:
                 raise InputError(f"{part}_marks holds a mark that is none of 0, 1 and 2")
+            for name in names or ():
+                parse_name(name)
 
     def names(self, part: str) -> list[str] | None:
         """The names of a part (trainval, train, val or test), None where the dataset lacks it."""
