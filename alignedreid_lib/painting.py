@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Colour = tuple[float, float, float]
+PATTERNS_KNOWN = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "number", "band", "yoke", "open",
+                  "sides", "camouflage")
 
 
 class Box(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from alignedreid_lib.painting import Array, Box, Colour
 
@@ -86,8 +86,10 @@ class Camera:
         return np.clip(np.asarray(picture, np.float32) + noise, 0, 255).astype(np.uint8)
 
 
-def _mixed(colour, rng, spread=12):
-    return tuple(int(value) for value in np.clip(np.asarray(colour) + rng.integers(-spread, spread + 1), 0, 255))
+def _mixed(colour: tuple[int, int, int], rng: np.random.Generator, spread: int = 12) -> tuple[int, ...]:
+    """The colour, somewhat lighter or darker."""
+    lighter = int(rng.integers(-spread, spread + 1))
+    return tuple(min(max(value + lighter, 0), 255) for value in colour)
 
 
 def draw_street(rng: np.random.Generator) -> Image.Image:
@@ -101,12 +103,12 @@ def draw_street(rng: np.random.Generator) -> Image.Image:
         _draw_ground(draw, scene, width, rng)
         _draw_things(draw, width, rng)
         street.paste(part, (i * width, 0))
-    pixels = np.asarray(street.filter(ImageFilter.GaussianBlur(0.8)), np.float32)
-    for size in (8, 40):  # stains and grain
-        coarse = rng.normal(0, 4, (STREET[1] // size, STREET[0] // size)).astype(np.float32)
-        pixels = pixels + np.asarray(Image.fromarray(coarse).resize(STREET, Image.Resampling.BICUBIC))[..., None]
-    light = np.linspace(rng.uniform(0.92, 1.06), rng.uniform(0.92, 1.06), STREET[0], dtype=np.float32)
-    return Image.fromarray(np.clip(pixels * light[None, :, None], 0, 255).astype(np.uint8))
+    small = (STREET[0] // 8, STREET[1] // 8)
+    stains = Image.fromarray(rng.normal(0, 4, (18, 32)).astype(np.float32)).resize(small, Image.Resampling.BICUBIC)
+    light = 255 * np.linspace(rng.uniform(0.87, 0.99), rng.uniform(0.87, 0.99), small[0], dtype=np.float32)
+    light = light + np.asarray(stains) + rng.normal(0, 4, small[::-1])
+    shade = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8)).resize(STREET, Image.Resampling.BILINEAR)
+    return ImageChops.multiply(street.filter(ImageFilter.BoxBlur(0.7)), Image.merge("RGB", [shade] * 3))
 
 
 def _draw_wall(draw, scene, width, rng) -> None:

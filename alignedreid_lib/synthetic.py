@@ -7,6 +7,7 @@ Shown in notebooks/01_datasets.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -129,7 +130,8 @@ def make_archive(
         reason = error.strerror or error
         raise InputError(f"cannot write {path} ({reason}); choose a folder with space and permission") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where no folder was made there is no part either
+            part.unlink(missing_ok=True)
     return path
 
 
