@@ -11,13 +11,7 @@ author = "the AlignedReID book authors"
 copyright = author
 language = "en"
 
-extensions = [
-    "myst_nb",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
-    "sphinx.ext.viewcode",
-]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["amsmath", "dollarmath", "deflist", "html_image"]
 myst_heading_anchors = 3
@@ -35,6 +29,7 @@ html_css_files = ["book.css"]
 html_favicon = "favicon.svg"
 html_copy_source = False
 html_show_sourcelink = False
+html_context = {"default_mode": "light"}  # the figures are drawn on white
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
