@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignedreid_lib.datasets import Partitions
@@ -45,6 +45,7 @@ def sightings(draw) -> list[str]:
     return draw(st.permutations(names))
 
 
+@settings(deadline=None)  # other work on the machine is no failure
 @given(sightings(), st.data())
 def test_split_invariants(names, data):
     cameras: dict[int, set[int]] = {}
@@ -69,8 +70,8 @@ def test_split_invariants(names, data):
             split_validation(names, most + 1)
 
 
-def test_a_removal_passes_the_next_query_over():
-    # One picture in each of three cameras: the walk moves the first, passes over the second, keeps the third.
+def test_one_query_moves_and_answers_the_others():
+    # One picture in each of three cameras: all are queries, nobody answers the first, so it becomes gallery.
     names = [format_name(1, camera, 0) for camera in (1, 2, 3)] + [format_name(2, 1, 0)]
     _, query, gallery = split_validation(names, 1)
     assert sorted(query) == names[1:3] and gallery == names[:1]
@@ -221,6 +222,7 @@ def test_other_content_is_refused(content, tmp_path):
     assert "\n" not in str(refused.value)
 
 
+@settings(deadline=None)  # other work on the machine is no failure
 @given(st.binary(max_size=60))
 def test_any_bytes_are_plain_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.pkl"

@@ -168,13 +168,11 @@ def _split_person(places: list[int], camera: list[int]) -> tuple[list[int], list
         first.setdefault(camera[place], place)
     query = [first[seen] for seen in sorted(first)]
     gallery = [place for place in places if place not in query]
-    position = 0
-    while position < len(query):  # the list shrinks under the walk: a removal passes the next query over
-        place = query[position]
+    for place in query:
         if all(camera[other] == camera[place] for other in gallery):
             query.remove(place)
             gallery.append(place)
-        position += 1
+            break  # at most one moves: all other queries' cameras differ from its, so it answers them
     return query, gallery
 
 
