@@ -103,11 +103,44 @@ def evaluate(
         raise InputError(f"distances are {distances!r}: give a list of some of {', '.join(DISTANCES)}")
     if rerank:
         raise InputError("re-ranking is not in this version: leave rerank at False")
+    queries, gallery = split(features)
+    return ScoreTable([_row(name, distance, False, _match_ranks(distance, queries, gallery)) for distance in distances])
+
+
+def split(features: Features) -> tuple[Features, Features]:
+    """The queries and the gallery among the features of a val or test part.
+
+    Raises:
+        InputError: there are none of one.
+    """
     queries, gallery = features[features.marks == QUERY], features[features.marks == GALLERY]
     if not len(queries) or not len(gallery):
         what = f"{len(queries)} queries (mark {QUERY}) and {len(gallery)} gallery images (mark {GALLERY})"
-        raise InputError(f"the features hold {what}: evaluate features of a val or test part")
-    return ScoreTable([_row(name, distance, False, _match_ranks(distance, queries, gallery)) for distance in distances])
+        raise InputError(f"the features hold {what}: take features of a val or test part")
+    return queries, gallery
+
+
+def ranked_list(
+    distances: np.ndarray,
+    query_id: int,
+    gallery_ids: np.ndarray,
+    query_camera: int,
+    gallery_cameras: np.ndarray,
+    top: int = 10,
+) -> np.ndarray:
+    """Which gallery images a user of the system would be shown for one query.
+
+    Args:
+        distances: [G] to that query.
+        gallery_ids, gallery_cameras: [G].
+        top: how many at most.
+
+    Returns:
+        indices into the gallery [top or fewer], nearest first, without images of the query's identity from its own
+        camera; equal distances in the gallery's order.
+    """
+    kept = np.flatnonzero((gallery_ids != query_id) | (gallery_cameras != query_camera))
+    return kept[np.argsort(distances[kept], kind="stable")[:top]]
 
 
 def colour_histograms(dataset: Dataset, bins: int = 8) -> Features:
