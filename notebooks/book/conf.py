@@ -29,11 +29,14 @@ html_css_files = ["book.css"]
 html_favicon = "favicon.svg"
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
+html_show_sphinx = False
 html_context = {"default_mode": "light"}  # the figures are drawn on white
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # one search field is enough
     "pygments_light_style": "default",
 }
 
@@ -51,6 +54,12 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
         copy_asset(Path(spec.origin).parent / "static/mathjax/tex-svg.js", Path(app.outdir) / "_static")
 
 
+def skip_field(app: Sphinx, what: str, name: str, item: object, skip: bool, options: object) -> bool | None:
+    """Leaves out the fields of named tuples: Python's own words for them say nothing."""
+    return True if (item.__doc__ or "").startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-skip-member", skip_field)
     app.connect("build-finished", copy_mathjax)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 SITE = Path(__file__).resolve().parents[2] / "site"
 PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PHONE = {"width": 390, "height": 844}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 
 # What is wrong with a page that has been loaded, a sentence each.
 LOOK = """async () => {
@@ -101,9 +101,8 @@ def look(page: Page, address: str, name: str) -> list[str]:
     page.on("request", lambda r: r.url.startswith(local) or found.append(f"request outside: {r.url}"))
     page.goto(f"{address}/{name}", wait_until="load")
     found += page.evaluate(LOOK)
-    page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
-    page.reload(wait_until="load")
-    page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => 0) : 0")
+    page.set_viewport_size(PHONE)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     found += page.evaluate(WIDE)
     return found
 
