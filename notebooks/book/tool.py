@@ -93,8 +93,11 @@ def score_table(rows: list[dict[str, Any]]) -> str:
     width = max(len(row["name"]) for row in rows)
     lines = [" " * width + "".join(f"  {title}" for title in columns.values())]
     for row in rows:
-        cells = [f"  {100 * row[key]:{len(title)}.1f}" for key, title in columns.items()]
-        lines.append(f"{row['name']:<{width}}" + "".join(cells))
+        line = f"{row['name']:<{width}}"
+        for key, title in columns.items():
+            text = "-" if row[key] is None else f"{100 * row[key]:.1f}"
+            line += f"  {text:>{len(title)}}"
+        lines.append(line)
     return "\n".join(lines)
 
 
