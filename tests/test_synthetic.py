@@ -261,6 +261,18 @@ def test_a_failure_leaves_the_last_archive_and_nothing_half_written(layout, erro
     assert path.read_text() == "the last good one"
 
 
+@pytest.mark.parametrize("layout", ["market1501", "cuhk03"])
+def test_an_archive_that_cannot_take_its_place_is_removed(layout, tmp_path, monkeypatch):
+    def refuse(path, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(synthetic, "draw", lambda *args: np.zeros((128, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="Permission denied"):
+        make_archive(tmp_path / "archive.zip", layout, 5, 1, workers=1)
+    assert not list(tmp_path.iterdir())
+
+
 # ------------------------------------------------------------------------------------------ boxes and people
 
 
@@ -337,6 +349,22 @@ def test_front_side_and_back_show_different_things():
         reds.append(int(((picture[..., 0] > 1.8 * picture[..., 1]) & (picture[..., 0] > 1.8 * picture[..., 2])).sum()))
     front, side, back = reds
     assert back > side > 0 and back > 3 * front, "a backpack is on the back"
+
+
+@pytest.mark.parametrize(("turn", "seen"), [(0, True), (0.4, True), (np.pi / 2, False), (np.pi, False), (6.2, True)])
+def test_a_print_on_the_chest_is_seen_from_the_front(turn, seen):
+    for body in ("lathe", "tube", "blob"):
+        pixels = np.zeros((256, 128, 3), np.float32)
+        canvas = Canvas(pixels, Box(0, 1, 0.5, 1), 0.0, np.zeros((256, 128), np.float32))
+        if body == "lathe":
+            canvas.lathe([0.5, 0.9], [0.25, 0.25], [0.1, 0.1], Fabric((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "print"), turn)
+        elif body == "tube":
+            fabric = Fabric((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "print", middle=0.2)
+            canvas.tube((0.25, 0.9), (0.25, 0.5), 0.1, 0.1, fabric, turn)
+        else:
+            fabric = Fabric((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "print", middle=0.0)
+            canvas.blob((0.25, 0.7), (0.1, 0.2), fabric, turn)
+        assert bool((pixels[:, 54:74] > 0.5).any()) == seen, body
 
 
 @pytest.mark.parametrize("pattern", PATTERNS_KNOWN)
