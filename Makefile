@@ -41,7 +41,7 @@ test: env browser  ## every check: style, types, unit tests, pairs, chapters cel
 	@$(TOOL) test
 
 train: env  ## a full run, PRESET=name [ARGS="-p name value ..."], into runs/<preset>/; asked again, it resumes
-	@$(TOOL) train "$(PRESET)" $(ARGS)
+	@exec $(TOOL) train "$(PRESET)" $(ARGS)
 
 lab: env  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,18 @@ def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[
     return name, {"run_dir": run_dir} | given | overrides
 
 
+def end_with_make() -> None:
+    """Ends this process when the make that started it is gone, so that a killed `make train` leaves nothing behind."""
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if "MAKELEVEL" in os.environ:
+        threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+
+
 def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
     """Runs a preset in full; asked again, the notebook goes on from the last finished epoch."""
     name, settings = plan(root, preset, overrides)
@@ -204,6 +217,7 @@ def main(words: list[str]) -> None:
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else every kernel warns of frozen modules
     try:
         if args.command == "train":
+            end_with_make()
             train(ROOT, args.preset, {name: value(text) for name, text in args.parameters})
         elif args.command == "pairs":
             pairs.update_all(ROOT / "notebooks", args.only, args.force)
@@ -211,6 +225,8 @@ def main(words: list[str]) -> None:
             {"run": run, "check-pairs": check_pairs, "site": site, "test": checks.run_all}[args.command](ROOT)
     except ValueError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped")
 
 
 if __name__ == "__main__":
