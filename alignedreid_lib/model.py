@@ -6,6 +6,7 @@ Shapes: N batch, C global channels, H stripes, c local channels. Derived in note
 from __future__ import annotations
 
 import pickle
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
@@ -171,7 +172,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # torch's own words for a class or function in the file advise to switch this guard off.
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {asked[1]}" if asked else (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: not a file of weights alone ({reason}); save model.state_dict() with torch.save"
         ) from None

@@ -127,6 +127,13 @@ def test_what_is_no_weights_file_is_refused(tmp_path, monkeypatch, content):
     assert not (tmp_path / "bomb-went-off").exists()
 
 
+def test_a_file_that_would_run_code_is_named_and_not_advised(tmp_path):
+    torch.save(Bomb(), tmp_path / "bad.pth")
+    with pytest.raises(InputError, match=r"it asks for \w+\.open\)") as raised:
+        load_weights(AlignedReID("resnet18"), tmp_path / "bad.pth")
+    assert "weights_only" not in str(raised.value)
+
+
 def test_truncated_weights_are_refused(tmp_path):
     torch.save(state(1), tmp_path / "w.pth")
     content = (tmp_path / "w.pth").read_bytes()
