@@ -1,0 +1,861 @@
+# %% [markdown]
+# # 01 Datasets
+#
+# This chapter turns a raw archive, as its makers publish it, into one simple layout, and checks every count on the way.
+#
+# **What you will hold**
+#
+# * a Market-1501 archive taken apart folder by folder, and the ten lines that rename its pictures, equal to the
+#   library's result name for name;
+# * the parts that training and testing use (train, validation, query, gallery, multi-query), each built by hand once;
+# * CUHK03's MATLAB file read inside its zip, and a pickle that would run code, refused.
+#
+# **Time** on two cores: a quarter of a minute, and half a minute more if the book's people are not drawn yet.
+# **Hardware**: any laptop, no GPU.
+
+# %% tags=["parameters"]
+# Parameters: what this chapter may be run with.
+seed = 1  # of the two small archives drawn in this chapter
+
+# %% [markdown]
+# The next cell turns the parameters into settings. A name or a value that makes no sense ends the chapter here.
+
+# %%
+from dataclasses import dataclass
+
+from alignedreid_lib import runs
+from alignedreid_lib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 1
+
+    def __post_init__(self):
+        if type(self.seed) is not int or self.seed < 0:
+            raise InputError(f"seed is {self.seed!r}; give a whole number, 0 or more")
+
+
+settings = runs.read_parameters(Settings, globals())
+
+# %% [markdown]
+# ## The problem in a picture
+#
+# *Person re-identification* asks: is the person in this picture the person in that one, seen by another camera? A data
+# set for it is a heap of cut-out pictures, and two numbers for each: **who** it is (the identity) and **which camera**
+# took it.
+#
+# The book's people are drawn, so that nobody has to be photographed for it. `book.archive` finds their archive, or draws
+# it. It is packed exactly like the zip of Market-1501 (Zheng et al., ICCV 2015), a real data set of 1 501 people.
+
+# %%
+import io
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+from alignedreid_lib import book, datasets, figures, synthetic
+
+archive = zipfile.ZipFile(book.archive("market1501"))
+
+
+def show(entry):
+    return np.asarray(Image.open(io.BytesIO(archive.read(entry))))
+
+
+# %%
+# Thirty-two drawn pedestrians, one picture each
+pictures = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+pictures = [name for name in pictures if "/bounding_box_train/" in name]
+one_each = {name.split("/")[-1][:4]: name for name in pictures}  # four digits say who
+figures.contact_sheet([show(name) for name in list(one_each.values())[:32]], columns=16)
+
+# %% [markdown]
+# Thirty-two people of the training set. Colours repeat from person to person; it takes the combination of clothes, hair,
+# shoes and bags to tell them apart.
+
+# %%
+# Two people, each seen by six cameras
+by_person = {}
+for name in sorted(archive.namelist()):
+    if "/query/" in name and name.endswith(".jpg"):
+        by_person.setdefault(name.split("/")[-1][:4], []).append(name)
+six = [names for names in by_person.values() if len(names) == 6]
+titles = [f"camera {c}" for c in (1, 2, 3, 4, 5, 6)] * 2
+figures.contact_sheet([show(name) for name in six[0] + six[1]], titles, columns=12)
+
+# %% [markdown]
+# Two people, each in six cameras: light, tint, sharpness and street change with the camera, and the side of the body that
+# we see changes too. What stays the same is what a network must learn to look at.
+
+# %% [markdown]
+# ## The raw archive, folder by folder
+#
+# Let us see what the zip holds before we trust it. A dictionary counts the files of each folder by their ending.
+
+# %% tags=["nbval-check-output"]
+from collections import Counter
+
+folders = ("bounding_box_train", "bounding_box_test", "query", "gt_bbox", "gt_query")
+files = {folder: [] for folder in folders}
+for entry in archive.namelist():
+    *_, folder, file = entry.split("/")
+    if folder in files and file:
+        files[folder].append(file)
+for folder in folders:
+    endings = Counter(file.split(".")[-1] for file in files[folder])
+    print(f"{folder:20}", dict(sorted(endings.items())))
+
+# %% [markdown]
+# Five folders, as in the real archive:
+#
+# | folder | what is in it |
+# |---|---|
+# | `bounding_box_train` | pictures to train with, cut out by a pedestrian detector |
+# | `bounding_box_test` | other people: the *gallery*, in which we search |
+# | `query` | one picture for each test person and camera, boxed by hand: what we search for |
+# | `gt_bbox` | the pictures of train and test people once more, boxed by hand ("gt" is ground truth) |
+# | `gt_query` | two MATLAB files a query with its right answers; the file names say the same |
+#
+# The ending `db` is `Thumbs.db`, a cache of small pictures that Windows leaves in folders somebody looked at. The real
+# archive has them too. A program that takes every file of a folder for a picture fails on it, so we ask for `.jpg`.
+
+# %%
+for folder in folders[:4]:
+    files[folder] = sorted(file for file in files[folder] if file.endswith(".jpg"))
+assert len(files["gt_query"]) - 1 == 2 * len(files["query"]), (
+    "gt_query has two files a query, and Thumbs.db"
+)
+
+# %% [markdown]
+# The sorting is not for beauty. Further down names are counted, and a count is only reproducible in a fixed order.
+#
+# ### What a file name says
+
+# %% tags=["nbval-check-output"]
+example = files["bounding_box_train"][0]
+person, place, frame, box = example.removesuffix(".jpg").split("_")
+camera, sequence = place[1:].split("s")
+print(example)
+print(
+    "person", person, "camera", camera, "sequence", sequence, "frame", frame, "box", box
+)
+
+# %% [markdown]
+# Person and camera are all that we need. Sequence and frame say where in the videos of that camera the picture was cut
+# out. The last number counts the detector's boxes in that frame; `00` marks a box drawn by hand. Two of the numbers
+# name nobody: `-1` and `0000`.
+
+
+# %% tags=["nbval-check-output"]
+def who_and_where(file):
+    person, place = file.split("_")[:2]
+    return int(person), int(place[1])
+
+
+count = Counter(min(who_and_where(file)[0], 1) for file in files["bounding_box_test"])
+print("junk -1:", count[-1], "| distractors 0000:", count[0], "| people:", count[1])
+assert sum(count.values()) == len(files["bounding_box_test"]), (
+    "every gallery picture is one of the three"
+)
+
+# %% [markdown]
+# * **Junk**, `-1`: a test person whom the detector boxed so badly that finding them should neither help nor hurt. Junk is
+#   ignored: as if the picture was not there.
+# * **Distractors**, `0000`: a false alarm of the detector, or somebody nobody asks for. Distractors count: one that
+#   stands before the right answer is a mistake.
+#
+# In the real set the two are told apart by numbers. A detector's box whose overlap with the box drawn by hand
+# (intersection over union) is above 50 % is a good one; below 20 % it is a distractor; between them it is junk.
+
+# %%
+# Six pictures of junk and six distractors of the gallery
+junk = [file for file in files["bounding_box_test"] if file.startswith("-1")][:6]
+distractors = [file for file in files["bounding_box_test"] if file.startswith("0000")][:6]
+root = "Market-1501-v15.09.15/bounding_box_test/"
+titles = ["junk"] * 6 + ["distractor"] * 6
+figures.contact_sheet(
+    [show(root + file) for file in junk + distractors], titles, columns=12
+)
+
+# %% [markdown]
+# Junk is a test person in a bad box: too high, too low, too wide. Distractors are strangers, badly boxed as well, and
+# streets with nobody in them.
+#
+# ## What counts as a right answer
+#
+# A query $q$ shows person $y_q$ in camera $c_q$; a gallery picture $g$ shows $y_g$ in $c_g$. Market-1501's protocol
+# (Zheng et al., ICCV 2015) gives each pair one of three roles:
+#
+# $$
+# \mathrm{role}(q, g) = \begin{cases}
+# \text{ignored} & y_g = -1 \ \text{ or } \ (y_g = y_q \text{ and } c_g = c_q) \\
+# \text{right} & y_g = y_q \text{ and } c_g \neq c_q \\
+# \text{wrong} & \text{otherwise}
+# \end{cases}
+# $$ (eq-datasets-role)
+#
+# The same person in the *same* camera is ignored as well: the two pictures may be frames of one video, and finding one
+# with the other shows nothing. By hand, for a query of person 7 in camera 1 and six gallery pictures:
+
+# %% tags=["nbval-check-output"]
+gallery = ["0007_c1s1_000106_02.jpg", "0007_c3s1_000201_01.jpg", "-1_c2s1_000301_03.jpg",
+           "0000_c4s2_000401_01.jpg", "0009_c1s1_000501_01.jpg", "0007_c2s3_000601_01.jpg"]  # fmt: skip
+
+
+def role(query, picture):
+    (query_person, query_camera), (person, camera) = query, picture
+    if person == -1 or (person == query_person and camera == query_camera):
+        return "ignored"
+    return "right" if person == query_person else "wrong"
+
+
+for file in gallery:
+    print(file, role((7, 1), who_and_where(file)))
+
+# %% [markdown]
+# Two are right, two are wrong (the distractor and person 9), two are ignored. Check each line against the equation.
+#
+# `gt_query` holds the makers' own lists of right answers; equation {eq}`eq-datasets-role` makes them superfluous. What
+# scores are made of the roles is the matter of [chapter 8](08_evaluation.ipynb).
+#
+# ## One layout for all
+#
+# Every data set has its own folders and names. The book uses one layout for all of them, that of the original
+# reproduction of AlignedReID: a folder `images/` of pictures named
+#
+# $$
+# \texttt{id\_camera\_k.jpg}, \qquad k_i = \bigl|\{\, j < i : y_j = y_i,\ c_j = c_i \,\}\bigr|
+# $$ (eq-datasets-k)
+#
+# and a file `partitions.pkl` which says what each name is used for. In words: $k$ counts the pictures of the same person
+# in the same camera that came before, so the first gets 0. Five pictures by hand, as (person, camera):
+
+# %% tags=["nbval-check-output"]
+five = [(2, 1), (2, 1), (2, 3), (5, 1), (2, 1)]
+for i, picture in enumerate(five):
+    print(picture, "k =", sum(earlier == picture for earlier in five[:i]))
+
+# %% [markdown]
+# Person 2 was seen three times by camera 1, so these get 0, 1 and 2. All others are the first of their kind.
+#
+# ### Which hand-drawn boxes are used
+#
+# `gt_bbox` offers more pictures of a query's person in the query's camera. Search with all of them at once, and it is
+# called *multi-query*. Only those fit whose person *and* camera are a query's; the others (all of the training people,
+# for a start) stay out.
+
+# %% tags=["nbval-check-output"]
+asked = {who_and_where(file) for file in files["query"]}
+multi_query = [file for file in files["gt_bbox"] if who_and_where(file) in asked]
+print(
+    len(files["gt_bbox"]),
+    "boxes drawn by hand,",
+    len(multi_query),
+    "of them for multi-query",
+)
+assert len(asked) == len(files["query"]), "a person has one query in a camera, not more"
+
+# %% [markdown]
+# ### The naive loop
+#
+# Now the whole conversion, as a dictionary that counts. The names are sorted inside each folder, and the count goes on
+# through the folders: train, test, query, gt_bbox.
+
+
+# %% tags=["nbval-check-output"]
+def rename(folders):
+    seen, names = Counter(), {}
+    for folder, pictures in folders.items():
+        names[folder] = []
+        for file in sorted(pictures):
+            person, camera = who_and_where(file)
+            if person != -1:  # junk is left out
+                k = seen[person, camera]
+                seen[person, camera] += 1
+                names[folder].append(f"{person:08d}_{camera:04d}_{k:08d}.jpg")
+    return names
+
+
+ours = rename(
+    {folder: files[folder] for folder in folders[:3]} | {"gt_bbox": multi_query}
+)
+print(example, "->", ours["bounding_box_train"][0])
+print({folder: len(names) for folder, names in ours.items()})
+
+# %% [markdown]
+# Distractors keep their name, person 0. Of the gallery only the junk is gone; the assert says so.
+
+# %%
+without_junk = len(files["bounding_box_test"]) - count[-1]
+assert len(ours["bounding_box_test"]) == without_junk, "gallery is test without junk"
+different = set().union(*ours.values())
+assert len(different) == sum(map(len, ours.values())), "a name is given twice"
+
+# %% [markdown]
+# ### The library's call
+#
+# `datasets.prepare(name, archive, root)` does the same, straight from the zip; `book.dataset_folder` calls it once for the
+# book's archive. `open_dataset` reads one part of the result: `trainval`, `train`, `val` or `test`.
+
+# %% tags=["nbval-check-output"]
+folder = book.dataset_folder("market1501")
+trainval = datasets.open_dataset(folder, "trainval")
+test = datasets.open_dataset(folder, "test")
+print("trainval:", len(trainval), "pictures of", len(set(trainval.ids)), "people")
+print("test:    ", len(test), "pictures")
+
+# %% [markdown]
+# The order of the test list is query, multi-query, gallery. Do both agree, name for name?
+
+# %%
+assert [path.name for path in trainval.paths] == ours["bounding_box_train"], (
+    "the training names are not ours"
+)
+expected = ours["query"] + ours["gt_bbox"] + ours["bounding_box_test"]
+assert [path.name for path in test.paths] == expected, "the test names are not ours"
+
+# %% [markdown]
+# They do: the loop above is the library's rule. And the pictures themselves? They are copied byte for byte, since to
+# compress a JPEG once more would change its pixels.
+
+# %%
+for file, name in zip(files["query"], ours["query"], strict=True):
+    original = archive.read(f"Market-1501-v15.09.15/query/{file}")
+    assert (folder / "images" / name).read_bytes() == original, f"{name} is not {file}"
+
+# %% [markdown]
+# Every query's file is the archive's own.
+#
+# ### What a mark is
+#
+# A test or validation part has a **mark** for each picture: 0 is a query, 1 is gallery, 2 is multi-query.
+
+# %% tags=["nbval-check-output"]
+marks = {0: "query", 1: "gallery", 2: "multi-query"}
+for mark in marks:
+    print(marks[mark], (test.marks == mark).sum())
+expected = [0] * len(ours["query"]) + [2] * len(multi_query) + [1] * without_junk
+assert test.marks.tolist() == expected, "a mark is not its folder's"
+
+# %% [markdown]
+# The marks say the same as the folders did. Now the whole test part as one table: a row a camera, a column a person
+# (distractors left out), and in each cell the number of pictures.
+
+# %%
+# Pictures of each test person in each camera: query, gallery and multi-query
+people = np.unique(test.ids[test.ids > 0])
+table = np.zeros((3, 6, len(people)), int)
+column = np.searchsorted(people, test.ids)
+for mark, camera, k, person in zip(
+    test.marks, test.cameras, column, test.ids, strict=True
+):
+    table[mark, camera - 1, k] += person > 0
+
+fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
+for ax, mark in zip(fig.subplots(3, 1, sharex=True), (0, 1, 2), strict=True):
+    shown = ax.imshow(
+        table[mark], aspect="auto", vmin=0, vmax=3, extent=(0, len(people), 6.5, 0.5)
+    )
+    ax.set(title=marks[mark], ylabel="camera", yticks=[1, 3, 5])
+    ax.grid(False)
+ax.set_xlabel("test person")
+fig.colorbar(shown, ax=fig.axes, label="pictures", ticks=[0, 1, 2, 3], aspect=30)
+fig
+
+# %% [markdown]
+# The three have one pattern: a dark cell is a camera that never saw the person. Where there is a query there is a
+# gallery picture of the same camera (which that query ignores), and of each of the two a box drawn by hand.
+
+# %%
+assert set(table[0].ravel().tolist()) == {0, 1}, (
+    "a person has one query in a camera or none"
+)
+assert ((table[0] > 0).sum(0) >= 2).all(), (
+    "every test person was seen by two cameras at least"
+)
+assert (table[2] == table[0] + table[1]).all(), (
+    "multi-query: a box by hand of each query and gallery picture"
+)
+
+# %% [markdown]
+# ### From identities to labels
+#
+# A classifier with $P$ outputs wants its classes numbered 0, 1, ... $P - 1$, but the training identities have gaps: the
+# others are in the test part. With $Y$ the set of training identities, the label of $y$ is the number of smaller ones:
+#
+# $$
+# \ell(y) = \bigl|\{\, y' \in Y : y' < y \,\}\bigr|
+# $$ (eq-datasets-label)
+
+# %% tags=["nbval-check-output"]
+hand = {2, 9, 7}
+print({y: sum(other < y for other in hand) for y in sorted(hand)})
+print(np.unique(trainval.ids)[:8], "->", np.unique(trainval.labels)[:8])
+
+# %% [markdown]
+# The first line is done by hand: nothing is smaller than 2, one is smaller than 7, two are smaller than 9. The second
+# shows the first training identities and their labels: the gaps are gone. Is it so for every training picture?
+
+# %%
+ids = trainval.ids.tolist()
+smaller = {y: sum(other < y for other in set(ids)) for y in set(ids)}
+assert trainval.labels.tolist() == [smaller[y] for y in ids], "labels are not in order"
+assert not set(ids) & set(test.ids.tolist()), "somebody is in both parts"
+
+# %% [markdown]
+# It is. The second assert matters most: nobody of the test part is ever trained on. A network shall learn how to compare
+# people, not who they are.
+#
+# ## A validation split
+#
+# To choose settings without looking at the test part, some training people are set aside. They are split like the test
+# part: of each camera one picture is a query, the others are gallery. Here is the rule for one person's pictures, given
+# as (camera, $k$) in shuffled order:
+
+
+# %% tags=["nbval-check-output"]
+def split_person(pictures, camera_of):
+    first = {}
+    for picture in pictures:
+        first.setdefault(camera_of(picture), picture)
+    query = [
+        first[camera] for camera in sorted(first)
+    ]  # the first picture of each camera
+    gallery = [picture for picture in pictures if picture not in query]
+    for picture in query:  # the list may shrink under this walk
+        if all(camera_of(other) == camera_of(picture) for other in gallery):
+            query.remove(picture)  # no other camera could answer it
+            gallery.append(picture)
+    return query, gallery
+
+
+for pictures in ([(1, 1), (2, 0), (1, 0)], [(3, 0), (1, 0)], [(2, 1), (2, 0)]):
+    query, gallery = split_person(pictures, lambda picture: picture[0])
+    print(pictures, "-> query", query, "gallery", gallery)
+
+# %% [markdown]
+# Three people, a line each; follow them on paper. The first was seen twice by camera 1 and once by camera 2. The spare
+# picture of camera 1 cannot answer the query of camera 1, so that one moves to the gallery too; both answer the query
+# of camera 2. Of the second person both pictures start as queries and the gallery is empty: the first moves, and there
+# it answers the other. The third has no second camera, so nothing can be asked: no query is left.
+#
+# Now the whole set: shuffle the names, shuffle the sorted people, and take people in that order until there are enough.
+# Who is left without a query stays in train.
+
+# %%
+from alignedreid_lib.datasets.partitions import parse_name, split_validation
+
+
+def split(names, num_ids):
+    random = np.random.RandomState(1)  # as the original, to make its lists again
+    order = np.arange(len(names))
+    people = np.array(sorted({parse_name(name)[0] for name in names}))
+    random.shuffle(order)
+    random.shuffle(people)
+    shuffled, mark, chosen = [names[i] for i in order], {}, 0  # mark: name -> 0 or 1
+    for person in people:
+        pictures = [name for name in shuffled if parse_name(name)[0] == person]
+        query, gallery = split_person(pictures, lambda name: parse_name(name)[1])
+        if query and chosen < num_ids:
+            mark |= dict.fromkeys(query, 0) | dict.fromkeys(gallery, 1)
+            chosen += 1
+    parts = (None, 0, 1)  # train, query, gallery
+    return [[name for name in shuffled if mark.get(name) == part] for part in parts]
+
+
+# %% [markdown]
+# Three people like those as names of the layout, two of them to be set aside:
+
+# %% tags=["nbval-check-output"]
+three = ["00000001_0001_00000000.jpg", "00000001_0001_00000001.jpg",
+         "00000001_0002_00000000.jpg",
+         "00000004_0001_00000000.jpg", "00000004_0003_00000000.jpg",
+         "00000006_0002_00000000.jpg", "00000006_0002_00000001.jpg"]  # fmt: skip
+for part, names in zip(("train", "query", "gallery"), split(three, 2), strict=True):
+    for name in names:
+        print(f"{part:8}", name)
+
+# %% [markdown]
+# Person 6 stays in train, as it must be. The library's `split_validation` says the same of these three, and of the whole
+# set as `prepare` has split it:
+
+# %%
+assert split(three, 2) == list(split_validation(three, 2)), "three people differ"
+train, val = (datasets.open_dataset(folder, part) for part in ("train", "val"))
+names = [path.name for path in trainval.paths]
+ours_train, ours_query, ours_gallery = split(names, len(set(val.ids)))
+assert [path.name for path in train.paths] == ours_train, "train is not the library's"
+assert [path.name for path in val.paths] == ours_query + ours_gallery, "val is not"
+
+# %% [markdown]
+# Loop and library agree. Here is all that `partitions.pkl` holds:
+
+# %% tags=["nbval-check-output"]
+partitions = datasets.Partitions.load(folder / "partitions.pkl")
+for key, value in vars(partitions).items():
+    print(f"{key:20} {len(value):5}", type(value).__name__)
+assert len(train) + len(val) == len(trainval), (
+    "a training picture got lost, or is used twice"
+)
+
+# %% [markdown]
+# Eight entries: names, and what belongs to them. `trainval` is what a final model is trained with; `train` and
+# `val` are the same pictures once more, split.
+#
+# ## Boxes that are wrong
+#
+# Why is there a junk class at all? Because detectors err. They shift a box, make it too large, or cut off legs or head.
+# The generator has a knob for it, `misalignment`, from 0 to 1.
+
+# %%
+from PIL import ImageDraw
+
+from alignedreid_lib.pedestrians import Box, View, draw
+from alignedreid_lib.releases import Shot
+
+errors = (0, 0.25, 0.5, 0.75, 1)
+street = Box(left=-0.5, top=1.45, width=1.0, height=2.0)  # in heights of the person
+cameras = synthetic.sample_cameras(6, seed=0)
+
+
+def with_boxes(shot):
+    moment = np.random.default_rng([0, synthetic.VIEWS, shot.person, shot.moment])
+    view = View.sample(moment, cameras[shot.camera])
+    picture = draw(synthetic.sample_person(shot.person, seed=0), view, street)
+    picture = Image.fromarray(picture).resize((192, 384))
+    for error, colour in ((0, figures.BLACK), (1, figures.ORANGE)):
+        stream = [0, synthetic.BOXES, shot.person, shot.moment, shot.box]
+        box = synthetic.detector_box(np.random.default_rng(stream), error)
+        left, top = (box.left - street.left) * 192, (street.top - box.top) * 192
+        edge = (left, top, left + box.width * 192, top + box.height * 192)
+        ImageDraw.Draw(picture).rectangle(edge, outline=colour, width=4)
+    return np.asarray(picture)
+
+
+# %%
+# Two people in their streets with the right and the wrong box, and cut out by boxes of growing error
+cut_out = []
+for shot in (Shot(person=3, camera=3, moment=0, box=1), Shot(8, 2, 0, box=1)):
+    cut_out += [with_boxes(shot)]
+    cut_out += [synthetic.take(shot, cameras, error, seed=0) for error in errors]
+figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=12)
+
+# %% [markdown]
+# Each person stands in the street first, with the perfect box (black) and the worst (orange); then comes what the boxes
+# of misalignment 0 to 1 cut out. Head and feet wander up or down, and in the end one of them is gone. Whoever compares
+# the first cut-out with the last row by row compares a head with a chest. This is the problem that AlignedReID exists
+# for; a later chapter solves it with a shortest path.
+#
+# ## CUHK03: pictures inside a MATLAB file
+#
+# CUHK03 (Li et al., CVPR 2014) comes as a zip with one large MATLAB file. It shows each person in two boxes: `labeled`,
+# drawn by hand, and `detected`. We draw a dozen people in this layout into a temporary folder, with bad boxes.
+
+# %%
+import tempfile
+from pathlib import Path
+
+scratch = tempfile.TemporaryDirectory()
+temporary = Path(scratch.name)
+cuhk03_zip = synthetic.make_archive(
+    temporary / "cuhk03_release.zip", "cuhk03", 8, 4, misalignment=0.7, seed=settings.seed
+)
+
+# %% [markdown]
+# MATLAB's format 7.3 is HDF5, which `h5py` reads. But HDF5 jumps around in its file, and inside a zip one can only read
+# forwards. The library's `DeflatedFile` makes up for it, so that the 1.7 GB of the real file need not be unpacked.
+
+# %% tags=["nbval-check-output"]
+import h5py
+
+from alignedreid_lib.datasets.archives import DeflatedFile
+
+cuhk03 = zipfile.ZipFile(cuhk03_zip)
+entry = cuhk03.getinfo("cuhk03_release/cuhk-03.mat")
+unpacked = cuhk03.read(entry)
+assert DeflatedFile(cuhk03_zip, entry).read() == unpacked, "read in place differs"
+mat = h5py.File(DeflatedFile(cuhk03_zip, entry), "r")
+print([name for name in mat if name != "#refs#"])
+
+# %% [markdown]
+# Read in place or unpacked, the bytes are the same. `detected` and `labeled` hold a table for each of the **five camera
+# pairs**. A person is seen by one pair only, and a table has ten cells a person: up to five pictures of the pair's
+# first view, then up to five of its second.
+
+# %% tags=["nbval-check-output"]
+tables = {k: [mat[reference] for reference in mat[k][0]] for k in ("detected", "labeled")}
+print("cells x people of each pair:", [table.shape for table in tables["labeled"]])
+
+
+def cell(kind, pair, person, place):
+    stored = mat[tables[kind][pair][place, person]]
+    return None if "MATLAB_empty" in stored.attrs else stored[()].T  # kept transposed
+
+
+cells = [cell("labeled", 0, 0, place) for place in range(10)]
+print("heights of one person's pictures:", [None if c is None else len(c) for c in cells])
+
+# %% [markdown]
+# A cell points to a picture (height x width x 3, uint8), each of its own size; or to nothing, which MATLAB stores as an
+# empty array. By hand: persons are counted on through the pairs, view 1 is camera 0 and view 2 camera 1, and the place among
+# the view's five cells is the $k$ of equation {eq}`eq-datasets-k`, gaps included.
+
+# %% tags=["nbval-check-output"]
+found = {"detected": {}, "labeled": {}}
+for kind, of_pairs in tables.items():
+    first = 0
+    for pair, table in enumerate(of_pairs):
+        for person in range(table.shape[1]):
+            for place in range(10):
+                name = f"{first + person:08d}_{place // 5:04d}_{place % 5:08d}.jpg"
+                if (picture := cell(kind, pair, person, place)) is not None:
+                    found[kind][name] = picture
+        first += table.shape[1]
+for kind, pictures in found.items():
+    print(f"{kind:9}", len(pictures), "pictures in", first * 10, "cells")
+
+# %%
+# Which of the ten cells of each person hold a picture, in detected and in labeled
+fig = figures.Figure(figsize=(7, 2.6), layout="constrained")
+for ax, (kind, pictures) in zip(
+    fig.subplots(1, 2, sharey=True), found.items(), strict=True
+):
+    filled = np.zeros((first, 10))
+    for name in pictures:
+        person, view = parse_name(name)
+        filled[person, 5 * view + int(name[-5])] = 1
+    ax.imshow(filled, aspect="auto", extent=(0.5, 10.5, first - 0.5, -0.5))
+    ax.axvline(5.5, color="white")
+    ax.set(title=kind, xlabel="cell: view 1 | view 2", ylabel="person")
+    ax.set(xticks=range(1, 11), yticks=range(0, first, 2))
+    ax.grid(False)
+fig
+
+# %% [markdown]
+# A bright cell holds a picture. The detector finds almost everybody whom the annotators boxed, and misses somebody now
+# and then: `detected` is a little emptier. Now the same moments in both boxes:
+
+# %%
+# Six moments, each as labeled by hand and as detected
+both = [name for name in found["labeled"] if name in found["detected"]][::12][:6]
+pairs = [found[kind][name] for name in both for kind in ("labeled", "detected")]
+figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=12)
+
+# %% [markdown]
+# Same person, same moment, two boxes. Scores on `labeled` are usually a little higher, so a number must say which of the
+# two it was measured on.
+#
+# The library's call writes a data set for each kind, and `all` with the pictures of both. `split_file` says who is
+# trained on; the generator has drawn one, and the real set's is below.
+
+# %% tags=["nbval-check-output"]
+split_file = temporary / "re_ranking_train_test_split.pkl"
+made = datasets.prepare("cuhk03", cuhk03_zip, temporary, split_file, num_val_ids=2)
+for kind in ("detected", "labeled", "all"):
+    print(f"{kind:9}", len(list((made / kind / "images").iterdir())), "pictures")
+
+# %%
+for kind, pictures in found.items():
+    names = {path.name for path in (made / kind / "images").iterdir()}
+    assert names == set(pictures), f"{kind}: the names are not ours"
+number = len(list((made / "all" / "images").iterdir()))
+assert number == sum(map(len, found.values())), "`all` lost a picture"
+
+# %% [markdown]
+# Names and counts are those of our loop.
+#
+# ### The new protocol
+#
+# The release has 20 splits (`testsets`) with 100 test people each, to be averaged: the *old protocol*. Zhong et al. (CVPR 2017) gave
+# CUHK03 one split like Market-1501's, with 767 training people and 700 test people: the *new protocol*. It is much
+# harder (fewer people to learn from, more to be mistaken for), so scores of the two cannot be compared. The split is a
+# list of names, and comes with the library:
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.datasets.cuhk03 import new_protocol
+
+protocol = new_protocol()
+for kind, lists in protocol.items():
+    people = [{parse_name(name)[0] for name in names} for names in lists.values()]
+    print(f"{kind:9}", [len(names) for names in lists.values()], [len(p) for p in people])
+    assert people[1] == people[2], f"{kind}: a query without gallery"
+    assert not people[0] & people[1], f"{kind}: trained on a test person"
+
+# %% [markdown]
+# Pictures, then people, for train, query and gallery: the published counts. One trap is left: are the training people
+# of the two kinds the same?
+
+# %% tags=["nbval-check-output"]
+trained = {parse_name(name)[0] for name in protocol["detected"]["train_im_names"]}
+tested = {parse_name(name)[0] for name in protocol["labeled"]["query_im_names"]}
+print("in training of detected and in test of labeled:", len(trained & tested))
+assert trained & tested, "the two splits agree after all"
+
+# %% [markdown]
+# Not quite. The two splits were drawn up apart, and somebody changes sides. So a model trained on one kind is tested on
+# that kind; mixed, it would meet a person of its training.
+#
+# ## DukeMTMC-reID: the same layout, and a lesson
+#
+# The third archive is packed like Market-1501, without junk, distractors `0000` and `gt_bbox`: three folders, eight
+# cameras, names such as `0001_c2_f0046182.jpg` (person, camera, frame). People seen by one camera only fill its gallery.
+# A handful of drawn people, prepared by the same code:
+
+# %% tags=["nbval-check-output"]
+duke_zip = temporary / "DukeMTMC-reID.zip"
+synthetic.make_archive(duke_zip, "dukemtmc", 5, 2, seed=settings.seed)
+raw = [name for name in zipfile.ZipFile(duke_zip).namelist() if name.endswith(".jpg")]
+print(dict(Counter(name.split("/")[1] for name in raw)))
+duke = datasets.prepare("dukemtmc", duke_zip, temporary, num_val_ids=2)
+parts = [datasets.open_dataset(duke, part) for part in ("trainval", "test")]
+assert sum(map(len, parts)) == len(raw), "a picture got lost"
+
+# %% [markdown]
+# Every picture of the archive is in the prepared set once.
+#
+# The real set is one not to look for. Its pictures come from video recorded in March 2014 on the campus of Duke
+# University: some two thousand people, most of them students on their way between lectures. Posters announced it, but
+# nobody was asked for consent. The university's review board had approved a study in a defined indoor space, with data
+# handed out on request; it was filmed outdoors, and put on an open web site. Researchers all over the world used it,
+# makers of surveillance systems and military institutes among them. When journalists and the artist Adam Harvey had made
+# this public, Duke took the site down, on 25 April 2019, and the professor in charge apologised to those recorded.
+#
+# Papers go on printing scores on it, since copies are easy to find; a copy gives nobody's consent. This book has the
+# reader, so that old results can be understood and repeated by those who had the data before. It has no link, and no
+# chapter needs it. The other sets, too, show people who never heard of this book. That is why its pictures are drawn.
+#
+# ## The real data sets
+#
+# | | Market-1501 | CUHK03, new protocol | DukeMTMC-reID |
+# |---|---|---|---|
+# | archive | `Market-1501-v15.09.15.zip` | `cuhk03_release.zip` | `DukeMTMC-reID.zip` |
+# | cameras | 6 | 5 pairs | 8 |
+# | people, train / test | 751 / 750 | 767 / 700 | 702 / 702 |
+# | training pictures | 12 936 | 7 365 detected, 7 368 labeled | 16 522 |
+# | queries | 3 368 | 1 400 of each | 2 228 |
+# | gallery | 15 913 | 5 332 detected, 5 328 labeled | 17 661 |
+# | multi-query | 12 688 | none | none |
+# | boxes | detector; queries by hand | both | by hand, interpolated |
+# | papers | Zheng et al. 2015 | Li et al. 2014, Zhong et al. 2017 | Ristani et al. 2016, Zheng et al. 2017 |
+# | where | [its page](https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html) | [its page](https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html), on request | withdrawn by its makers |
+# | terms | research; cite the paper | research; as agreed when you ask | no longer offered |
+#
+# Read the terms on the page itself before you download: they are the makers' to set, and to change. Put an archive into
+# `data/raw/` as it is, and `prepare` does for it what it did here; the counts above are what you must then find. One of
+# them you can check now: Market-1501's page says that `bounding_box_test` has 19 732 pictures, and the table says that
+# 15 913 of them are gallery. The difference, 3 819, is junk.
+#
+# :::{admonition} The paper says
+# AlignedReID (Zhang et al. 2017, arXiv 1711.08184) reports a rank-1 of 94.4 % on Market-1501 and of 97.8 % on CUHK03,
+# trained on four data sets merged, with re-ranking, and on CUHK03 by the old protocol.
+# :::
+#
+# What we see in this chapter: the name of a data set does not say what was measured. Old or new protocol, detected or
+# labeled, one training set or four: each changes the number by many points. The library therefore combines sets only
+# when asked (`datasets.combine`), and CUHK03 here always means the new protocol.
+#
+# ## A pickle is a program
+#
+# `partitions.pkl` is a pickle, because the original's is, and its prepared data should load unchanged. Alas, reading a
+# pickle runs whatever its maker put in. Here is one that makes a folder when it is read; it could as well delete one.
+
+# %%
+import os
+import pickle
+import textwrap
+
+trace, trap_file = temporary / "was_here", temporary / "trap.pkl"
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, (str(trace),)  # "to rebuild me, call this"
+
+
+trap_file.write_bytes(pickle.dumps(Trap()))
+pickle.loads(trap_file.read_bytes())
+assert trace.exists(), "the pickle did nothing"
+
+# %% [markdown]
+# The folder is there: Python's own reader obeyed. Now the library's, which knows dict, list, tuple, str, int and numpy
+# arrays, and refuses to look up anything else:
+
+# %%
+trace.rmdir()
+try:
+    datasets.Partitions.load(trap_file)
+except InputError as error:
+    message = str(error).replace(f"{temporary}{os.sep}", "")
+    print(*textwrap.wrap(message, 80), sep="\n")
+assert not trace.exists(), "the pickle has run"
+
+# %% [markdown]
+# One line that names the file and what it asked for; and nothing has run. The partitions that `prepare` wrote hold nothing
+# but plain values, so they pass, as those of the original do.
+#
+# ## Summary
+#
+# * A picture is known by who and which camera; $k$ counts its fellows in sorted order, and ten lines do the conversion.
+# * Junk and the query's own camera are ignored, distractors count, multi-query boxes share a query's person and camera.
+# * Labels follow sorted identities, and nobody is in the training and in the test part.
+# * A score on CUHK03 must say which boxes and which protocol.
+# * Archives and pickles are input from outside: counts are checked, and nothing in them is run.
+#
+# Next, [chapter 2](02_batches.ipynb) makes batches of these pictures.
+#
+# ## Exercises
+#
+# **1.** How many right answers does a query of the test part have, at least and on average? Use equation
+# {eq}`eq-datasets-role` on the arrays `test.ids`, `test.cameras` and `test.marks`, without a loop.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# q, g = test.marks == 0, test.marks == 1
+# same_person = test.ids[q][:, None] == test.ids[g]
+# other_camera = test.cameras[q][:, None] != test.cameras[g]
+# right = (same_person & other_camera).sum(1)
+# print(right.min(), right.mean())
+# assert (right > 0).all(), "a query that nobody can answer"
+# ```
+#
+# Junk needs no test here: `prepare` has left it out.
+#
+# </details>
+#
+# **2.** Somebody drops `sorted` from `rename` and lists the folder in whatever order the disk gives. Does the *set* of new
+# names change? Does it matter?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# pictures = files["bounding_box_train"]
+# backwards, seen = {}, Counter()
+# for file in reversed(pictures):
+#     person, camera = who_and_where(file)
+#     backwards[file] = f"{person:08d}_{camera:04d}_{seen[person, camera]:08d}.jpg"
+#     seen[person, camera] += 1
+# forwards = dict(zip(pictures, ours["bounding_box_train"], strict=True))
+# assert set(backwards.values()) == set(forwards.values())
+# assert backwards != forwards
+# ```
+#
+# The set of names is the same, so every count and every assert on counts still holds; but other pictures stand behind
+# the names. A list of names from another machine, say a validation split, then means other pictures, and nothing
+# complains.
+#
+# </details>
+#
+# **3.** In `split_person`, the walk over `query` removes from the list that it walks over. The next query then moves into the
+# place just looked at, and is passed over without a check. Show that this does no harm.
+#
+# <details><summary>Solution</summary>
+#
+# A query of camera $c$ is removed when no gallery picture is of a camera other than $c$. It joins the gallery itself.
+# The queries of one person are of different cameras, so the one passed over is of a camera other than $c$, and the
+# picture just moved answers it. It would have passed the check. The same holds for all that follow: at most one query
+# of a person is ever moved.
+#
+# </details>
