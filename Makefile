@@ -22,16 +22,16 @@ help:  ## this list
 	@echo "  make pairs ONLY=06_training FORCE=1                one chapter, executed again though unchanged"
 	@echo "  make env PYTHON=python3.12                         another Python, 3.11 or newer"
 
-env: .venv/installed  ## the environment: .venv from requirements.txt (about 3 minutes, 5 GB)
+env: .venv/installed  ## the environment: .venv from requirements.txt (about 3 minutes, 6 GB)
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1): make env PYTHON=/path/to/python3.11"; \
 	  exit 1; }
-	@echo "Making the environment in .venv (once; about 3 minutes and 5 GB) ..."
+	@echo "Making the environment in .venv (once; about 3 minutes and 6 GB) ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
 run: env  ## chapters 00-09 on the embedded data into runs/book/, then the score table
