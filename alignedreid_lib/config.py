@@ -45,7 +45,9 @@ class TrainConfig:
     local_channels: int = 128
     last_stride: int = 2
 
-    # Loss.
+    # Loss: weight * term, summed.
+    global_weight: float = 1.0  # batch-hard triplets on global features
+    id_weight: float = 0.0  # identification: cross entropy over the training people
     margin: float | None = 0.3  # None: soft margin
     normalize: bool = False  # features to unit length; the original's better half is False
 
@@ -69,7 +71,8 @@ class TrainConfig:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name]))
-        rules = {
+        counts = ("height", "width", "total_epochs", "local_channels", "workers")
+        rules = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
             "train_part": (self.train_part in ("trainval", "train"), "trainval or train"),
             "mirror_prob": (0 <= self.mirror_prob <= 1, "between 0 and 1"),
             "crop_prob": (0 <= self.crop_prob <= 1, "between 0 and 1"),
@@ -78,6 +81,8 @@ class TrainConfig:
             "ids_per_batch": (self.ids_per_batch >= 2, "2 or more: an anchor needs a negative"),
             "last_stride": (self.last_stride in (1, 2), "1 or 2"),
             "margin": (self.margin is None or self.margin >= 0, "0 or more, or None for the soft margin"),
+            "global_weight": (self.global_weight >= 0, "0 or more"),
+            "id_weight": (self.id_weight >= 0 and self.global_weight + self.id_weight > 0, "0 or more, not all weights 0"),
             "base_lr": (self.base_lr > 0, "above 0"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),
             "schedule": (self.schedule in ("exponential", "staircase"), "exponential or staircase"),
@@ -98,8 +103,6 @@ class TrainConfig:
             "seed": (self.seed >= 0, "0 or more"),
             "memory_limit": (self.memory_limit >= 0, "0 or more"),
         }
-        for name in ("height", "width", "total_epochs", "local_channels", "workers"):
-            rules[name] = (getattr(self, name) >= 1, "1 or more")
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it has to be {wanted}")

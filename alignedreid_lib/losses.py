@@ -135,6 +135,19 @@ def global_triplet(features: Tensor, labels: Tensor, margin: float | None, norma
     return TripletTerm(triplet_loss(mined.positive_distance, mined.negative_distance, margin), mined, distances)
 
 
+def identification(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy over the training identities, mean over the batch, [].
+
+    Args:
+        logits: [N, ids].
+        labels: [N], each below `ids`.
+
+    Source: Zheng et al. 2016 ("Person re-identification: past, present and future"), section 4.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        return F.cross_entropy(_full_precision(logits), labels)
+
+
 def satisfied(mined: HardTriplets, margin: float = 0.0) -> Tensor:
     """Share of anchors whose negative is farther than the positive by more than `margin`, [] in [0, 1].
 

@@ -50,8 +50,6 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     beside = path.with_name(f".{path.name}.partial")
     try:
         write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         beside.unlink(missing_ok=True)
@@ -165,6 +163,21 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "device": machine,
     }
+
+
+def write_results(
+    run_dir: str | Path, config: Mapping[str, Any], scores: list[dict[str, Any]], minutes: float, device: torch.device
+) -> Path:
+    """results.json: what a finished run is remembered by: scores, settings, minutes, versions, commit.
+
+    Args:
+        scores: rows of `evaluation.ScoreTable.to_dict`.
+        minutes: of training.
+    """
+    path = resolve(run_dir) / "results.json"
+    content = {"scores": scores, "config": dict(config), "minutes": round(minutes, 2), **provenance(device)}
+    write_json(path, content)
+    return path
 
 
 def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], extra: Iterable[str] = ()) -> Config:

@@ -85,13 +85,19 @@ def train_step(
     with devices.autocast(batch.device, precision):
         embedding = network(images.normalize(batch))
     term = losses.global_triplet(embedding.global_features, labels, config.margin, config.normalize)
+    loss = config.global_weight * term.loss
+    figures = {"global_loss": term.loss.detach()}
+    if embedding.logits is not None:
+        identification = losses.identification(embedding.logits, labels)
+        loss = loss + config.id_weight * identification
+        figures["id_loss"] = identification.detach()
     optimizer.zero_grad(set_to_none=True)
-    term.loss.backward()
+    loss.backward()
     optimizer.step()
     mined = losses.HardTriplets(*(part.detach() for part in term.mined))
     return {
-        "loss": term.loss.detach(),
-        "global_loss": term.loss.detach(),
+        "loss": loss.detach(),
+        **figures,
         "precision": losses.satisfied(mined),
         "satisfaction": losses.satisfied(mined, config.margin or 0.0),
         "positive_distance": mined.positive_distance.mean(),
@@ -120,13 +126,16 @@ def train(
     weights = config.weights
     if weights not in (None, "imagenet"):
         weights = str(runs.resolve(weights))
-    network = AlignedReID(config.backbone, weights, None, config.local_channels, config.last_stride)
+    num_ids = int(labels.max()) + 1
+    head = num_ids if config.id_weight > 0 else None
+    network = AlignedReID(config.backbone, weights, head, config.local_channels, config.last_stride)
+    check_size(network, config)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
     precision = devices.choose_precision(config.precision, device, network)
 
     folder = runs.open_run(run_dir, dataclasses.asdict(config), FREE_SETTINGS)
-    data = {"images": len(dataset), "ids": int(labels.max()) + 1}
+    data = {"images": len(dataset), "ids": num_ids}
     state = runs.load_checkpoint(folder)
     if state is None:
         done, metrics, seconds = 0, [], 0.0
@@ -179,6 +188,18 @@ def train_labels(dataset: Dataset) -> np.ndarray:
     if dataset.labels is None:
         raise InputError(f"{dataset.folder}: part {dataset.part} has no labels to train on; use trainval or train")
     return dataset.labels
+
+
+def check_size(network: AlignedReID, config: TrainConfig) -> None:
+    """Raises InputError where pictures of the config's size vanish in the network."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, config.height, config.width))
+    except RuntimeError:
+        raise InputError(
+            f"height {config.height} x width {config.width} is too small for {config.backbone}; raise them"
+        ) from None
 
 
 def _train_epoch(

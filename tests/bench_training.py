@@ -1,0 +1,124 @@
+"""What a training step and feature extraction cost beside the bare network: ratios to a floor of the same process.
+
+    python tests/bench_training.py [backbone ...]
+
+Step: the library's step (batch made, normalised, loss, mining, figures) over forward, backward and Adam of the same
+backbone on a fixed batch. Extraction: images/s from files on disk over images/s of the bare forward. Measured in turns,
+medians of the rounds, so that a drifting machine touches both sides.
+"""
+
+import io
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from alignedreid_lib import devices, features, images, training
+from alignedreid_lib.datasets import Dataset
+from alignedreid_lib.model import AlignedReID, build_backbone
+from alignedreid_lib.sampling import IdentitySampler
+
+CASES = {  # backbone: (height, width, P, K, rounds)
+    "mobilenet_v2": (128, 64, 32, 4, 5),
+    "resnet50": (256, 128, 8, 4, 3),
+}
+
+
+def make_pictures(folder: Path, people: int, each: int, size: tuple[int, int]) -> Dataset:
+    """A dataset of noisy JPEGs."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for index in range(people * each):
+        stream = io.BytesIO()
+        coarse = Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8))
+        coarse.resize(size[::-1], Image.Resampling.BILINEAR).save(stream, "JPEG", quality=90)
+        paths.append(folder / f"{index}.jpg")
+        paths[-1].write_bytes(stream.getvalue())
+    ids = np.repeat(np.arange(people), each)
+    return Dataset(folder, "trainval", paths, ids, np.zeros_like(ids), ids, None)
+
+
+def timed(call, device: torch.device) -> float:
+    """Seconds of one call, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def bench(name: str, folder: Path) -> None:
+    height, width, people, each, rounds = CASES[name]
+    device = devices.choose_device()
+    dataset = make_pictures(folder, people * 2, each, (height, width))
+    config = training.TrainConfig(backbone=name, weights=None, height=height, width=width)
+    store = images.ImageStore(dataset.paths, (height, width))
+    sampler = IdentitySampler(dataset.labels, people, each, seed=0)
+    torch.manual_seed(0)
+    network = AlignedReID(name).to(device).to(memory_format=torch.channels_last)
+    bare = build_backbone(name).to(device).to(memory_format=torch.channels_last)
+    precision = devices.choose_precision("auto", device, network)
+    optimizers = [torch.optim.Adam(m.parameters(), 1e-9, weight_decay=5e-4, fused=True) for m in (network, bare)]
+    fixed = images.normalize(torch.stack(store.fetch(next(iter(sampler)))).to(device))
+
+    def floor_step() -> None:
+        with devices.autocast(device, precision):
+            y = bare(fixed)
+        y.float().mean((2, 3)).square().mean().backward()
+        optimizers[1].step()
+        optimizers[1].zero_grad(set_to_none=True)
+
+    def our_steps() -> None:
+        def make(numbered):
+            return training.make_batch(store, dataset.labels, numbered[1], config, (1, 1, numbered[0]))
+
+        for batch, labels in images.prefetch(make, enumerate(sampler)):
+            training.train_step(network, optimizers[0], batch.to(device), labels.to(device), config, precision)
+
+    for call in (floor_step, our_steps):
+        call()
+    store.fetch(range(len(dataset)))
+    ours, floor = [], []
+    for _ in range(rounds):
+        floor.append(statistics.mean(timed(floor_step, device) for _ in range(len(sampler))))
+        ours.append(timed(our_steps, device) / len(sampler))
+    ratio = statistics.median(a / b for a, b in zip(ours, floor, strict=True))
+    print(
+        f"{name} {height} x {width}, batch {people * each}, {str(precision)[6:]} on {device.type}: "
+        f"step {statistics.median(ours):.3f} s, bare {statistics.median(floor):.3f} s, ratio {ratio:.2f} (at most 1.10)"
+    )
+
+    network.eval()
+    n = len(dataset)
+
+    def floor_forward() -> None:
+        with torch.inference_mode(), devices.autocast(device, precision):
+            for _ in range(n // len(fixed)):
+                bare.eval()(fixed)
+
+    def extraction() -> None:
+        features.extract(network, dataset, height=height, width=width, batch_size=len(fixed))
+
+    for call in (floor_forward, extraction):
+        call()
+    pairs = [(timed(extraction, device), timed(floor_forward, device)) for _ in range(rounds)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    speed = n / statistics.median(a for a, _ in pairs)
+    print(f"  extraction {speed:.0f} images/s from JPEG files, {ratio:.0%} of the bare forward's speed (at least 90 %)")
+
+
+def main(names: list[str]) -> None:
+    for name in names or CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            bench(name, Path(folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

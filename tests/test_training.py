@@ -1,0 +1,162 @@
+"""One loop: it learns, it repeats itself exactly, it survives kills."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from alignedreid_lib import runs
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.training import TrainConfig, train
+
+
+@pytest.fixture
+def config(tiny_data):
+    return TrainConfig(
+        data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="shufflenet_v2_x0_5", weights=None,
+        ids_per_batch=3, images_per_id=2, base_lr=1e-3, total_epochs=4, decay_at_epoch=3, device="cpu",
+    )  # fmt: skip
+
+
+def same(one, two):
+    one, two = (torch.load(path, weights_only=True) for path in (one, two))
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_leaves_what_it_should(config, tmp_path):
+    rows = []
+    result = train(config, tmp_path / "run", report=rows.append)
+    assert result.resumed_at == 0 and result.metrics == rows and len(rows) == 4
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "config.json", "metrics.jsonl", "checkpoint.pt", "weights.pth", "tensorboard",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["backbone"] == config.backbone
+    assert runs.read_metrics(tmp_path / "run") == rows
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0]["lr"] == 1e-3 > rows[3]["lr"]
+    found = train(config, tmp_path / "run")
+    assert found.resumed_at == 4 and found.metrics == rows
+
+
+def test_it_learns(config, tmp_path):
+    config = dataclasses.replace(config, total_epochs=40, decay_at_epoch=40)
+    metrics = train(config, tmp_path / "run").metrics
+    first, last = (sum(row["loss"] for row in part) / 10 for part in (metrics[:10], metrics[-10:]))
+    assert last < 0.5 * first, "six colours are easy to tell apart"
+
+
+def test_one_seed_one_result_whatever_the_workers(config, tmp_path):
+    one = train(config, tmp_path / "one")
+    two = train(dataclasses.replace(config, workers=4, memory_limit=0), tmp_path / "two")
+    other = train(dataclasses.replace(config, seed=2), tmp_path / "other")
+    assert same(one.weights, two.weights)
+    assert not same(one.weights, other.weights)
+
+
+def stop_after(epoch):
+    def report(row):
+        if row["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_cut_and_resumed_equals_undisturbed(config, tmp_path):
+    config = dataclasses.replace(config, crop_prob=0.5, crop_ratio=0.8)
+    whole = train(config, tmp_path / "whole")
+    for epoch in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "cut", report=stop_after(epoch))
+    resumed = train(config, tmp_path / "cut")
+    assert resumed.resumed_at == 3
+    assert same(whole.weights, resumed.weights)
+    strip = lambda rows: [{k: v for k, v in row.items() if "second" not in k} for row in rows]  # noqa: E731
+    assert strip(resumed.metrics) == strip(whole.metrics)
+
+
+SCRIPT = """
+import json, sys
+from alignedreid_lib.training import TrainConfig, train
+train(TrainConfig(**json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+def test_killed_at_any_moment_it_goes_on(config, tmp_path):
+    """SIGKILL at random moments, in the middle of writing too; the end is the undisturbed one, bit for bit."""
+    config = dataclasses.replace(config, total_epochs=30)
+    whole = train(config, tmp_path / "whole")
+    settings = json.dumps(dataclasses.asdict(config))
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(30):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, settings, str(tmp_path / "cut")], stderr=subprocess.PIPE
+        )
+        before = len(runs.read_metrics(tmp_path / "cut"))
+        while process.poll() is None and len(runs.read_metrics(tmp_path / "cut")) < min(before + 5, 30):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.15))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        if process.returncode == 0:
+            break
+    assert kills >= 3, "the test has to have killed something"
+    assert process.returncode == 0
+    assert same(whole.weights, tmp_path / "cut" / "weights.pth")
+    assert [row["epoch"] for row in runs.read_metrics(tmp_path / "cut")] == list(range(1, 31))
+
+
+def test_a_folder_of_another_config_is_refused_and_stays(config, tmp_path):
+    train(config, tmp_path / "run")
+    before = (tmp_path / "run" / "weights.pth").read_bytes()
+    with pytest.raises(InputError, match=r"holds a run with margin=0.3, not 0.5"):
+        train(dataclasses.replace(config, margin=0.5), tmp_path / "run")
+    assert (tmp_path / "run" / "weights.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"dataset": "absent"}, "absent has no partitions.pkl"),
+        ({"ids_per_batch": 7}, "ids_per_batch is 7, but the data has 6 identities"),
+        ({"images_per_id": 5}, "images_per_id is 5, but no identity has more than 4 images"),
+        ({"backbone": "resnet19"}, "resnet19"),
+        ({"backbone": "squeezenet1_1"}, "height 32 x width 16 is too small for squeezenet1_1"),
+        ({"weights": "absent.pth"}, r"absent\.pth: no such weights file"),
+        ({"device": "cuda:9"}, "device 'cuda:9' cannot be used here"),
+        ({"train_part": "train"}, "train"),
+    ],
+)
+def test_what_does_not_fit_leaves_no_folder(config, tmp_path, setting, message):
+    with pytest.raises(InputError, match=message):
+        train(dataclasses.replace(config, **setting), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", report=stop_after(2))
+    state = runs.load_checkpoint(tmp_path / "run")
+    state["model"]["base.conv1.0.weight"][:] = float("nan")
+    runs.save_checkpoint(tmp_path / "run", state)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(InputError, match="epoch 3, step 1: loss is not a number; the last good checkpoint is kept"):
+        train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_cut_short_is_named(config, tmp_path):
+    train(config, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read"):
+        train(config, tmp_path / "run")
