@@ -24,7 +24,7 @@ __all__ = ["TRUE_BOX", "Box", "Camera", "Person", "View", "draw"]
 TRUE_BOX = Box(-0.27, 1.04, 0.54, 1.08)  # a perfect detection
 
 OBSTACLES = ("none", "pole", "bush", "car", "beside", "behind")
-OBSTACLE_WEIGHTS = (0.72, 0.05, 0.05, 0.04, 0.05, 0.09)
+OBSTACLE_WEIGHTS = (0.8, 0.04, 0.03, 0.03, 0.04, 0.06)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class View:
         walking = rng.random() < 0.85
         return cls(
             camera=camera,
-            yaw=float((camera.yaw + rng.normal(0, 0.6) + np.pi * (rng.random() < 0.3)) % (2 * np.pi)),
+            yaw=float((camera.yaw + rng.normal(0, 0.5) + np.pi * (rng.random() < 0.15)) % (2 * np.pi)),
             phase=float(rng.uniform(0, 2 * np.pi)),
             stride=float(rng.uniform(0.3, 0.5) if walking else 0.04),
             elbow=float(rng.uniform(0.15, 0.7)),

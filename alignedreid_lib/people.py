@@ -25,7 +25,7 @@ HAIRS = ((0.07, 0.06, 0.06), (0.20, 0.13, 0.09), (0.38, 0.25, 0.15), (0.72, 0.56
          (0.45, 0.20, 0.10))
 PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "number", "band", "yoke", "open",
             "camouflage")
-PATTERN_WEIGHTS = (0.30, 0.11, 0.06, 0.08, 0.05, 0.10, 0.06, 0.05, 0.07, 0.09, 0.03)
+PATTERN_WEIGHTS = (0.22, 0.13, 0.06, 0.09, 0.06, 0.11, 0.06, 0.06, 0.08, 0.09, 0.04)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Person:
             top=top, sleeves=sleeves, sleeve=float(rng.choice([0, 0.45, 1], p=(0.1, 0.45, 0.45))),
             hem=float(rng.choice([0.5, 0.46, 0.38], p=(0.45, 0.4, 0.15))), bottom=bottom, bottom_kind=kind,
             shoes=pick(SHOES), boots=bool(rng.random() < 0.15),
-            bag=pick(("none", "backpack", "shoulder", "hand", "case"), (0.4, 0.28, 0.14, 0.14, 0.04)),
+            bag=pick(("none", "backpack", "shoulder", "hand", "case"), (0.3, 0.34, 0.16, 0.14, 0.06)),
             bag_colour=pick(BAGS), bag_side=int(rng.choice([-1, 1])),
         )
 

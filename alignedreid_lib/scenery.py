@@ -47,9 +47,9 @@ class Camera:
             saturation=float(rng.uniform(0.85, 1.1)),
             light=float(rng.uniform(-1, 1)),
             pitch=float(rng.uniform(0.05, 0.28)),
-            blur=float(rng.uniform(0.1, 0.5)),
+            blur=float(rng.uniform(0.1, 0.4)),
             noise=float(rng.uniform(0.002, 0.010)),
-            detail=float(rng.uniform(0.62, 1.0)),
+            detail=float(rng.uniform(0.7, 1.0)),
             yaw=float(rng.uniform(0, 2 * np.pi)),
         )
 

@@ -78,7 +78,7 @@ def make_archive(
     layout: str = "market1501",
     num_train_ids: int = 170,
     num_test_ids: int = 100,
-    misalignment: float = 0.25,
+    misalignment: float = 0.2,
     seed: int = 0,
     workers: int | None = None,
 ) -> Path:
