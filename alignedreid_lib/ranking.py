@@ -197,9 +197,9 @@ def _find_matches(problem: _Problem) -> MatchRanks:
 
 def _counts(row: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many entries of the row are smaller than each of the ascending values, and how many are not larger."""
-    near = row <= values[-1]
-    if np.count_nonzero(near) < len(row) // 2:  # a good model: nearly all lies behind the farthest match
-        row = row[near]
+    near = row[::16] <= values[-1]
+    if np.count_nonzero(near) < len(near) // 2:  # a good model: most lies behind the farthest match
+        row = row[row <= values[-1]]
     row = np.sort(row)  # several times faster than sorting indices
     return row.searchsorted(values, "left"), row.searchsorted(values, "right")
 
