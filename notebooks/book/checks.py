@@ -14,7 +14,10 @@ STAGES: list[tuple[str, list[str]]] = [  # title, and what follows `python` in e
     ("Unit tests and pairs", ["-m pytest tests --ignore=tests/browser --durations=5"]),
     (
         "Chapters, cell by cell",
-        [f"-m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout={pairs.CELL_SECONDS}"],
+        [
+            "-m pytest notebooks --nbval-lax --nbval-current-env"
+            f" --nbval-cell-timeout={pairs.CELL_SECONDS} --nbval-kernel-startup-timeout={pairs.START_SECONDS}"
+        ],
     ),
     ("The site", ["notebooks/book/tool.py site"]),
     ("The site in a browser", ["-m pytest tests/browser"]),

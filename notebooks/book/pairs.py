@@ -19,6 +19,7 @@ from nbclient.exceptions import CellExecutionError
 MAX_BYTES = 400_000
 MIN_ASSERTS = 3
 CELL_SECONDS = 600
+START_SECONDS = 180  # a kernel on a busy machine is slow to answer first
 QUIET_KERNEL = ["--log-level=CRITICAL"]  # else each kernel warns that it listens on this machine's TCP
 KEPT_METADATA = ("tags", "alt")
 NOTEBOOK_METADATA = {
@@ -105,6 +106,7 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
+        startup_timeout=START_SECONDS,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=QUIET_KERNEL,

@@ -51,6 +51,7 @@ def execute(
             kernel_name="python3",
             cwd=root / "notebooks",
             progress_bar=False,
+            start_timeout=pairs.START_SECONDS,
             execution_timeout=seconds,
             extra_arguments=pairs.QUIET_KERNEL,
             **streams,
