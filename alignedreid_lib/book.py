@@ -29,8 +29,8 @@ CONFIG = TrainConfig(
     images_per_id=4,
     id_weight=1.0,  # from random weights the classifier's gradient shows the way while the triplets still collapse
     base_lr=1e-3,
-    total_epochs=18,
-    decay_at_epoch=10,
+    total_epochs=22,
+    decay_at_epoch=12,
 )
 
 

@@ -48,7 +48,7 @@ class View:
         walking = rng.random() < 0.85
         return cls(
             camera=camera,
-            yaw=float((camera.yaw + rng.normal(0, 0.5) + np.pi * (rng.random() < 0.15)) % (2 * np.pi)),
+            yaw=float((camera.yaw + rng.normal(0, 0.4) + np.pi * (rng.random() < 0.1)) % (2 * np.pi)),
             phase=float(rng.uniform(0, 2 * np.pi)),
             stride=float(rng.uniform(0.3, 0.5) if walking else 0.04),
             elbow=float(rng.uniform(0.15, 0.7)),
