@@ -1,0 +1,680 @@
+# %% [markdown]
+# # 02 Batches
+#
+# How picture files become one batch of P identities with K images each, and why training needs that shape.
+#
+# **What you will hold**
+#
+# * every step from a file to the numbers a network sees, redone by hand: resizing, mirror, crop, normalisation;
+# * the reason why a batch is P identities × K images, and not pictures drawn at random: a probability, computed and simulated;
+# * one batch of the book's own data, looked at before and after augmentation.
+#
+# **Time and hardware.** 20 seconds on two cores, after the book's data has been drawn (the first chapter that asks for it does
+# that, in half a minute). No GPU.
+
+# %% tags=["parameters"]
+# Parameters: the shape of a batch, and what is done to its pictures
+height = 64
+width = 32
+ids_per_batch = 16
+images_per_id = 4
+mirror_prob = 0.5
+crop_prob = 0.5
+crop_ratio = 0.8
+memory_limit = 67108864
+workers = 2
+seed = 1
+
+# %% [markdown]
+# The settings are part of a training's settings, so the library's `TrainConfig` checks them. A name it does not know, a wrong
+# type or an impossible value is an error here, and not a surprise an hour later.
+
+# %%
+from alignedreid_lib import runs
+from alignedreid_lib.config import TrainConfig
+
+config = runs.read_parameters(TrainConfig, globals())
+size = (config.height, config.width)
+
+# %% [markdown]
+# ## The problem, as a picture
+#
+# [Chapter 1](01_datasets.ipynb) turned a raw archive into a dataset: a list of files, each with an identity and a camera.
+# `book.dataset_folder` finds the drawn people, or draws them.
+
+# %%
+import numpy as np
+import torch
+
+from alignedreid_lib import book, figures, images
+from alignedreid_lib.datasets import open_dataset
+
+dataset = open_dataset(book.dataset_folder("market1501"), "trainval")
+ids, counts = np.unique(dataset.ids, return_counts=True)
+print(len(dataset), "images of", len(ids), "identities")
+print("each has", counts.min(), "to", counts.max())
+
+# %% [markdown]
+# Here are sixteen of them, drawn at random, as most trainings draw their batches.
+
+# %% alt="Sixteen drawn pedestrians in one row, almost all of them different people"
+rng = np.random.default_rng(config.seed)
+some = rng.choice(len(dataset), 16, replace=False)
+figures.contact_sheet(
+    [images.decode(dataset.paths[k]) for k in some],
+    [f"id {dataset.ids[k]}" for k in some],
+    columns=16,
+)
+
+# %% [markdown]
+# Look for two pictures of the same person: there are hardly any. A re-identification network learns by comparing: two pictures
+# of one person (a *positive* pair) should come out near each other, two of different people (a *negative* pair) far apart. Most
+# of these pictures have no positive beside them, so they can teach only half of that. The second half of this chapter puts a
+# number on it and then builds batches that do better. First: what is one picture?
+
+# %% [markdown]
+# ## From a file to a tensor
+#
+# `images.decode` reads a file into a tensor of shape [3, height, width]: red, green and blue, one byte each.
+
+# %% tags=["nbval-check-output"]
+image = images.decode(dataset.paths[0])
+print(image.dtype, list(image.shape), f"{image.numel()} bytes")
+
+# %% [markdown]
+# Pillow, which does the decoding, gives [height, width, 3]. The network wants the colours first; nothing else changes.
+
+# %%
+from PIL import Image
+
+pixels = np.array(Image.open(dataset.paths[0]).convert("RGB"))
+assert pixels[5, 7].tolist() == image[:, 5, 7].tolist(), (
+    "row 5, column 7: the same red, green and blue"
+)
+
+# %% [markdown]
+# Training shows every picture many times. Its JPEG has to be decoded only once: `ImageStore` decodes a picture when it is first
+# asked for and keeps the bytes. It keeps no more than `memory_limit` bytes;
+# pictures beyond that are decoded each time.
+
+# %%
+store = images.ImageStore(
+    dataset.paths, limit_bytes=config.memory_limit, workers=config.workers
+)
+everything = store.fetch(range(len(dataset)))
+print(f"{store.kept_bytes / 1e6:.1f} MB kept", end=", ")
+print(f"of {config.memory_limit / 1e6:.1f} MB allowed")
+
+# %% [markdown]
+# The whole training set fits. A store that may keep five pictures keeps five, and gives the same pictures all the same.
+
+# %%
+small = images.ImageStore(dataset.paths, limit_bytes=5 * image.numel(), workers=4)
+again = small.fetch(range(20))
+assert small.kept_bytes == 5 * image.numel(), "the bound holds"
+assert all(torch.equal(a, b) for a, b in zip(again, everything, strict=False)), (
+    "four threads or two: the same pictures"
+)
+
+# %% [markdown]
+# Why bytes, and not the floating-point numbers the network sees in the end? They take four times the memory. For the 12 936
+# training images of Market-1501 at 256 × 128:
+
+# %% tags=["nbval-check-output"]
+market = 12936 * 3 * 256 * 128
+print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
+
+# %% [markdown]
+# One fits beside everything else in a laptop's memory, the other does not.
+
+# %% [markdown]
+# ## Resizing, by hand
+#
+# The boxes of a detector have all sizes; a batch has one. Resizing asks, for each new pixel, where its centre lies in the old
+# picture. A pixel is a small square: the centre of pixel $j$ is at $j + \tfrac12$. If $w$ columns become $w'$, new column $j$ looks
+# at the old coordinate
+#
+# $$
+# u_j = \left(j + \tfrac12\right)\frac{w}{w'} - \tfrac12, \qquad \text{held within } 0 \ldots w - 1 .
+# $$ (eq-resize-centre)
+#
+# That point lies between two old columns, and the new value is a mixture of both, the nearer one weighing more:
+#
+# $$
+# y_j = (1 - a_j)\, x_{\lfloor u_j \rfloor} + a_j\, x_{\lfloor u_j \rfloor + 1}, \qquad a_j = u_j - \lfloor u_j \rfloor .
+# $$ (eq-resize-mix)
+#
+# Rows are treated alike, and the two together are called *bilinear*. Take two columns that become three. By equation
+# {eq}`eq-resize-centre`:
+
+# %% tags=["nbval-check-output"]
+for j in range(3):
+    u = (j + 0.5) * 2 / 3 - 0.5
+    print(f"new column {j}: u = {u:+.3f}, held within 0 ... 1: {min(max(u, 0), 1):.1f}")
+
+# %% [markdown]
+# The outer columns stay what they are, and the new middle one is half of each: by equation {eq}`eq-resize-mix`, 0 and 100 give
+# 50, and 200 and 40 give 120. The library agrees:
+
+# %% tags=["nbval-check-output"]
+tiny = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8).expand(3, 2, 2)
+resized = images.resize(tiny, (2, 3))[0]
+print(resized.numpy())
+assert resized.tolist() == [[0, 50, 100], [200, 120, 40]], "as on paper"
+
+# %% [markdown]
+# Both equations as a loop. `between` says between which two old pixels new pixel `j` lies, and how far along.
+
+
+# %%
+def between(j, old, new):
+    u = min(max((j + 0.5) * old / new - 0.5, 0), old - 1)
+    first = min(int(u), old - 2)
+    return first, u - first
+
+
+def resize_by_hand(x, h, w):
+    y = np.zeros((h, w))
+    for i, j in np.ndindex(h, w):
+        top, a = between(i, x.shape[0], h)
+        left, b = between(j, x.shape[1], w)
+        upper = (1 - b) * x[top, left] + b * x[top, left + 1]
+        lower = (1 - b) * x[top + 1, left] + b * x[top + 1, left + 1]
+        y[i, j] = (1 - a) * upper + a * lower
+    return y.round()
+
+
+# %% [markdown]
+# The red part of the first picture, by the loop and by the library:
+
+# %%
+by_hand = resize_by_hand(image[0].numpy(), *size)
+difference = np.abs(by_hand - images.resize(image, size)[0].numpy())
+assert difference.max() <= 1, (
+    "the same picture; where a value ends in .5, it may be rounded either way"
+)
+print(f"largest difference over {difference.size} pixels: {difference.max():.0f}")
+
+# %% [markdown]
+# ### Why no antialias?
+#
+# Equation {eq}`eq-resize-mix` mixes two neighbours, however much smaller the new picture is. Nine columns that become three
+# lose two of three columns without a trace. Many programs therefore average over all of them first (*antialias*). A shirt with
+# bright stripes, one column in three, shows the difference:
+
+# %% tags=["nbval-check-output"]
+import torch.nn.functional as F
+
+stripes = torch.tensor([0, 255, 0] * 3, dtype=torch.uint8).expand(3, 1, 9)
+plain = images.resize(stripes, (1, 3))[0, 0]
+smooth = F.interpolate(stripes[None].float(), (1, 3), mode="bilinear", antialias=True)[
+    0, 0, 0
+]
+print("without antialias:", plain.tolist())
+print("with antialias:   ", smooth.round().int().tolist())
+assert plain.tolist() == [255, 255, 255], "only the columns 1, 4 and 7 were read"
+
+# %% [markdown]
+# Without antialias the shirt becomes white; with it, grey. Grey is nearer the truth. The library still leaves antialias out,
+# because the original reproduction did: its weights have learned pictures with hard edges, and a network should be shown in
+# use what it was shown in training. The next figure makes a picture four times smaller in both ways.
+
+# %% alt="Three pedestrians, each in full size, reduced without antialias (hard, jagged edges) and with antialias (soft)"
+sheet, titles = [], []
+for k in some[:3]:
+    full = images.decode(dataset.paths[k])
+    soft = (
+        F.interpolate(full[None].float(), (32, 16), mode="bilinear", antialias=True)[0]
+        .round()
+        .to(torch.uint8)
+    )
+    sheet += [full, images.resize(full, (32, 16)), soft]
+    titles += ["128 × 64", "32 × 16, plain", "antialias"]
+figures.contact_sheet(sheet, titles, columns=9)
+
+# %% [markdown]
+# Plain reduction keeps edges hard and lets fine patterns come and go; antialias softens both. At the book's own 64 × 32 less is at
+# stake: half the size makes each new pixel the plain mean of four old ones, and no pixel is passed over.
+
+# %% [markdown]
+# ## Mirror and crop
+#
+# A person seen from the left is the same person seen from the right, and a box that is cut a little differently still holds the
+# same person. Showing the network such changes (*augmentation*) teaches it to ignore them. A mirror turns the columns around:
+
+# %% tags=["nbval-check-output"]
+turned = images.augment([tiny], (2, 2), torch.Generator(), mirror_prob=1.0)[0]
+print(turned[0].numpy())
+assert turned[0].tolist() == [[100, 0], [40, 200]], (
+    "the columns have changed places, the rows have not"
+)
+
+# %% [markdown]
+# A random crop keeps a share of the height and a share of the width, each drawn evenly between `crop_ratio` and 1, at a random
+# place; what is left is resized to the batch's size. With a ratio of 0.5, a picture of 128 × 64 keeps at least 64 rows and 32
+# columns:
+
+# %% tags=["nbval-check-output"]
+generator = torch.Generator().manual_seed(config.seed)
+kept = torch.tensor(
+    [images.random_crop(image, 0.5, generator).shape for _ in range(1000)]
+)
+low, high = kept.min(0).values.tolist(), kept.max(0).values.tolist()
+assert low[1] >= 64 and low[2] >= 32, "never less than the ratio"
+assert high[1] <= 128 and high[2] <= 64, "never more than the picture"
+print(f"rows {low[1]} to {high[1]}, columns {low[2]} to {high[2]}")
+
+# %% [markdown]
+# `images.augment` does both: a crop with probability `crop_prob`, a mirror with probability `mirror_prob`. Here is one person,
+# augmented fifteen times.
+
+# %% alt="One pedestrian and fifteen augmented versions: about half are mirrored, some are closer because they were cropped"
+rule = dict(
+    mirror_prob=config.mirror_prob,
+    crop_prob=config.crop_prob,
+    crop_ratio=config.crop_ratio,
+)
+person = everything[some[0]]
+fifteen = images.augment([person] * 15, (128, 64), generator, **rule)
+figures.contact_sheet([person, *fifteen], ["original", *[""] * 15], columns=16)
+
+# %% [markdown]
+# Some look the other way, some stand a little nearer; it is always the same person. All chance comes from the generator:
+
+# %%
+first, second = (
+    images.augment([image] * 15, size, torch.Generator().manual_seed(5), **rule)
+    for _ in range(2)
+)
+assert torch.equal(first, second), (
+    "the same generator, the same augmentation, number for number"
+)
+
+# %% [markdown]
+# ## Normalisation
+#
+# A network learns best from numbers around 0, about 1 in size. With $\mu$ and $\sigma$ the mean and the standard deviation of a
+# colour over many photographs, a byte $x$ becomes
+#
+# $$
+# y = \frac{x / 255 - \mu}{\sigma} .
+# $$ (eq-normalise)
+#
+# For a pixel with red 200, green 100 and blue 50, by hand and by the library:
+
+# %% tags=["nbval-check-output"]
+pixel = torch.tensor([200, 100, 50], dtype=torch.uint8).view(1, 3, 1, 1)
+by_hand = [
+    (x / 255 - mu) / sigma
+    for x, mu, sigma in zip((200, 100, 50), images.MEAN, images.STD, strict=True)
+]
+by_library = images.normalize(pixel).flatten()
+print([round(y, 3) for y in by_hand])
+assert torch.allclose(by_library, torch.tensor(by_hand), atol=1e-5), (
+    "equation (eq-normalise)"
+)
+
+# %% [markdown]
+# Red is well above its mean, blue well below. The values of $\mu$ and $\sigma$ are the original reproduction's:
+
+# %% tags=["nbval-check-output"]
+print("mean", images.MEAN, "standard deviation", images.STD)
+
+# %% [markdown]
+# ## How rare positives are
+#
+# Now the batch. Draw $B$ pictures at random from $N$, where every person has $n$ pictures. The first one is free. The second must
+# avoid the $n$ pictures of the first person, of which $n - 1$ are left; the third the $2n$ of two persons, and so on:
+#
+# $$
+# P(\text{no two pictures of one person}) = \prod_{i=0}^{B-1} \frac{N - i\,n}{N - i} .
+# $$ (eq-no-pair)
+#
+# Three people with two pictures each, a batch of three: $\frac66 \cdot \frac45 \cdot \frac24 = \frac25$. There are only twenty
+# such batches, so we can look at each.
+
+# %% tags=["nbval-check-output"]
+from itertools import combinations
+
+people = [0, 0, 1, 1, 2, 2]
+batches = list(combinations(people, 3))
+without = [batch for batch in batches if len(set(batch)) == 3]
+print(f"{len(without)} of {len(batches)} batches have three different people")
+assert 5 * len(without) == 2 * len(batches), "two fifths, as computed"
+
+# %% [markdown]
+# A batch with a pair somewhere is not yet a good batch. Training asks every picture (the *anchor*) for its positive. An anchor
+# has none if the other $B - 1$ pictures all come from the $N - n$ of other people:
+#
+# $$
+# P(\text{an anchor has no positive}) = \prod_{i=1}^{B-1} \frac{N - n + 1 - i}{N - i} .
+# $$ (eq-no-positive)
+#
+# By hand: $\frac45 \cdot \frac34 = \frac35$. Of the $20 \cdot 3$ anchors in the list, three fifths should be alone:
+
+# %% tags=["nbval-check-output"]
+alone = sum(batch.count(person) == 1 for batch in batches for person in batch)
+print(f"{alone} of {3 * len(batches)} anchors have no positive")
+assert 5 * alone == 3 * (3 * len(batches)), "three fifths, as computed"
+
+
+# %% [markdown]
+# The same two equations for Market-1501, 12 936 pictures of 751 people (about 17 each), and a random batch of 64:
+
+
+# %% tags=["nbval-check-output"]
+def no_pair(N, n, B):
+    return np.prod([(N - i * n) / (N - i) for i in range(B)])
+
+
+def no_positive(N, n, B):
+    return np.prod([(N - n + 1 - i) / (N - i) for i in range(1, B)])
+
+
+print(f"some pair in the batch: {1 - no_pair(12936, 12936 / 751, 64):.1%}")
+print(f"an anchor has a positive: {1 - no_positive(12936, 12936 / 751, 64):.1%}")
+
+# %% [markdown]
+# Nine batches of ten hold a pair *somewhere*, and yet twelve of thirteen pictures have no positive. On the book's data there are
+# fewer people, so chance is kinder. Equation {eq}`eq-no-positive` with each picture's own $n$, then 2 000 random batches:
+
+# %%
+B = config.ids_per_batch * config.images_per_id
+own = counts[
+    np.searchsorted(ids, dataset.ids)
+]  # how many pictures each picture's person has
+expected = np.mean([1 - no_positive(len(dataset), n, B) for n in own])
+
+
+# %%
+def positives(labels):
+    """[N]: how many other pictures of the batch show the same person."""
+    return (labels[:, None] == labels[None, :]).sum(1) - 1
+
+
+drawn = [dataset.ids[rng.choice(len(dataset), B, replace=False)] for _ in range(2000)]
+simulated = np.mean([positives(labels) > 0 for labels in drawn])
+pairs = np.mean([(positives(labels) > 0).any() for labels in drawn])
+assert abs(simulated - expected) < 0.02, "the simulation agrees with the equation"
+print(f"random batches of {B} with a pair: {pairs:.1%}")
+print(f"anchors with a positive: {simulated:.1%}, computed {expected:.1%}")
+
+# %% [markdown]
+# Practically every random batch of this small set holds a pair, and still most anchors have nothing to be pulled towards. The
+# loss of [chapter 6](06_training.ipynb) compares each anchor's farthest positive with its nearest negative. An anchor without a
+# positive has no such triplet.
+
+# %% [markdown]
+# ## P identities × K images
+#
+# The way out (Hermans et al. 2017): choose $P$ *people*, then $K$ pictures of each. Now every anchor has $K - 1$ positives and
+# $(P - 1) K$ negatives, and the number of triplets in a batch is
+#
+# $$
+# T = P K \cdot (K - 1) \cdot (P - 1) K .
+# $$ (eq-triplets)
+#
+# Two people with two pictures each: four anchors, one positive, two negatives, eight triplets. Counted one by one:
+
+# %% tags=["nbval-check-output"]
+labels = ["a", "a", "b", "b"]
+triplets = [
+    (anchor, positive, negative)
+    for anchor in range(4)
+    for positive in range(4)
+    for negative in range(4)
+    if anchor != positive and labels[anchor] == labels[positive] != labels[negative]
+]
+print(triplets)
+assert len(triplets) == 2 * 2 * (2 - 1) * (2 - 1) * 2 == 8, "equation (eq-triplets)"
+
+
+# %% [markdown]
+# A sampler yields lists of picture numbers. This one goes once through the people, in random order, and drops the last batch if
+# people run out. Who has fewer than $K$ pictures gives some of them twice.
+
+
+# %%
+def naive_batches(labels, ids_per_batch, images_per_id, rng):
+    people = rng.permutation(np.unique(labels))
+    for start in range(0, len(people) - ids_per_batch + 1, ids_per_batch):
+        batch = []
+        for person in people[start : start + ids_per_batch]:
+            own = np.flatnonzero(labels == person)
+            repeat = len(own) < images_per_id
+            batch.extend(rng.choice(own, images_per_id, replace=repeat))
+        yield np.array(batch)
+
+
+# %% [markdown]
+# Five people with 3, 2, 4, 3 and 5 pictures, $P = 2$, $K = 3$. The labels of each batch:
+
+# %%
+few = np.repeat([0, 1, 2, 3, 4], [3, 2, 4, 3, 5])
+for batch in naive_batches(few, 2, 3, np.random.default_rng(config.seed)):
+    print("pictures", batch.tolist(), "of people", few[batch].tolist())
+
+# %% [markdown]
+# Two batches, four of the five people, three pictures each. `IdentitySampler` is the library's version. Both must keep the same
+# promises, so one function checks them.
+
+
+# %%
+def check_epoch(batches, labels, P, K):
+    people = [labels[batch].reshape(P, K) for batch in batches]
+    assert all((group == group[:, :1]).all() for group in people), (
+        "K pictures of one person stand together"
+    )
+    seen = np.concatenate([group[:, 0] for group in people])
+    assert len(seen) == len(set(seen)), "nobody comes twice in an epoch"
+    assert len(seen) == len(np.unique(labels)) // P * P, (
+        "everybody comes, but for the last incomplete batch"
+    )
+
+
+# %%
+from alignedreid_lib.sampling import IdentitySampler
+
+P, K = config.ids_per_batch, config.images_per_id
+sampler = IdentitySampler(dataset.labels, P, K, config.seed)
+epochs = [list(sampler), list(sampler)]
+check_epoch(list(naive_batches(dataset.labels, P, K, rng)), dataset.labels, P, K)
+for epoch in epochs:
+    check_epoch(epoch, dataset.labels, P, K)
+print(f"{len(sampler)} batches of {P} × {K} = {P * K} pictures an epoch")
+
+# %% [markdown]
+# The naive sampler and the library's keep the same promises. The library's keeps four more. It repeats as little as it can: a
+# person with two pictures gives both of them before one comes again.
+
+# %%
+for batch in IdentitySampler(few, 5, 4, config.seed):
+    for group in batch.reshape(5, 4):
+        person = few[group[0]]
+        assert len(set(group)) == min(4, (few == person).sum()), (
+            "no picture twice while another was not taken"
+        )
+        drawn_now = sorted((group - np.argmax(few == person)).tolist())
+        print(f"person {person} has {(few == person).sum()} pictures: {drawn_now}")
+
+# %% [markdown]
+# Persons 0, 1 and 3 have fewer than four pictures, and only they repeat. Next, the same seed gives the same batches, and the second
+# epoch differs from the first:
+
+# %%
+same = list(IdentitySampler(dataset.labels, P, K, config.seed))
+assert all(np.array_equal(a, b) for a, b in zip(epochs[0], same, strict=True)), (
+    "same seed, same epoch"
+)
+assert not all(np.array_equal(a, b) for a, b in zip(*epochs, strict=True)), (
+    "another epoch, other batches"
+)
+
+# %% [markdown]
+# An epoch depends on the seed and its number alone. A training that was interrupted asks for epoch 2 and gets what it would have
+# seen:
+
+# %%
+resumed = IdentitySampler(dataset.labels, P, K, config.seed)
+resumed.set_epoch(2)
+assert all(np.array_equal(a, b) for a, b in zip(epochs[1], resumed, strict=True)), (
+    "epoch 2, without epoch 1 before it"
+)
+
+# %% [markdown]
+# Last, what cannot work is refused at once, with a message that says what to change:
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.errors import InputError
+
+for wish in ((8, 2), (2, 9)):
+    try:
+        IdentitySampler(few, *wish, seed=1)
+    except InputError as error:
+        print(error)
+
+# %% [markdown]
+# ## A batch, looked at
+#
+# Which pictures of a batch show the same person? As a picture of the matrix: row and column are pictures of the batch, dark
+# where they show one person.
+
+# %% alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a chain of full blocks"
+batch = epochs[0][0]
+fig = figures.Figure(figsize=(6, 3.1), layout="constrained")
+for ax, title, who in zip(
+    fig.subplots(1, 2),
+    ("random", f"{P} × {K}"),
+    (np.sort(drawn[0]), dataset.ids[batch]),
+    strict=True,
+):
+    ax.imshow(who[:, None] == who[None, :], cmap="Blues", vmin=0, vmax=1.3)
+    ax.set(
+        title=f"{title}: {(positives(who) > 0).mean():.0%} with a positive",
+        xlabel="picture",
+        ylabel="picture",
+    )
+    ax.grid(False)
+fig
+
+# %% [markdown]
+# The random batch (sorted by person, to make it easy to see) is mostly single dots: a picture that meets nobody but itself. The
+# other batch is a chain of full K × K blocks. Its pictures, as they come out of the store, resized:
+
+# %%
+before = images.resize(torch.stack(store.fetch(batch)), size)
+assert before.shape == (P * K, 3, *size) and before.dtype == torch.uint8, (
+    "one tensor of bytes"
+)
+assert (positives(dataset.ids[batch]) == K - 1).all(), (
+    "every anchor has K - 1 positives"
+)
+
+# %% alt="A grid of a whole batch: identities side by side, the K images of each together under its number"
+figures.batch_grid(before, dataset.ids[batch], K)
+
+# %% [markdown]
+# Each group of K is one person, seen by different cameras, from different sides, in boxes that do not fit equally well: heads and
+# feet are at different heights. That last difficulty is what AlignedReID is about. The first four people again, augmented:
+
+# %% alt="The first identities of the same batch after augmentation: some images are mirrored, some cropped"
+generator = torch.Generator().manual_seed(config.seed)
+after = images.augment(store.fetch(batch), size, generator, **rule)
+figures.batch_grid(after[: 4 * K], dataset.ids[batch[: 4 * K]], K)
+
+# %% [markdown]
+# Compare with the first row above: about half of the pictures look the other way, and about half are cut closer. What the network
+# gets is this batch, normalised:
+
+# %%
+batch_in = images.normalize(after)
+assert batch_in.shape == (P * K, 3, *size) and batch_in.dtype == torch.float32, (
+    "what the network sees"
+)
+back = batch_in * torch.tensor(images.STD).view(3, 1, 1) + torch.tensor(
+    images.MEAN
+).view(3, 1, 1)
+assert torch.equal((back * 255).round().to(torch.uint8), after), (
+    "nothing is lost: equation (eq-normalise) can be undone"
+)
+print(f"mean {batch_in.mean():.2f}, standard deviation {batch_in.std():.2f}")
+
+# %% [markdown]
+# The numbers are around 0 and about 1 in size, as wanted.
+
+# %% [markdown]
+# ## What the papers say
+#
+# :::{admonition} The paper says
+# A batch of AlignedReID holds 160 pictures, 4 of each identity, so $P = 40$ and $K = 4$. Pictures are 224 × 224, and are flipped and
+# cropped at random (Zhang et al. 2017).
+# :::
+#
+# :::{admonition} The original reproduction says
+# $P = 32$, $K = 4$, pictures of 256 × 128, mirrored with probability 0.5; crops are there (`crop_prob`, `crop_ratio`) but switched off. An
+# epoch is one pass over the identities.
+# :::
+#
+# Both agree on $K = 4$ and on many people in a batch. What we see supports that: by equation {eq}`eq-triplets`, a batch of 128
+# holds $128 \cdot 3 \cdot 124 = 47\,616$ triplets, and no anchor goes without a positive; drawn at random from Market-1501, six of
+# seven would. The book's own batches are smaller, 16 × 4 pictures of 64 × 32, because two cores have to train on them in about a
+# minute. People are twice as high as wide, so we follow the reproduction's shape.
+
+# %% tags=["nbval-check-output"]
+print(f"32 × 4: {32 * 4 * 3 * 31 * 4} triplets")
+print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positive")
+
+# %% [markdown]
+# ## Summary
+#
+# * A picture is decoded once and kept as bytes; resizing is bilinear with half-pixel centres and without antialias, like the original's.
+# * Mirror, crop and normalisation are a few lines each; all chance comes from a seeded generator.
+# * In a random batch most anchors have no positive. A P × K batch gives each of them $K - 1$.
+# * `IdentitySampler` passes once over the identities an epoch; its batches depend on the seed and the epoch alone.
+#
+# Next: [chapter 3](03_model.ipynb) sends such a batch through a network.
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** A batch may hold 64 pictures. Which of 32 × 2, 16 × 4, 8 × 8 and 4 × 16 has the most triplets? What speaks against it?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# for P, K in ((32, 2), (16, 4), (8, 8), (4, 16)):
+#     print(P, K, P * K * (K - 1) * (P - 1) * K)   # 3968, 11520, 25088, 46080
+# ```
+#
+# 4 × 16 has the most. But its negatives are only three other people; the chance that one of them is hard to tell from the anchor is
+# small. And few identities have sixteen pictures to give.
+#
+# </details>
+#
+# **2.** Resize the row `0, 100` to four columns with equations {eq}`eq-resize-centre` and {eq}`eq-resize-mix`. Why do the outer values
+# appear unmixed?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# row = torch.tensor([0, 100], dtype=torch.uint8).expand(3, 1, 2)
+# assert images.resize(row, (1, 4))[0, 0].tolist() == [0, 25, 75, 100]
+# ```
+#
+# $u = -0.25,\ 0.25,\ 0.75,\ 1.25$. The first and the last lie beyond the outermost old centres and are held at 0 and 1.
+#
+# </details>
+#
+# **3.** A person has one picture, and $K = 4$. What does the sampler give, and what can an anchor learn from these positives?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# (batch,) = IdentitySampler([0, 1, 1, 1, 1], 2, 4, seed=1)
+# assert (batch == 0).sum() == 4   # picture 0, four times
+# ```
+#
+# Four copies of one picture. Without augmentation their distance is 0 and they pull nothing together; with it, the network learns
+# at least to ignore mirror and crop. Pictures from another camera would teach more.
+#
+# </details>
