@@ -1,0 +1,429 @@
+# %% [markdown]
+# # 06 Training
+#
+# One network, one loss, a few hundred lines of settings, schedule and loop: this chapter trains the model that the
+# other chapters use, and it is the notebook that full trainings run in.
+#
+# **What you will hold**
+# * a trained model in a run folder that survives being killed at any moment;
+# * every setting of the training, and what the learning rate does over the epochs;
+# * three curves, and how to read them together.
+#
+# *Time:* about a minute and a half on two cores if the book's model is not trained yet, else half of that.
+# *Hardware:* a CPU. Full trainings (`make train PRESET=market1501_gl`) want a GPU.
+
+# %% [markdown]
+# ## Settings
+#
+# The next cell holds every setting as a literal. A preset replaces some of them: `make train PRESET=...` injects its
+# values right after this cell. `archive = ""` stands for the book's own synthetic people.
+
+# %% tags=["parameters"]
+# Parameters: the data
+data_root = "data/synthetic"
+dataset = "market1501"
+archive = ""
+run_dir = "runs/book/model"
+train_part = "trainval"
+height = 64
+width = 32
+mirror_prob = 0.5
+crop_prob = 0.0
+crop_ratio = 1.0
+ids_per_batch = 16
+images_per_id = 4
+# the network
+backbone = "resnet18"
+weights = None
+local_channels = 128
+last_stride = 2
+# the loss
+global_weight = 1.0
+id_weight = 1.0
+margin = 0.3
+normalize = False
+# the optimiser and its schedule
+base_lr = 1e-3
+weight_decay = 5e-4
+total_epochs = 22
+schedule = "exponential"
+decay_at_epoch = 12
+staircase_at_epochs = (101, 201)
+staircase_factor = 0.1
+# the machine
+seed = 1
+device = "auto"
+precision = "auto"
+workers = 2
+memory_limit = 4 << 30
+
+# %% [markdown]
+# The config is built from them. It knows every setting by name and type, so a misspelt or impossible one stops the
+# notebook here, not an hour later.
+
+# %%
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from alignedreid_lib import book, datasets, devices, evaluation, features, figures, images, losses, runs, training
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.sampling import IdentitySampler
+
+config = runs.read_parameters(training.TrainConfig, globals(), extra=("archive", "run_dir"))
+
+# %% [markdown]
+# A value that cannot work is refused by name:
+
+# %% tags=["nbval-check-output"]
+try:
+    dataclasses.replace(config, schedule="exponential", decay_at_epoch=10**6)
+except InputError as error:
+    message = str(error)
+print(message.split(";")[0])
+
+# %% [markdown]
+# The data: the synthetic people of [chapter 1](01_datasets.ipynb), or the archive that a preset names. Either is
+# prepared once and then found.
+
+# %%
+if archive == "":
+    book.dataset_folder(config.dataset)
+elif not (config.folder / "partitions.pkl").exists():
+    datasets.prepare(config.dataset.split("/")[0], runs.resolve(archive), runs.resolve(config.data_root))
+train_set = datasets.open_dataset(config.folder, config.train_part)
+assert train_set.labels.max() + 1 == len(set(train_set.ids)), "labels count the identities from 0"
+
+# %% [markdown]
+# ## The problem
+#
+# A fresh network already gives every picture a feature. Take one batch of $P \times K$ pictures and look at all pairs:
+# how far apart are two pictures of the same person, and two of different people?
+
+# %%
+store = images.ImageStore(train_set.paths, (64, 32), memory_limit, workers)
+sampler = IdentitySampler(train_set.labels, ids_per_batch=16, images_per_id=4, seed=0)
+indices = next(iter(sampler))
+pictures = images.normalize(torch.stack(store.fetch(indices)))
+labels = torch.from_numpy(train_set.labels[indices])
+pictures.shape, labels.shape
+
+
+# %%
+def pair_distances(network):
+    """Distances of all pairs in the batch, and which pairs are of one person."""
+    network.eval()
+    with torch.no_grad():
+        x = losses.unit_length(network(pictures).global_features)
+    pairs = torch.triu_indices(len(x), len(x), offset=1)
+    return losses.euclidean_distances(x, x)[pairs[0], pairs[1]], (labels[:, None] == labels)[pairs[0], pairs[1]]
+
+
+def draw_pairs(networks):
+    """A histogram of pair distances for each network."""
+    _, axes = plt.subplots(1, len(networks), figsize=(3.6 * len(networks), 2.4), squeeze=False, layout="constrained")
+    for ax, (title, network) in zip(axes[0], networks.items(), strict=True):
+        distances, same = pair_distances(network)
+        top = float(distances.max())
+        for mask, name, style in ((~same, "different people", "-"), (same, "same person", "--")):
+            heights, edges = np.histogram(distances[mask], bins=24, range=(0, top), density=True)
+            ax.stairs(heights, edges, label=name, linestyle=style, linewidth=1.8, fill=False)
+        ax.set(title=title, xlabel="distance of unit features", yticks=[])
+    axes[0][0].legend()
+    plt.show()
+
+
+# %% alt="Histogram of the distances of pairs before training: same and different people overlap almost wholly"
+torch.manual_seed(0)
+untrained = AlignedReID("resnet18")
+draw_pairs({"before training": untrained})
+
+# %% [markdown]
+# The two curves lie on each other: a small distance says next to nothing about who is in the pictures. Training has to
+# pull them apart.
+
+# %% [markdown]
+# ## The loss that pulls
+#
+# For every anchor $a$ of the batch take the farthest picture of the same person, its *hardest positive* at distance
+# $d_{ap}$, and the nearest picture of anybody else, its *hardest negative* at distance $d_{an}$. The loss asks that the
+# negative be farther by a margin $m$:
+#
+# $$ L = \frac{1}{PK} \sum_a \max(0,\; d_{ap} - d_{an} + m) $$ (eq-training-triplet)
+#
+# :::{admonition} The paper says
+# Batch-hard mining is Hermans et al. 2017 (arXiv 1703.07737), eq. 5; AlignedReID (Zhang et al. 2017, section 3.2) uses
+# it on its global features. The original reproduction sets $m = 0.3$ and leaves the features at the length that the
+# network gives them.
+# :::
+#
+# The book's run starts from random weights and has a minute. It adds a second term, the identification loss: a
+# classifier over the training people, whose cross entropy is weighted by `id_weight`. It shows the way while the
+# triplets are still undecided; full runs from ImageNet weights do without.
+#
+# By hand, four points on a line, two people:
+
+# %% tags=["nbval-check-output"]
+points = torch.tensor([[0.0], [1.0], [1.2], [3.0]])
+people = torch.tensor([0, 0, 1, 1])
+term = losses.global_triplet(points, people, margin=0.3, normalize=False)
+print("farthest positives", [round(d, 1) for d in term.mined.positive_distance.tolist()])
+print("nearest negatives ", [round(d, 1) for d in term.mined.negative_distance.tolist()])
+
+# %% [markdown]
+# The first anchor at 0 has its positive at 1 and its nearest negative at 1.2: $1 - 1.2 + 0.3 = 0.1$. The others give
+# $1 - 0.2 + 0.3 = 1.1$, $1.8 - 0.2 + 0.3 = 1.9$ and $1.8 - 2 + 0.3 = 0.1$. The mean is $3.2 / 4 = 0.8$.
+
+# %%
+assert torch.isclose(term.loss, torch.tensor(0.8)), "the sum done by hand is the library's loss"
+
+# %% [markdown]
+# ## The learning rate
+#
+# Adam takes the steps. Its learning rate stays at a base value $\eta_0$ until epoch $s$ and then falls to a thousandth
+# of it in the last epoch $T$:
+#
+# $$ \eta(e) = \eta_0 \cdot 0.001^{\,(e + 1 - s)\,/\,(T + 1 - s)} \qquad e \ge s $$ (eq-training-rate)
+#
+# With $T = 4$ and $s = 3$ the last two epochs have $0.001^{1/2} \approx 0.0316$ and $0.001$ of the base:
+
+# %% tags=["nbval-check-output"]
+short = dataclasses.replace(config, schedule="exponential", base_lr=1.0, total_epochs=4, decay_at_epoch=3)
+rates = [training.learning_rate(short, epoch) for epoch in range(1, 5)]
+print([round(rate, 4) for rate in rates])
+
+# %%
+assert np.allclose(rates, [1, 1, 0.001 ** (1 / 2), 0.001]), "two epochs at the base, two on the way down"
+
+# %% [markdown]
+# The other schedule, *staircase*, multiplies by a factor at given epochs. Both, as the original reproduction runs them
+# on Market-1501 (300 epochs, base 2e-4):
+
+# %% alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is flat for 150 epochs and then a straight fall; the staircase has two steps"
+epochs = np.arange(1, 301)
+published = training.TrainConfig()
+staircase = training.TrainConfig(schedule="staircase", staircase_at_epochs=(101, 201))
+_, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
+ax.semilogy(epochs, [training.learning_rate(published, e) for e in epochs], label="exponential, from epoch 151")
+ax.semilogy(epochs, [training.learning_rate(staircase, e) for e in epochs], "--", label="staircase, at 101 and 201")
+ax.set(xlabel="epoch", ylabel="learning rate")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# On a logarithmic axis the exponential fall is a straight line: every epoch divides the rate by the same number.
+
+# %% [markdown]
+# ## One step, by hand
+#
+# A step of training in plain loops: forward, distances, the hardest positive and negative of every anchor, the loss,
+# backward, Adam.
+
+
+# %%
+def naive_step(network, optimizer, batch, labels, margin):
+    """One training step, mining with two loops."""
+    x = network(images.normalize(batch)).global_features
+    total = 0.0
+    for a in range(len(x)):
+        distances = [(x[a] - x[b]).square().sum().clamp(min=1e-12).sqrt() for b in range(len(x))]
+        positive = max(d for b, d in enumerate(distances) if labels[b] == labels[a] and b != a)
+        negative = min(d for b, d in enumerate(distances) if labels[b] != labels[a])
+        total = total + (positive - negative + margin).clamp(min=0)
+    loss = total / len(x)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+# %% [markdown]
+# The library's `train_step` does the same with matrices. Both start from equal weights on equal batches of 6 people x 2
+# pictures, with a small network, for three steps:
+
+# %%
+small = dataclasses.replace(config, margin=0.3, normalize=False, global_weight=1.0)
+steps = {}
+for name in ("naive", "library"):
+    torch.manual_seed(0)
+    network = AlignedReID("shufflenet_v2_x0_5")
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    steps[name] = []
+    for chosen in list(IdentitySampler(train_set.labels, 6, 2, seed=0))[:3]:
+        batch, people = torch.stack(store.fetch(chosen)), torch.from_numpy(train_set.labels[chosen])
+        if name == "naive":
+            steps[name].append(naive_step(network, optimizer, batch, people, 0.3))
+        else:
+            figures_of_step = training.train_step(network, optimizer, batch, people, small, torch.float32)
+            steps[name].append(figures_of_step["loss"].item())
+
+# %%
+assert np.allclose(steps["naive"], steps["library"], rtol=1e-3), "three steps in loops are three steps in matrices"
+
+# %% [markdown]
+# ## A run
+#
+# A training is this step, repeated: each epoch is one pass over the identities ([chapter 2](02_batches.ipynb)), each
+# ends with a checkpoint. `train` starts the run, goes on from its last finished epoch, or finds it finished.
+
+# %%
+result = training.train(config, run_dir)
+print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
+
+# %% [markdown]
+# What the run folder holds. Every file is written beside and then renamed, so that a kill at any moment leaves the last
+# good one.
+
+# %%
+for path in sorted(result.run_dir.glob("*")):
+    if path.suffix in (".json", ".jsonl", ".pt", ".pth") or path.is_dir():
+        print(path.name + ("/" if path.is_dir() else ""))
+
+# %%
+finished = {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.pth", "tensorboard"}
+assert finished <= {path.name for path in result.run_dir.iterdir()}, "a finished run is complete"
+assert [row["epoch"] for row in result.metrics] == list(range(1, config.total_epochs + 1)), "a row an epoch"
+
+# %% [markdown]
+# ## Reading the curves
+
+# %% alt="Three panels over the epochs: the loss falls, precision and margin satisfaction rise, positive and negative distances part"
+figures.training_curves(result.metrics)
+
+# %% [markdown]
+# Read the three together.
+#
+# * **Loss** falls fast, then slowly: once most triplets hold, only the hardest are left, and batch-hard mining looks at
+#   nothing else.
+# * **Precision** is the share of anchors whose hardest negative is farther than their hardest positive; **margin
+#   satisfaction** asks for the margin too. When both reach 1, the training set has nothing more to teach.
+# * **Distances**: at first both shrink, as the network looks for safety where everybody is equal; then the negatives
+#   stay behind and the two curves part. A run whose curves shrink to zero together has collapsed: lower the rate.
+#
+# And the picture of the beginning, with the same batch:
+
+# %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others"
+model = book.load(config, result.weights)
+draw_pairs({"before training": untrained, "after training": model} if config.backbone == "resnet18" else {"after": model})
+
+# %%
+distances, same = pair_distances(model)
+assert distances[same].mean() < distances[~same].mean(), "one person's pictures lie nearer than different people's"
+
+# %% [markdown]
+# ## The same run again
+#
+# A batch depends on the seed, the epoch and its number alone, and a checkpoint holds the rest: weights, Adam's moments,
+# the random state. So a run that was cut goes on as if nothing had happened. Here is a small one, cut after two of four
+# epochs, beside one that was left alone:
+
+# %%
+import tempfile
+from pathlib import Path
+
+book.dataset_folder("market1501")
+tiny = dataclasses.replace(
+    book.CONFIG, backbone="shufflenet_v2_x0_5", height=32, width=16, total_epochs=4, decay_at_epoch=3, device="cpu"
+)
+
+
+class Cut(Exception):
+    """Stands for a power cut."""
+
+
+def cut_after_two(row):
+    if row["epoch"] == 2:
+        raise Cut
+
+
+with tempfile.TemporaryDirectory() as folder:
+    whole = training.train(tiny, Path(folder) / "whole")
+    whole_weights = torch.load(whole.weights)
+    try:
+        training.train(tiny, Path(folder) / "cut", report=cut_after_two)
+    except Cut:
+        resumed = training.train(tiny, Path(folder) / "cut")
+    resumed_weights = torch.load(resumed.weights)
+
+# %%
+assert resumed.resumed_at == 2, "two epochs were done before the cut"
+assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in whole_weights), "bit for bit the same"
+
+# %% [markdown]
+# ## The result
+#
+# What the loss is worth shows on people the network has never seen: rank the test gallery for every query
+# ([chapter 8](08_evaluation.ipynb) explains the table).
+
+# %%
+test_set = datasets.open_dataset(config.folder, "test")
+assert (config.dataset, run_dir) != ("market1501", "runs/book/model") or config == book.CONFIG, "the book's own settings"
+where = devices.choose_device(config.device)
+embedded = features.extract(
+    model, test_set, height=config.height, width=config.width, device=config.device, precision=config.precision
+)
+scores = evaluation.evaluate(embedded)
+scores
+
+# %% [markdown]
+# They go into the run's `results.json`, together with what a number needs to be believed: all settings, the seed, the
+# commit, the versions, the machine and the minutes.
+
+# %%
+written = runs.write_results(
+    result.run_dir, dataclasses.asdict(config), scores.to_dict()["rows"], result.minutes, where
+)
+assert runs.read_json(written)["config"]["seed"] == config.seed, "the result says which seed it is of"
+
+# %% [markdown]
+# ## What the paper says, and what we see
+#
+# :::{admonition} The paper says
+# AlignedReID trains 300 epochs with Adam at 1e-3, falling tenfold at epochs 80 and 180, on batches of 160 with 4 pictures an identity.
+# The original reproduction takes 32 x 4, a base of 2e-4 and the exponential fall from epoch 151, and reaches rank-1 87.05 % and
+# mAP 71.38 % (trapezoid) on Market-1501 with the global loss alone.
+# :::
+#
+# The book's run is a thousand times smaller and on people made of paint. What carries over is the shape of the curves:
+# the early shrinking, the parting, the long tail of hard triplets. To re-make the published number, put
+# `Market-1501-v15.09.15.zip` into `data/raw/` and say `make train PRESET=market1501_gl`.
+#
+# ## Summary
+#
+# * A config refuses what it does not know; a run folder belongs to one config.
+# * The loss sees the hardest pairs of each batch only, so its curve is not the whole story: precision and distances are.
+# * A learning rate that falls to a thousandth lets the last epochs settle.
+# * Seeds and checkpoints together make a cut run the same run.
+#
+# ## Exercises
+#
+# **1.** With $T = 300$ and $s = 151$, in which epoch is the rate a tenth of the base?
+#
+# <details><summary>Solution</summary>
+#
+# $0.001^{x} = 0.1$ for $x = 1/3$, so $e + 1 - 151 = 150 / 3$ and $e = 200$:
+# `training.learning_rate(training.TrainConfig(), 200) / 2e-4` gives 0.1.
+#
+# </details>
+#
+# **2.** Why does the sampler need $K \ge 2$, and what would the loss do with $P = 1$?
+#
+# <details><summary>Solution</summary>
+#
+# With $K = 1$ no anchor has a positive but itself; with $P = 1$ no anchor has a negative. Both are refused:
+# `dataclasses.replace(config, images_per_id=1)` raises an `InputError` that says so.
+#
+# </details>
+#
+# **3.** Train with the soft margin, $\log(1 + e^{d_{ap} - d_{an}})$, and compare the curves.
+#
+# <details><summary>Solution</summary>
+#
+# `soft = training.train(dataclasses.replace(config, margin=None), "runs/book/soft")`, then
+# `figures.training_curves(soft.metrics)`. The loss never reaches 0, because the soft margin always asks for a little
+# more; margin satisfaction is then counted with margin 0 and equals precision.
+#
+# </details>
