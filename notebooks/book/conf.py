@@ -13,7 +13,7 @@ language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 nb_execution_mode = "off"
-myst_enable_extensions = ["amsmath", "dollarmath", "deflist", "html_image"]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "deflist", "html_image"]
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget has no place on a page
 
