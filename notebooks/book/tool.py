@@ -170,8 +170,8 @@ def site(root: Path) -> None:
     Raises:
         ValueError: Sphinx warned.
     """
-    source, out = root / "build" / "book", root / "site"
-    for folder in (source, out):
+    source, out = root / "build" / "book", root / "build" / "site"  # myst-nb leaves a folder of its own beside out
+    for folder in (source, out, root / "site"):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "notebooks" / "book", source, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
@@ -182,7 +182,10 @@ def site(root: Path) -> None:
                 cell.metadata["mystnb"] = {"image": {"alt": pairs.alt_text(cell)}}
         nbformat.write(notebook, source / path.name)
     options = ["-W", "--keep-going", "-q", "-E", "-c", "notebooks/book", "-d", "build/doctrees"]
-    if subprocess.run([sys.executable, "-m", "sphinx", *options, source, out], cwd=root).returncode:
+    code = subprocess.run([sys.executable, "-m", "sphinx", *options, source, out], cwd=root).returncode
+    if (out / "index.html").exists():
+        out.rename(root / "site")
+    if code:
         raise ValueError("the site was built with warnings")
 
 
