@@ -9,6 +9,10 @@ BIN  := .venv/bin
 TOOL := $(BIN)/python notebooks/book/tool.py
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# glibc gives the big blocks of every training step back to the system and asks for them again, page by page; told to
+# keep them, in huge pages, a step on the CPU is a quarter faster. Other C libraries do not read it.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
+
 .DEFAULT_GOAL := help
 .PHONY: help env run test train lab site pairs check-pairs bench lint clean distclean browser
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from alignedreid_lib import devices, images, losses, runs
 from alignedreid_lib.config import FREE_SETTINGS, TrainConfig, learning_rate

@@ -109,7 +109,7 @@ sampler = IdentitySampler(train_set.labels, ids_per_batch=16, images_per_id=4, s
 indices = next(iter(sampler))
 pictures = images.normalize(torch.stack(store.fetch(indices)))
 labels = torch.from_numpy(train_set.labels[indices])
-pictures.shape, labels.shape
+assert pictures.shape == (64, 3, 64, 32), "16 people x 4 pictures, three colours, 64 x 32 pixels"
 
 
 # %%
@@ -136,14 +136,13 @@ def draw_pairs(networks):
     plt.show()
 
 
-# %% alt="Histogram of the distances of pairs before training: same and different people overlap almost wholly"
+# %% alt="Histogram of the distances of pairs before training: same and different people overlap for half of their range"
 torch.manual_seed(0)
 untrained = AlignedReID("resnet18")
 draw_pairs({"before training": untrained})
 
 # %% [markdown]
-# The two curves lie on each other: a small distance says next to nothing about who is in the pictures. Training has to
-# pull them apart.
+# The two curves overlap: at a distance of 0.28 it may be the same person or another. Training has to pull them apart.
 
 # %% [markdown]
 # ## The loss that pulls
