@@ -68,8 +68,9 @@ def show(entry):
 # Thirty-two drawn pedestrians, one picture each
 pictures = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
 pictures = [name for name in pictures if "/bounding_box_train/" in name]
-one_each = {name.split("/")[-1][:4]: name for name in pictures}  # four digits say who
-figures.contact_sheet([show(name) for name in list(one_each.values())[:32]], columns=16)
+one_each = {name.split("/")[-1][:4]: name for name in pictures}  # by person
+shown = [show(name) for name in one_each.values()]
+figures.contact_sheet(shown[:32], columns=16)
 
 # %% [markdown]
 # Thirty-two people of the training set. Colours repeat from person to person; it takes the combination of clothes, hair,
@@ -97,13 +98,13 @@ figures.contact_sheet([show(name) for name in six[0] + six[1]], titles, columns=
 # %% tags=["nbval-check-output"]
 from collections import Counter
 
-folders = ("bounding_box_train", "bounding_box_test", "query", "gt_bbox", "gt_query")
-files = {folder: [] for folder in folders}
+folders = ["bounding_box_train", "bounding_box_test", "query", "gt_bbox"]
+files = {folder: [] for folder in (*folders, "gt_query")}
 for entry in archive.namelist():
     *_, folder, file = entry.split("/")
     if folder in files and file:
         files[folder].append(file)
-for folder in folders:
+for folder in files:
     endings = Counter(file.split(".")[-1] for file in files[folder])
     print(f"{folder:20}", dict(sorted(endings.items())))
 
@@ -122,11 +123,11 @@ for folder in folders:
 # archive has them too. A program that takes every file of a folder for a picture fails on it, so we ask for `.jpg`.
 
 # %%
-for folder in folders[:4]:
-    files[folder] = sorted(file for file in files[folder] if file.endswith(".jpg"))
-assert len(files["gt_query"]) - 1 == 2 * len(files["query"]), (
-    "gt_query has two files a query, and Thumbs.db"
-)
+for folder in folders:
+    pictures = [file for file in files[folder] if file.endswith(".jpg")]
+    files[folder] = sorted(pictures)
+number = len(files["gt_query"]) - 1  # Thumbs.db is none of them
+assert number == 2 * len(files["query"]), "gt_query has not two files a query"
 
 # %% [markdown]
 # The sorting is not for beauty. Further down names are counted, and a count is only reproducible in a fixed order.
@@ -138,9 +139,8 @@ example = files["bounding_box_train"][0]
 person, place, frame, box = example.removesuffix(".jpg").split("_")
 camera, sequence = place[1:].split("s")
 print(example)
-print(
-    "person", person, "camera", camera, "sequence", sequence, "frame", frame, "box", box
-)
+print("person", person, "camera", camera, "sequence", sequence)
+print("frame", frame, "box", box)
 
 # %% [markdown]
 # Person and camera are all that we need. Sequence and frame say where in the videos of that camera the picture was cut
@@ -154,11 +154,11 @@ def who_and_where(file):
     return int(person), int(place[1])
 
 
-count = Counter(min(who_and_where(file)[0], 1) for file in files["bounding_box_test"])
-print("junk -1:", count[-1], "| distractors 0000:", count[0], "| people:", count[1])
-assert sum(count.values()) == len(files["bounding_box_test"]), (
-    "every gallery picture is one of the three"
-)
+in_test = [who_and_where(file)[0] for file in files["bounding_box_test"]]
+print("junk -1:", in_test.count(-1), "| distractors 0000:", in_test.count(0))
+people = sum(person > 0 for person in in_test)
+print("people:", people)
+assert in_test.count(-1) + in_test.count(0) + people == len(in_test), "others?"
 
 # %% [markdown]
 # * **Junk**, `-1`: a test person whom the detector boxed so badly that finding them should neither help nor hurt. Junk is
@@ -171,13 +171,12 @@ assert sum(count.values()) == len(files["bounding_box_test"]), (
 
 # %%
 # Six pictures of junk and six distractors of the gallery
-junk = [file for file in files["bounding_box_test"] if file.startswith("-1")][:6]
-distractors = [file for file in files["bounding_box_test"] if file.startswith("0000")][:6]
 root = "Market-1501-v15.09.15/bounding_box_test/"
-titles = ["junk"] * 6 + ["distractor"] * 6
-figures.contact_sheet(
-    [show(root + file) for file in junk + distractors], titles, columns=12
-)
+shown = []
+for start in ("-1", "0000"):
+    of_kind = [file for file in files["bounding_box_test"] if file.startswith(start)]
+    shown += [show(root + file) for file in of_kind[:6]]
+figures.contact_sheet(shown, ["junk"] * 6 + ["distractor"] * 6, columns=12)
 
 # %% [markdown]
 # Junk is a test person in a bad box: too high, too low, too wide. Distractors are strangers, badly boxed as well, and
@@ -200,8 +199,9 @@ figures.contact_sheet(
 # with the other shows nothing. By hand, for a query of person 7 in camera 1 and six gallery pictures:
 
 # %% tags=["nbval-check-output"]
-gallery = ["0007_c1s1_000106_02.jpg", "0007_c3s1_000201_01.jpg", "-1_c2s1_000301_03.jpg",
-           "0000_c4s2_000401_01.jpg", "0009_c1s1_000501_01.jpg", "0007_c2s3_000601_01.jpg"]  # fmt: skip
+gallery = ["0007_c1s1_000106_02.jpg", "0007_c3s1_000201_01.jpg",
+           "-1_c2s1_000301_03.jpg", "0000_c4s2_000401_01.jpg",
+           "0009_c1s1_000501_01.jpg", "0007_c2s3_000601_01.jpg"]  # fmt: skip
 
 
 def role(query, picture):
@@ -223,14 +223,15 @@ for file in gallery:
 # ## One layout for all
 #
 # Every data set has its own folders and names. The book uses one layout for all of them, that of the original
-# reproduction of AlignedReID: a folder `images/` of pictures named
+# reproduction of AlignedReID: a folder `images/` of pictures, and a file `partitions.pkl` that says what each is used for.
+# A picture's name is `{id:08d}_{camera:04d}_{k:08d}.jpg`: the identity, the camera, and a number that tells pictures of
+# the same person in the same camera apart. It counts those that came before:
 #
 # $$
-# \texttt{id\_camera\_k.jpg}, \qquad k_i = \bigl|\{\, j < i : y_j = y_i,\ c_j = c_i \,\}\bigr|
+# k_i = \bigl|\{\, j < i : y_j = y_i,\ c_j = c_i \,\}\bigr|
 # $$ (eq-datasets-k)
 #
-# and a file `partitions.pkl` which says what each name is used for. In words: $k$ counts the pictures of the same person
-# in the same camera that came before, so the first gets 0. Five pictures by hand, as (person, camera):
+# So the first of its kind gets 0. Five pictures by hand, as (person, camera):
 
 # %% tags=["nbval-check-output"]
 five = [(2, 1), (2, 1), (2, 3), (5, 1), (2, 1)]
@@ -249,13 +250,8 @@ for i, picture in enumerate(five):
 # %% tags=["nbval-check-output"]
 asked = {who_and_where(file) for file in files["query"]}
 multi_query = [file for file in files["gt_bbox"] if who_and_where(file) in asked]
-print(
-    len(files["gt_bbox"]),
-    "boxes drawn by hand,",
-    len(multi_query),
-    "of them for multi-query",
-)
-assert len(asked) == len(files["query"]), "a person has one query in a camera, not more"
+print("drawn by hand:", len(files["gt_bbox"]), "| for multi-query:", len(multi_query))
+assert len(asked) == len(files["query"]), "two queries in one camera"
 
 # %% [markdown]
 # ### The naive loop
@@ -278,18 +274,18 @@ def rename(folders):
     return names
 
 
-ours = rename(
-    {folder: files[folder] for folder in folders[:3]} | {"gt_bbox": multi_query}
-)
+to_do = {folder: files[folder] for folder in folders[:3]} | {"gt_bbox": multi_query}
+ours = rename(to_do)
 print(example, "->", ours["bounding_box_train"][0])
-print({folder: len(names) for folder, names in ours.items()})
+for folder, names in ours.items():
+    print(f"{folder:20}", len(names))
 
 # %% [markdown]
 # Distractors keep their name, person 0. Of the gallery only the junk is gone; the assert says so.
 
 # %%
-without_junk = len(files["bounding_box_test"]) - count[-1]
-assert len(ours["bounding_box_test"]) == without_junk, "gallery is test without junk"
+without_junk = len(files["bounding_box_test"]) - in_test.count(-1)
+assert len(ours["bounding_box_test"]) == without_junk, "more than junk is gone"
 different = set().union(*ours.values())
 assert len(different) == sum(map(len, ours.values())), "a name is given twice"
 
@@ -310,11 +306,10 @@ print("test:    ", len(test), "pictures")
 # The order of the test list is query, multi-query, gallery. Do both agree, name for name?
 
 # %%
-assert [path.name for path in trainval.paths] == ours["bounding_box_train"], (
-    "the training names are not ours"
-)
+names = [path.name for path in trainval.paths]
+assert names == ours["bounding_box_train"], "the training names are not ours"
 expected = ours["query"] + ours["gt_bbox"] + ours["bounding_box_test"]
-assert [path.name for path in test.paths] == expected, "the test names are not ours"
+assert [path.name for path in test.paths] == expected, "the test names are not"
 
 # %% [markdown]
 # They do: the loop above is the library's rule. And the pictures themselves? They are copied byte for byte, since to
@@ -347,17 +342,14 @@ assert test.marks.tolist() == expected, "a mark is not its folder's"
 # Pictures of each test person in each camera: query, gallery and multi-query
 people = np.unique(test.ids[test.ids > 0])
 table = np.zeros((3, 6, len(people)), int)
-column = np.searchsorted(people, test.ids)
-for mark, camera, k, person in zip(
-    test.marks, test.cameras, column, test.ids, strict=True
-):
-    table[mark, camera - 1, k] += person > 0
+known = test.ids > 0
+column = np.searchsorted(people, test.ids[known])
+np.add.at(table, (test.marks[known], test.cameras[known] - 1, column), 1)
 
 fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
-for ax, mark in zip(fig.subplots(3, 1, sharex=True), (0, 1, 2), strict=True):
-    shown = ax.imshow(
-        table[mark], aspect="auto", vmin=0, vmax=3, extent=(0, len(people), 6.5, 0.5)
-    )
+extent = (0, len(people), 6.5, 0.5)
+for ax, mark in zip(fig.subplots(3, 1, sharex=True), marks, strict=True):
+    shown = ax.imshow(table[mark], aspect="auto", vmin=0, vmax=3, extent=extent)
     ax.set(title=marks[mark], ylabel="camera", yticks=[1, 3, 5])
     ax.grid(False)
 ax.set_xlabel("test person")
@@ -369,15 +361,9 @@ fig
 # gallery picture of the same camera (which that query ignores), and of each of the two a box drawn by hand.
 
 # %%
-assert set(table[0].ravel().tolist()) == {0, 1}, (
-    "a person has one query in a camera or none"
-)
-assert ((table[0] > 0).sum(0) >= 2).all(), (
-    "every test person was seen by two cameras at least"
-)
-assert (table[2] == table[0] + table[1]).all(), (
-    "multi-query: a box by hand of each query and gallery picture"
-)
+assert set(table[0].ravel().tolist()) == {0, 1}, "two queries in one camera"
+assert ((table[0] > 0).sum(0) >= 2).all(), "somebody is in one camera only"
+assert (table[2] == table[0] + table[1]).all(), "a picture has no box by hand"
 
 # %% [markdown]
 # ### From identities to labels
@@ -486,8 +472,8 @@ assert split(three, 2) == list(split_validation(three, 2)), "three people differ
 train, val = (datasets.open_dataset(folder, part) for part in ("train", "val"))
 names = [path.name for path in trainval.paths]
 ours_train, ours_query, ours_gallery = split(names, len(set(val.ids)))
-assert [path.name for path in train.paths] == ours_train, "train is not the library's"
-assert [path.name for path in val.paths] == ours_query + ours_gallery, "val is not"
+assert [path.name for path in train.paths] == ours_train, "train differs"
+assert [path.name for path in val.paths] == ours_query + ours_gallery, "val differs"
 
 # %% [markdown]
 # Loop and library agree. Here is all that `partitions.pkl` holds:
@@ -496,9 +482,7 @@ assert [path.name for path in val.paths] == ours_query + ours_gallery, "val is n
 partitions = datasets.Partitions.load(folder / "partitions.pkl")
 for key, value in vars(partitions).items():
     print(f"{key:20} {len(value):5}", type(value).__name__)
-assert len(train) + len(val) == len(trainval), (
-    "a training picture got lost, or is used twice"
-)
+assert len(train) + len(val) == len(trainval), "a training picture got lost"
 
 # %% [markdown]
 # Eight entries: names, and what belongs to them. `trainval` is what a final model is trained with; `train` and
@@ -516,7 +500,7 @@ from alignedreid_lib.pedestrians import Box, View, draw
 from alignedreid_lib.releases import Shot
 
 errors = (0, 0.25, 0.5, 0.75, 1)
-street = Box(left=-0.5, top=1.45, width=1.0, height=2.0)  # in heights of the person
+street = Box(left=-0.5, top=1.45, width=1.0, height=2.0)  # person's heights
 cameras = synthetic.sample_cameras(6, seed=0)
 
 
@@ -559,10 +543,9 @@ from pathlib import Path
 
 scratch = tempfile.TemporaryDirectory()
 temporary = Path(scratch.name)
-cuhk03_zip = synthetic.make_archive(
-    temporary / "cuhk03_release.zip", "cuhk03", 8, 4, misalignment=0.7, seed=settings.seed
-)
-
+cuhk03_zip = temporary / "cuhk03_release.zip"
+people, misalignment = (8, 4), 0.7  # 8 people to train with, 4 to test
+_ = synthetic.make_archive(cuhk03_zip, "cuhk03", *people, misalignment, settings.seed)
 # %% [markdown]
 # MATLAB's format 7.3 is HDF5, which `h5py` reads. But HDF5 jumps around in its file, and inside a zip one can only read
 # forwards. The library's `DeflatedFile` makes up for it, so that the 1.7 GB of the real file need not be unpacked.
@@ -585,17 +568,19 @@ print([name for name in mat if name != "#refs#"])
 # first view, then up to five of its second.
 
 # %% tags=["nbval-check-output"]
-tables = {k: [mat[reference] for reference in mat[k][0]] for k in ("detected", "labeled")}
-print("cells x people of each pair:", [table.shape for table in tables["labeled"]])
+tables = {}
+for kind in ("detected", "labeled"):
+    tables[kind] = [mat[reference] for reference in mat[kind][0]]
+print("cells x people:", [table.shape for table in tables["labeled"]])
 
 
 def cell(kind, pair, person, place):
     stored = mat[tables[kind][pair][place, person]]
-    return None if "MATLAB_empty" in stored.attrs else stored[()].T  # kept transposed
+    return None if "MATLAB_empty" in stored.attrs else stored[()].T  # transposed
 
 
 cells = [cell("labeled", 0, 0, place) for place in range(10)]
-print("heights of one person's pictures:", [None if c is None else len(c) for c in cells])
+print("heights:", [None if picture is None else len(picture) for picture in cells])
 
 # %% [markdown]
 # A cell points to a picture (height x width x 3, uint8), each of its own size; or to nothing, which MATLAB stores as an
@@ -619,9 +604,8 @@ for kind, pictures in found.items():
 # %%
 # Which of the ten cells of each person hold a picture, in detected and in labeled
 fig = figures.Figure(figsize=(7, 2.6), layout="constrained")
-for ax, (kind, pictures) in zip(
-    fig.subplots(1, 2, sharey=True), found.items(), strict=True
-):
+axes = fig.subplots(1, 2, sharey=True)
+for ax, (kind, pictures) in zip(axes, found.items(), strict=True):
     filled = np.zeros((first, 10))
     for name in pictures:
         person, view = parse_name(name)
@@ -733,9 +717,9 @@ assert sum(map(len, parts)) == len(raw), "a picture got lost"
 # | archive | `Market-1501-v15.09.15.zip` | `cuhk03_release.zip` | `DukeMTMC-reID.zip` |
 # | cameras | 6 | 5 pairs | 8 |
 # | people, train / test | 751 / 750 | 767 / 700 | 702 / 702 |
-# | training pictures | 12 936 | 7 365 detected, 7 368 labeled | 16 522 |
+# | training pictures | 12 936 | 7&nbsp;365 detected, 7&nbsp;368 labeled | 16 522 |
 # | queries | 3 368 | 1 400 of each | 2 228 |
-# | gallery | 15 913 | 5 332 detected, 5 328 labeled | 17 661 |
+# | gallery | 15 913 | 5&nbsp;332 detected, 5&nbsp;328 labeled | 17 661 |
 # | multi-query | 12 688 | none | none |
 # | boxes | detector; queries by hand | both | by hand, interpolated |
 # | papers | Zheng et al. 2015 | Li et al. 2014, Zhong et al. 2017 | Ristani et al. 2016, Zheng et al. 2017 |
@@ -753,7 +737,7 @@ assert sum(map(len, parts)) == len(raw), "a picture got lost"
 # :::
 #
 # What we see in this chapter: the name of a data set does not say what was measured. Old or new protocol, detected or
-# labeled, one training set or four: each changes the number by many points. The library therefore combines sets only
+# labeled, one training set or four: each changes the number. The library therefore combines sets only
 # when asked (`datasets.combine`), and CUHK03 here always means the new protocol.
 #
 # ## A pickle is a program
