@@ -207,11 +207,15 @@ import torch.nn.functional as F
 
 stripes = torch.tensor([0, 255, 0] * 3, dtype=torch.uint8).expand(3, 1, 9)
 plain = images.resize(stripes, (1, 3))[0, 0]
-smooth = F.interpolate(stripes[None].float(), (1, 3), mode="bilinear", antialias=True)[
-    0, 0, 0
-]
+
+
+def smooth(image, size):
+    soft = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+    return soft.round().to(torch.uint8)
+
+
 print("without antialias:", plain.tolist())
-print("with antialias:   ", smooth.round().int().tolist())
+print("with antialias:   ", smooth(stripes, (1, 3))[0, 0].tolist())
 assert plain.tolist() == [255, 255, 255], "only the columns 1, 4 and 7 were read"
 
 # %% [markdown]
@@ -223,12 +227,7 @@ assert plain.tolist() == [255, 255, 255], "only the columns 1, 4 and 7 were read
 sheet, titles = [], []
 for k in some[:3]:
     full = images.decode(dataset.paths[k])
-    soft = (
-        F.interpolate(full[None].float(), (32, 16), mode="bilinear", antialias=True)[0]
-        .round()
-        .to(torch.uint8)
-    )
-    sheet += [full, images.resize(full, (32, 16)), soft]
+    sheet += [full, images.resize(full, (32, 16)), smooth(full, (32, 16))]
     titles += ["128 × 64", "32 × 16, plain", "antialias"]
 figures.contact_sheet(sheet, titles, columns=9)
 
@@ -310,9 +309,7 @@ by_hand = [
 ]
 by_library = images.normalize(pixel).flatten()
 print([round(y, 3) for y in by_hand])
-assert torch.allclose(by_library, torch.tensor(by_hand), atol=1e-5), (
-    "equation (eq-normalise)"
-)
+assert torch.allclose(by_library, torch.tensor(by_hand), atol=1e-5), "as by hand"
 
 # %% [markdown]
 # Red is well above its mean, blue well below. The values of $\mu$ and $\sigma$ are the original reproduction's:
@@ -426,7 +423,7 @@ triplets = [
     if anchor != positive and labels[anchor] == labels[positive] != labels[negative]
 ]
 print(triplets)
-assert len(triplets) == 2 * 2 * (2 - 1) * (2 - 1) * 2 == 8, "equation (eq-triplets)"
+assert len(triplets) == 2 * 2 * (2 - 1) * (2 - 1) * 2 == 8, "as computed"
 
 
 # %% [markdown]
@@ -542,17 +539,12 @@ for wish in ((8, 2), (2, 9)):
 # %% alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a chain of full blocks"
 batch = epochs[0][0]
 fig = figures.Figure(figsize=(6, 3.1), layout="constrained")
-for ax, title, who in zip(
-    fig.subplots(1, 2),
-    ("random", f"{P} × {K}"),
-    (np.sort(drawn[0]), dataset.ids[batch]),
-    strict=True,
-):
+shown = {"random": np.sort(drawn[0]), f"{P} × {K}": dataset.ids[batch]}
+for ax, (title, who) in zip(fig.subplots(1, 2), shown.items(), strict=True):
     ax.imshow(who[:, None] == who[None, :], cmap="Blues", vmin=0, vmax=1.3)
+    share = (positives(who) > 0).mean()
     ax.set(
-        title=f"{title}: {(positives(who) > 0).mean():.0%} with a positive",
-        xlabel="picture",
-        ylabel="picture",
+        title=f"{title}: {share:.0%} with a positive", xlabel="picture", ylabel="picture"
     )
     ax.grid(False)
 fig
@@ -566,9 +558,7 @@ before = images.resize(torch.stack(store.fetch(batch)), size)
 assert before.shape == (P * K, 3, *size) and before.dtype == torch.uint8, (
     "one tensor of bytes"
 )
-assert (positives(dataset.ids[batch]) == K - 1).all(), (
-    "every anchor has K - 1 positives"
-)
+assert (positives(dataset.ids[batch]) == K - 1).all(), "every anchor has K - 1 positives"
 
 # %% alt="A grid of a whole batch: identities side by side, the K images of each together under its number"
 figures.batch_grid(before, dataset.ids[batch], K)
@@ -591,11 +581,10 @@ batch_in = images.normalize(after)
 assert batch_in.shape == (P * K, 3, *size) and batch_in.dtype == torch.float32, (
     "what the network sees"
 )
-back = batch_in * torch.tensor(images.STD).view(3, 1, 1) + torch.tensor(
-    images.MEAN
-).view(3, 1, 1)
+mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.MEAN, images.STD))
+back = batch_in * std + mean
 assert torch.equal((back * 255).round().to(torch.uint8), after), (
-    "nothing is lost: equation (eq-normalise) can be undone"
+    "nothing is lost: undone, it gives the same bytes"
 )
 print(f"mean {batch_in.mean():.2f}, standard deviation {batch_in.std():.2f}")
 
