@@ -235,11 +235,8 @@ assert torch.allclose(by_module, (rows @ A.T).clamp(min=0), atol=1e-4), (
 
 # %%
 def local_by_hand(network, feature_map):
-    A, b, bn = (
-        network.local_conv.weight[:, :, 0, 0],
-        network.local_conv.bias,
-        network.local_bn,
-    )
+    conv, bn = network.local_conv, network.local_bn
+    A, b = conv.weight[:, :, 0, 0], conv.bias
     stripes = []
     for picture in feature_map:
         for i in range(picture.shape[1]):
@@ -288,10 +285,8 @@ fig
 # %%
 with torch.no_grad():
     logits = embedding.global_features @ network.fc.weight.T + network.fc.bias
-assert torch.allclose(logits, embedding.logits, atol=1e-4) and logits.shape == (
-    N,
-    num_ids,
-), "a row a person"
+assert logits.shape == (N, num_ids), "a number for each person"
+assert torch.allclose(logits, embedding.logits, atol=1e-4), "one matrix, one vector"
 assert 0.0009 < network.fc.weight.std() < 0.0011, "it starts small"
 assert AlignedReID(config.backbone).fc is None, "without num_ids there is no head"
 
@@ -571,8 +566,8 @@ temporary.cleanup()
 # :::
 #
 # Both heights are in our table: {eq}`eq-map-size` gives 7 for 224 and 8 for 256, with 2048 channels for ResNet-50. The library follows the
-# reproduction, so that its files load. That the global feature alone is kept explains the last line of the parameters' table: the
-# local branch and the head are there to train with, and cost nothing in a search.
+# reproduction, so that its files load. That the global feature alone is kept makes the columns `local` and
+# `head` of the second table free: they are there to train with, and cost nothing in a search.
 
 # %% [markdown]
 # ## Summary
