@@ -82,7 +82,10 @@ class TrainConfig:
             "last_stride": (self.last_stride in (1, 2), "1 or 2"),
             "margin": (self.margin is None or self.margin >= 0, "0 or more, or None for the soft margin"),
             "global_weight": (self.global_weight >= 0, "0 or more"),
-            "id_weight": (self.id_weight >= 0 and self.global_weight + self.id_weight > 0, "0 or more, not all weights 0"),
+            "id_weight": (
+                self.id_weight >= 0 and self.global_weight + self.id_weight > 0,
+                "0 or more, and not both weights 0",
+            ),
             "base_lr": (self.base_lr > 0, "above 0"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),
             "schedule": (self.schedule in ("exponential", "staircase"), "exponential or staircase"),

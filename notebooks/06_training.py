@@ -55,7 +55,7 @@ seed = 1
 device = "auto"
 precision = "auto"
 workers = 2
-memory_limit = 4 << 30
+memory_limit = 4294967296
 
 # %% [markdown]
 # The config is built from them. It knows every setting by name and type, so a misspelt or impossible one stops the

@@ -46,10 +46,11 @@ def test_a_run_leaves_what_it_should(config, tmp_path):
 
 
 def test_it_learns(config, tmp_path):
-    config = dataclasses.replace(config, total_epochs=40, decay_at_epoch=40)
+    config = dataclasses.replace(config, total_epochs=30, decay_at_epoch=30, backbone="resnet18", id_weight=1.0)
     metrics = train(config, tmp_path / "run").metrics
-    first, last = (sum(row["loss"] for row in part) / 10 for part in (metrics[:10], metrics[-10:]))
+    first, last = (sum(row["loss"] for row in part) / 5 for part in (metrics[:5], metrics[-5:]))
     assert last < 0.5 * first, "six colours are easy to tell apart"
+    assert {"global_loss", "id_loss"} <= metrics[0].keys()
 
 
 def test_one_seed_one_result_whatever_the_workers(config, tmp_path):
@@ -82,7 +83,8 @@ def test_cut_and_resumed_equals_undisturbed(config, tmp_path):
 
 
 SCRIPT = """
-import json, sys
+import json, sys, torch
+torch.set_num_threads(1)
 from alignedreid_lib.training import TrainConfig, train
 train(TrainConfig(**json.loads(sys.argv[1])), sys.argv[2])
 """
@@ -90,18 +92,18 @@ train(TrainConfig(**json.loads(sys.argv[1])), sys.argv[2])
 
 def test_killed_at_any_moment_it_goes_on(config, tmp_path):
     """SIGKILL at random moments, in the middle of writing too; the end is the undisturbed one, bit for bit."""
-    config = dataclasses.replace(config, total_epochs=30)
+    config = dataclasses.replace(config, total_epochs=20)
     whole = train(config, tmp_path / "whole")
     settings = json.dumps(dataclasses.asdict(config))
     rng = random.Random(0)
     kills = 0
-    for _ in range(30):
+    for _ in range(20):
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, settings, str(tmp_path / "cut")], stderr=subprocess.PIPE
         )
         before = len(runs.read_metrics(tmp_path / "cut"))
-        while process.poll() is None and len(runs.read_metrics(tmp_path / "cut")) < min(before + 5, 30):
-            time.sleep(0.005)
+        while process.poll() is None and len(runs.read_metrics(tmp_path / "cut")) < before + 4:
+            time.sleep(0.005)  # the last process of all has no four epochs left, and ends by itself
         time.sleep(rng.uniform(0, 0.15))
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
@@ -112,7 +114,7 @@ def test_killed_at_any_moment_it_goes_on(config, tmp_path):
     assert kills >= 3, "the test has to have killed something"
     assert process.returncode == 0
     assert same(whole.weights, tmp_path / "cut" / "weights.pth")
-    assert [row["epoch"] for row in runs.read_metrics(tmp_path / "cut")] == list(range(1, 31))
+    assert [row["epoch"] for row in runs.read_metrics(tmp_path / "cut")] == list(range(1, 21))
 
 
 def test_a_folder_of_another_config_is_refused_and_stays(config, tmp_path):
