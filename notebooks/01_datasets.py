@@ -116,7 +116,7 @@ for folder in files:
 # | `bounding_box_train` | pictures to train with, cut out by a pedestrian detector |
 # | `bounding_box_test` | other people: the *gallery*, in which we search |
 # | `query` | one picture for each test person and camera, boxed by hand: what we search for |
-# | `gt_bbox` | the pictures of train and test people once more, boxed by hand ("gt" is ground truth) |
+# | `gt_bbox` | people of train and test once more, boxed by hand ("gt" is ground truth) |
 # | `gt_query` | two MATLAB files a query with its right answers; the file names say the same |
 #
 # The ending `db` is `Thumbs.db`, a cache of small pictures that Windows leaves in folders somebody looked at. The real
