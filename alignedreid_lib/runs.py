@@ -133,9 +133,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot be read ({reason}); remove it to start this run anew") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        # torch's own words would advise to load it unguarded.
+        raise InputError(
+            f"{path}: cannot be read (cut short, or not a checkpoint); remove it to start this run anew"
+        ) from None
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path}: not a checkpoint of format {CHECKPOINT_FORMAT}; remove it to start this run anew")
     return state
