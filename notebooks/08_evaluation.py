@@ -174,23 +174,24 @@ step_by_hand = (Fraction(1, 2) + Fraction(2, 4)) / 2
 heights = (Fraction(1, 2) + Fraction(0, 1)) / 2, (Fraction(2, 4) + Fraction(1, 3)) / 2
 trapezoid_by_hand = sum(heights) / 2
 print("step", step_by_hand, "  trapezoid", trapezoid_by_hand)
-assert (step_by_hand, trapezoid_by_hand) == (Fraction(1, 2), Fraction(1, 3)), "the sums on paper"
+assert step_by_hand == Fraction(1, 2), "the sum on paper"
+assert trapezoid_by_hand == Fraction(1, 3), "the sum on paper"
 
 # %% [markdown]
 # One ranking, two numbers: 50 % and 33.3 %. Both are called "AP" in print. The picture shows where the difference lies.
 
 # %% alt="Two panels of precision over recall with the four places of the ranking. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the places, which is smaller."
 figure = figures.Figure(figsize=(8, 2.8))
-points = [(0, 1, "start"), (0, 0, "place 1"), (0.5, 0.5, "2"), (0.5, 1 / 3, "3"), (1, 0.5, "4")]
+points = [(0, 1, "start"), (0, 0, "place 1"), (.5, .5, "2"), (.5, 1 / 3, "3"), (1, .5, "4")]
 areas = {"step: 1/2": ([0, 0, 0.5, 0.5, 1, 1], [0, 0.5, 0.5, 0.5, 0.5, 0]),
          "trapezoid: 1/3": ([0, 0.5, 0.5, 1, 1], [0, 0.5, 1 / 3, 0.5, 0])}  # fmt: skip
-for axes, (title, (recall, precision)) in zip(figure.subplots(1, 2), areas.items(), strict=True):
-    axes.fill(recall, precision, color=figures.SKY, alpha=0.5)
+for axes, (title, area) in zip(figure.subplots(1, 2), areas.items(), strict=True):
+    axes.fill(*area, color=figures.SKY, alpha=0.5)
     line = [x for x, _, _ in points], [y for _, y, _ in points]
     axes.plot(*line, "o-", color=figures.BLUE, clip_on=False)
     for x, y, name in points:
         axes.annotate(name, (x, y), (9 if y else 28, 3), textcoords="offset points")
-    axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.05), ylim=(0, 1.1))
+    axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.1), ylim=(0, 1.1))
 figure
 
 # %% [markdown]
@@ -308,7 +309,7 @@ draws = [sorted(draw, key=lambda g: distances[g]) for draw in product(*by_id)]
 places = [[ids[g] for g in draw].index(query_id) for draw in draws]  # counted from 0
 expected = [sum(place < k for place in places) / len(draws) for k in (1, 2, 3, 4)]
 print("draws, nearest first:", draws, "  CMC:", expected)
-assert expected == by_protocol["cuhk03"].cmc.tolist(), "all draws, averaged, give the library's curve"
+assert expected == by_protocol["cuhk03"].cmc.tolist(), "the mean of all draws"
 
 # %% [markdown]
 # Two draws here; with 700 identities of five pictures there would be $5^{700}$. Most scripts therefore sample some, and their score
@@ -331,7 +332,7 @@ import torch
 
 from alignedreid_lib import evaluation, features
 
-values = torch.tensor([0.0, 5.0, *distances, 5.1])[:, None]  # [N, 1]: two queries, then the gallery
+values = torch.tensor([0.0, 5.0, *distances, 5.1])[:, None]  # two queries, then the gallery
 known = np.array([[9, 7, *ids, 7], [1, 5, *cameras, 5], [0, 0, 1, 1, 1, 1, 1, 1]])
 names = [f"{k}.jpg" for k in range(8)]
 tiny = features.Features(values, torch.zeros(8, 0, 0), *known, names)  # ids, cameras, marks
@@ -390,11 +391,12 @@ print(trained.origin)
 from alignedreid_lib.datasets import open_dataset
 
 dataset = open_dataset(book.dataset_folder(), "test")
-is_query, is_gallery = dataset.marks == evaluation.QUERY, dataset.marks == evaluation.GALLERY
+is_query = dataset.marks == evaluation.QUERY
+is_gallery = dataset.marks == evaluation.GALLERY
 people = set(dataset.ids[is_query].tolist())
 distractors = is_gallery & (dataset.ids == 0)
-print(f"{is_query.sum()} queries of {len(people)} people, {is_gallery.sum()} gallery pictures, "
-      f"{distractors.sum()} of them distractors")  # fmt: skip
+print(f"{is_query.sum()} queries of {len(people)} people")
+print(f"{is_gallery.sum()} gallery pictures, {distractors.sum()} of them distractors")
 training_people = set(open_dataset(book.dataset_folder(), "trainval").ids.tolist())
 assert people.isdisjoint(training_people), "nobody in the test set was trained on"
 
@@ -440,10 +442,10 @@ table
 
 # %%
 model_row, untrained_row, colour_row = table.rows
-assert model_row.rank1 >= 0.75, f"rank-1 is {model_row.rank1:.1%}; it should be 75 % or more"
+assert model_row.rank1 >= 0.75, f"rank-1 is {model_row.rank1:.1%}, not 75 % or more"
 for other in (untrained_row, colour_row):
-    assert model_row.rank1 > other.rank1, f"at rank-1 the model beats: {other.name}"
-    assert model_row.mean_ap_step > other.mean_ap_step, f"in mAP the model beats: {other.name}"
+    assert model_row.rank1 > other.rank1, f"no better than: {other.name}"
+    assert model_row.mean_ap_step > other.mean_ap_step, f"no better than: {other.name}"
 
 # %% [markdown]
 # They hold. Can the table itself be trusted? The naive loop from above, over every query, is slow but honest.
@@ -455,7 +457,7 @@ gallery_labels = gallery.ids.tolist(), gallery.cameras.tolist()
 naive = []
 for row, query, camera in zip(matrix.tolist(), queries.ids, queries.cameras, strict=True):
     hits = find_hits(row, query, camera, *gallery_labels)
-    naive.append((hits[0], float(walk(hits, trapezoid=False)), float(walk(hits, trapezoid=True))))
+    naive.append((hits[0], float(walk(hits, False)), float(walk(hits, True))))
 by_library = (model_row.rank1, model_row.mean_ap_step, model_row.mean_ap_trapezoid)
 assert np.allclose(np.mean(naive, axis=0), by_library), "loop and library differ"
 
@@ -465,7 +467,7 @@ assert np.allclose(np.mean(naive, axis=0), by_library), "loop and library differ
 
 # %%
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
-found = ranking.find_matches(matrix, *labels)  # the ranks of all matches, both counted from 0
+found = ranking.find_matches(matrix, *labels)  # of all matches, counted from 0
 j, r = found.order + 1, found.rank + 1
 gap = np.where(r > 1, (r - j) / np.maximum(2 * r * (r - 1), 1), 0.0)
 predicted = (np.bincount(found.query, weights=gap) / found.counts).mean()
@@ -476,7 +478,8 @@ print(f"step is {100 * difference:.1f} points above trapezoid")
 # %%
 turned = queries.ids, gallery.ids[::-1], queries.cameras, gallery.cameras[::-1]
 reverse = ranking.score_ranking(matrix.flip(1), *turned)
-assert abs(reverse.mean_ap - model_row.mean_ap_trapezoid) < 1e-3, "the gallery's order decides"
+difference = reverse.mean_ap - model_row.mean_ap_trapezoid
+assert abs(difference) < 1e-3, "the gallery's order decides"
 
 # %% [markdown]
 # The order decides nothing here. But those points lie between two numbers that are both called mAP, and a paper can be proud of
@@ -567,12 +570,13 @@ everybody = {number: synthetic.sample_person(number, seed=0) for number in peopl
 # %%
 first = []  # who stands in first place
 for row, query, camera in zip(matrix.numpy(), queries.ids, queries.cameras, strict=True):
-    first += evaluation.ranked_list(row, query, gallery.ids, camera, gallery.cameras, top=1).tolist()
+    shown = evaluation.ranked_list(row, query, gallery.ids, camera, gallery.cameras, top=1)
+    first.append(shown[0])
 wrong = gallery.ids[first] != queries.ids
-assert np.isclose(1 - wrong.mean(), model_row.rank1), "what is not wrong in first place is rank-1"
+assert np.isclose(1 - wrong.mean(), model_row.rank1), "the rest is rank-1"
 both = np.stack([queries.ids, gallery.ids[first]])[:, wrong].T.tolist()
 confused = [(a, b) for a, b in both if b != 0]
-print(f"wrong first places: {len(both)}, {len(confused)} of them another person of the test set")
+print(f"wrong first places: {len(both)}, {len(confused)} of them show a test person")
 
 # %% [markdown]
 # And in how many of these pairs do both wear the same, compared with all pairs of people?
@@ -581,9 +585,10 @@ print(f"wrong first places: {len(both)}, {len(confused)} of them another person 
 anybody = [(a, b) for a in people for b in people if a < b]
 for what, look in wearing.items():
     looks = {number: look(person) for number, person in everybody.items()}
-    share, usual = (np.mean([looks[a] == looks[b] for a, b in pairs]) for pairs in (confused, anybody))
+    share = np.mean([looks[a] == looks[b] for a, b in confused])
+    usual = np.mean([looks[a] == looks[b] for a, b in anybody])
     print(f"same {what:<22} {share:4.0%} of the confused, {usual:4.0%} of all pairs")
-    assert "colour" not in what or share > 1.5 * usual, f"the model confuses people by {what}"
+    assert "colour" not in what or share > 1.5 * usual, f"not by {what}"
 
 # %% [markdown]
 # Those it confuses wear the same colours several times as often as any two people do: colour is what this model goes by first.
