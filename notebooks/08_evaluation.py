@@ -151,8 +151,9 @@ assert cmc_by_hand == [0, 1, 1, 1], "the first match stands at rank 2"
 # has been seen (Market-1501's own evaluation):
 #
 # $$ \mathrm{AP}_\text{trapezoid}(q) = \frac{1}{m_q} \sum_{j=1}^{m_q} \frac{1}{2}
-#    \left( \frac{j}{r_{q,j}} + \frac{j-1}{r_{q,j}-1} \right),
-#    \qquad \text{the last fraction being 1 where } r_{q,j} = 1. $$ (eq-ap-trapezoid)
+#    \left( \frac{j}{r_{q,j}} + \frac{j-1}{r_{q,j}-1} \right). $$ (eq-ap-trapezoid)
+#
+# Before rank 1 there is no place; the last fraction counts as 1 there.
 #
 # The *mean average precision* is the mean over the same queries as the CMC, with either of them:
 #
@@ -202,7 +203,7 @@ figure
 # %% [markdown]
 # ### By how much they differ
 #
-# Subtract {eq}`eq-ap-trapezoid` from {eq}`eq-ap-step` match by match. A match at rank 1 contributes nothing; for any other,
+# Subtract equation {eq}`eq-ap-trapezoid` from equation {eq}`eq-ap-step` match by match. A match at rank 1 contributes nothing; for any other,
 #
 # $$ \frac12\left(\frac{j}{r_j} - \frac{j-1}{r_j-1}\right) = \frac{r_j - j}{2\, r_j (r_j - 1)}. $$ (eq-ap-gap)
 #
@@ -263,14 +264,14 @@ for scores, is_trapezoid in ((step, False), (trapezoid, True)):
 
 # %% [markdown]
 # Paper, loop and library agree. The library never sorts indices: it sorts each row's values and looks up where the few
-# matches fall, which is all that the ranks of {eq}`eq-match-ranks` need.
+# matches fall, which is all that the ranks of equation {eq}`eq-match-ranks` need.
 
 # %% [markdown]
 # ## Three protocols
 #
 # A *protocol* says what a CMC counts. The average precision is the same under all three.
 #
-# * **market1501** is {eq}`eq-cmc`: 1 from the first match on.
+# * **market1501** is equation {eq}`eq-cmc`: 1 from the first match on.
 # * **allshots** asks every match by itself, against the wrong pictures only. Match $j$ has $r_j - j$ wrong pictures before
 #   it, so
 #
@@ -437,7 +438,7 @@ table = (evaluation.evaluate(learned, name="trained model")
 table
 
 # %% [markdown]
-# Both definitions of AP stand side by side, and step is the larger in each row, as {eq}`eq-ap-gap` says. All queries are valid, so the
+# Both definitions of AP stand side by side, and step is the larger in each row, as equation {eq}`eq-ap-gap` says. All queries are valid, so the
 # last column is one number. The book promises three things of this table:
 
 # %%
@@ -463,7 +464,7 @@ assert np.allclose(np.mean(naive, axis=0), by_library), "loop and library differ
 
 # %% [markdown]
 # The loop and the library agree on all three scores. Two more checks: the gap between the definitions is what
-# {eq}`eq-ap-gap` predicts from the ranks alone, and no tie decides anything, for the gallery read backwards scores the same.
+# equation {eq}`eq-ap-gap` predicts from the ranks alone, and no tie decides anything, for the gallery read backwards scores the same.
 
 # %%
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
@@ -517,7 +518,7 @@ figures.ranked_lists(best.tolist(), dataset, matrix, top=12)
 
 # %% [markdown]
 # The person is found from other sides, before other streets and in other light. What follows after the last match is
-# often somebody dressed alike, at a clear distance.
+# often somebody dressed alike.
 #
 # Now the three queries whose first match comes latest.
 
@@ -635,7 +636,7 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 #
 # * Sort by distance, cross out the junk, note the ranks of the matches: every score follows from these.
 # * CMC asks for the first match; AP asks for all of them. A protocol changes the CMC, never the AP.
-# * AP has two definitions. Step is never below trapezoid, and the gap, {eq}`eq-ap-gap`, follows from the ranks. Every mAP has to say which it is.
+# * AP has two definitions. Step is never below trapezoid, and the gap, equation {eq}`eq-ap-gap`, follows from the ranks. Every mAP has to say which it is.
 # * Queries without a match are counted beside the score. Ties are ordered as the gallery is; a score that depends on them is no score.
 # * A number stands beside a baseline, and the ranked lists beside the number.
 
