@@ -38,7 +38,8 @@ def decode(path: str | Path) -> Tensor:
     """
     try:
         with Image.open(path) as picture:
-            pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            ImageOps.exif_transpose(picture, in_place=True)
+            pixels = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such picture; prepare the dataset again") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
