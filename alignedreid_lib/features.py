@@ -104,7 +104,7 @@ def extract(
         return torch.stack([images.resize(picture, (height, width)) for picture in pictures])
 
     begins = range(0, len(dataset), batch_size)
-    # On a CPU the decoding threads would take cores from the network's, which then wait for each other: in turn is faster.
+    # On a CPU decoding beside the network makes its threads wait for each other: in turn is faster.
     batches = map(batch, begins) if there.type == "cpu" else images.prefetch(batch, begins)
     bar = tqdm(total=len(dataset), unit="images", disable=not progress, desc="features")
     global_parts, local_parts = [], []
