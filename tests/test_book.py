@@ -1,5 +1,6 @@
 """The book's machinery: the committed pairs, and the commands that run chapters and presets."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pairs
 import pytest
 import tool
 import yaml
+
+from alignedreid_lib.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -54,6 +57,17 @@ def test_there_are_chapters() -> None:
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_pair(name: str) -> None:
     assert pairs.problems(NOTEBOOKS, name) == []
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_preset_takes_nothing_from_the_book_s_small_run(path: Path) -> None:
+    """What a preset leaves out is the library's default: the published setting, not the chapter's."""
+    preset = yaml.safe_load(path.read_text())
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    given = {key: value for key, value in preset["parameters"].items() if key in known}
+    chapter = pairs.parameters(nbformat.read(NOTEBOOKS / f"{preset['notebook']}.ipynb", as_version=4))
+    run = {key: value for key, value in (chapter | given).items() if key in known}
+    assert TrainConfig(**run) == TrainConfig(**given)
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
