@@ -9,7 +9,7 @@
 # * a trained network that finds people again whom it has never seen;
 # * its ranked lists and its score, beside a network that has learned nothing.
 #
-# *Time:* about two minutes on two cores the first time, seconds after that. *Hardware:* a CPU.
+# *Time:* about three minutes on two cores the first time, half a minute after that. *Hardware:* a CPU.
 
 # %% tags=["parameters"]
 # Parameters: which queries to show

@@ -9,7 +9,7 @@
 # * every setting of the training, and what the learning rate does over the epochs;
 # * three curves, and how to read them together.
 #
-# *Time:* about a minute and a half on two cores if the book's model is not trained yet, else half of that.
+# *Time:* about three minutes on two cores if the book's model is not trained yet, else half a minute.
 # *Hardware:* a CPU. Full trainings (`make train PRESET=market1501_gl`) want a GPU.
 
 # %% [markdown]
