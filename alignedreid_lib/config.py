@@ -64,6 +64,7 @@ class TrainConfig:
     seed: int = 1
     device: str = "auto"
     precision: str = "auto"  # or float32, bfloat16
+    compiled: bool = False  # torch.compile the network: a minute at the start, then faster steps; CPUs need g++
     workers: int = 2  # threads that decode pictures
     memory_limit: int = 4 << 30  # bytes of decoded pictures to keep
 

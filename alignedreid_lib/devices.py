@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from alignedreid_lib.errors import InputError
 
@@ -27,24 +26,31 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device, network: nn.Module) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype:
     """The data type of convolutions and matrix products under autocast; losses are float32 always.
 
     "auto" takes bfloat16 where the hardware multiplies it: a GPU that supports it, or a CPU with AVX512-BF16 or
-    AMX. CPUs without emulate it, several times slower than float32, and depthwise convolutions gain nothing on any.
+    AMX. CPUs without emulate it, several times slower than float32.
+
+    Args:
+        name: "auto", "float32" or "bfloat16".
+        width: pixels of the network's input. Below 64 the last map is one column, and AMX convolutions with a stride
+            of 2 then read beyond their input (PyTorch 2.15, oneDNN): never taken by "auto", refused by name.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or bfloat16 for narrow pictures on a CPU that would compute nonsense.
     """
     if name not in PRECISIONS:
         raise InputError(f"precision is {name!r}; it is one of {', '.join(PRECISIONS)}")
+    unsafe = device.type == "cpu" and width < 64 and torch.cpu._is_amx_tile_supported()
+    if name == "bfloat16" and unsafe:
+        raise InputError(f"precision bfloat16 is not safe on this CPU for pictures {width} wide; use float32")
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    depthwise = any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in network.modules())
-    return torch.bfloat16 if device.type == "cpu" and native and not depthwise else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and native and not unsafe else torch.float32
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:

@@ -97,7 +97,7 @@ def extract(
         raise InputError(f"the store's pictures are not those of {dataset.folder}, part {dataset.part}")
     home = next(model.parameters()).device
     there = home if device is None else devices.choose_device(device)
-    dtype = devices.choose_precision(precision, there, model)
+    dtype = devices.choose_precision(precision, there, width)
 
     def batch(begin: int) -> Tensor:  # uint8 [n, 3, h, w]
         pictures = store.fetch(range(begin, min(begin + batch_size, len(dataset))))

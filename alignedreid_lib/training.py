@@ -6,7 +6,9 @@ Derived in notebooks/06_training.
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from alignedreid_lib import devices, images, losses, runs
 from alignedreid_lib.config import FREE_SETTINGS, TrainConfig, learning_rate
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.model import AlignedReID, Embedding
 from alignedreid_lib.sampling import IdentitySampler
 
 __all__ = ["TrainConfig", "TrainResult", "learning_rate", "make_batch", "train", "train_step"]
@@ -36,6 +38,7 @@ class TrainResult(NamedTuple):
     metrics: list[dict[str, Any]]  # a row an epoch
     resumed_at: int  # epochs that were done before this call: 0 is a fresh run, total_epochs a finished one
     minutes: float  # of training, all calls together
+    precision: str  # that "auto" came to: float32 or bfloat16
 
 
 def set_seeds(seed: int) -> None:
@@ -66,7 +69,7 @@ def make_batch(
 
 
 def train_step(
-    network: AlignedReID,
+    network: Callable[[Tensor], Embedding],
     optimizer: torch.optim.Optimizer,
     batch: Tensor,
     labels: Tensor,
@@ -132,7 +135,8 @@ def train(
     check_size(network, config)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
-    precision = devices.choose_precision(config.precision, device, network)
+    precision = devices.choose_precision(config.precision, device, config.width)
+    forward = compile_network(network, device) if config.compiled else network
 
     folder = runs.open_run(run_dir, dataclasses.asdict(config), FREE_SETTINGS)
     data = {"images": len(dataset), "ids": num_ids}
@@ -157,7 +161,7 @@ def train(
             # Quiet where nobody watches (papermill, nbval, CI).
             for epoch in tqdm(range(done + 1, config.total_epochs + 1), desc="epochs", disable=None):
                 began = time.perf_counter()
-                row = _train_epoch(epoch, network, optimizer, store, labels, sampler, config, precision)
+                row = _train_epoch(epoch, network, forward, optimizer, store, labels, sampler, config, precision)
                 row["seconds"] = time.perf_counter() - began
                 row["images_per_second"] = len(sampler) * config.ids_per_batch * config.images_per_id / row["seconds"]
                 seconds += row["seconds"]
@@ -180,7 +184,8 @@ def train(
                 if report is not None:
                     report(row)
     runs.write_atomic(folder / "weights.pth", lambda beside: torch.save(network.cpu().state_dict(), beside))
-    return TrainResult(folder, folder / "weights.pth", metrics, done, seconds / 60)
+    name = str(precision).removeprefix("torch.")
+    return TrainResult(folder, folder / "weights.pth", metrics, done, seconds / 60, name)
 
 
 def train_labels(dataset: Dataset) -> np.ndarray:
@@ -188,6 +193,18 @@ def train_labels(dataset: Dataset) -> np.ndarray:
     if dataset.labels is None:
         raise InputError(f"{dataset.folder}: part {dataset.part} has no labels to train on; use trainval or train")
     return dataset.labels
+
+
+def compile_network(network: AlignedReID, device: torch.device) -> Callable[[Tensor], Embedding]:
+    """The network's forward, compiled at its first call; parameters and modes stay the network's own.
+
+    Raises:
+        InputError: no C++ compiler for a CPU.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise InputError(f"compiled is True and there is no C++ compiler {compiler!r}; install g++ or set it to False")
+    return torch.compile(network)
 
 
 def check_size(network: AlignedReID, config: TrainConfig) -> None:
@@ -205,6 +222,7 @@ def check_size(network: AlignedReID, config: TrainConfig) -> None:
 def _train_epoch(
     epoch: int,
     network: AlignedReID,
+    forward: Callable[[Tensor], Embedding],
     optimizer: torch.optim.Optimizer,
     store: images.ImageStore,
     labels: np.ndarray,
@@ -227,7 +245,7 @@ def _train_epoch(
     steps = []
     for batch, batch_labels in images.prefetch(prepare, enumerate(sampler)):
         batch, batch_labels = batch.to(device, non_blocking=True), batch_labels.to(device, non_blocking=True)
-        steps.append(train_step(network, optimizer, batch, batch_labels, config, precision))
+        steps.append(train_step(forward, optimizer, batch, batch_labels, config, precision))
     table = torch.stack([torch.stack(list(step.values())) for step in steps]).cpu()
     bad = (~table.isfinite()).any(dim=1).nonzero()
     if len(bad):

@@ -53,7 +53,8 @@ staircase_factor = 0.1
 # the machine
 seed = 1
 device = "auto"
-precision = "auto"
+precision = "float32"
+compiled = False
 workers = 2
 memory_limit = 4294967296
 
@@ -373,7 +374,7 @@ scores
 
 # %%
 written = runs.write_results(
-    result.run_dir, dataclasses.asdict(config), scores.to_dict()["rows"], result.minutes, where
+    result.run_dir, dataclasses.asdict(config) | {"precision": result.precision}, scores.to_dict()["rows"], result.minutes, where
 )
 assert runs.read_json(written)["config"]["seed"] == config.seed, "the result says which seed it is of"
 

@@ -64,7 +64,7 @@ def bench(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     network = AlignedReID(name).to(device).to(memory_format=torch.channels_last)
     bare = build_backbone(name).to(device).to(memory_format=torch.channels_last)
-    precision = devices.choose_precision("auto", device, network)
+    precision = devices.choose_precision("auto", device, width)
     optimizers = [torch.optim.Adam(m.parameters(), 1e-9, weight_decay=5e-4, fused=True) for m in (network, bare)]
     fixed = images.normalize(torch.stack(store.fetch(next(iter(sampler)))).to(device))
 
