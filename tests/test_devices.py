@@ -1,0 +1,76 @@
+"""Where to compute, and how precisely."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alignedreid_lib import devices
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.model import DepthwiseConv2d, build_backbone
+
+CPU = torch.device("cpu")
+
+
+def claims(monkeypatch, avx512_bf16, amx):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "width", "wanted"),
+    [
+        (False, False, 128, torch.float32),
+        (True, False, 128, torch.bfloat16),
+        (True, True, 128, torch.bfloat16),
+        (True, True, 64, torch.bfloat16),
+        (True, True, 32, torch.float32),
+        (True, False, 32, torch.bfloat16),
+    ],
+)
+def test_auto_takes_bfloat16_where_the_processor_has_it(monkeypatch, avx512_bf16, amx, width, wanted):
+    claims(monkeypatch, avx512_bf16, amx)
+    assert devices.choose_precision("auto", CPU, width) == wanted
+    assert devices.choose_precision("float32", CPU, width) == torch.float32
+
+
+def test_bfloat16_by_name_is_refused_only_where_it_computes_nonsense(monkeypatch):
+    claims(monkeypatch, False, False)
+    assert devices.choose_precision("bfloat16", CPU, 32) == torch.bfloat16
+    claims(monkeypatch, True, True)
+    with pytest.raises(InputError, match="32 wide; use float32"):
+        devices.choose_precision("bfloat16", CPU, 32)
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_bfloat16_convolutions_are_right_at_the_widths_that_are_allowed(width):
+    """Every strided convolution of ResNet-18 against float32, on this processor: the reason for the rule above."""
+    torch.manual_seed(0)
+    base, seen = build_backbone("resnet18"), 0
+
+    def compare(module, given, _):
+        nonlocal seen
+        if module.stride == (2, 2):
+            x, weight = given[0].bfloat16(), module.weight.bfloat16()
+            for _ in range(3):
+                got = F.conv2d(x, weight, None, module.stride, module.padding).float()
+                wanted = F.conv2d(x.float(), weight.float(), None, module.stride, module.padding)
+                assert (got - wanted).abs().max() < 0.02 * wanted.abs().max(), tuple(x.shape)
+            seen += 1
+
+    for module in base.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(compare)
+    with torch.no_grad():
+        base(torch.randn(4, 3, 2 * width, width))
+    assert seen == 7
+
+
+def test_depthwise_convolutions_stay_float32_under_autocast():
+    base = build_backbone("mobilenet_v2")
+    depthwise = [m for m in base.modules() if isinstance(m, DepthwiseConv2d)]
+    assert len(depthwise) == 17
+    seen = []
+    depthwise[0].register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    with devices.autocast(CPU, torch.bfloat16), torch.no_grad():
+        base(torch.randn(1, 3, 64, 64))
+    assert seen == [torch.float32]
