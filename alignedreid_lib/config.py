@@ -47,6 +47,8 @@ class TrainConfig:
 
     # Loss: weight * term, summed.
     global_weight: float = 1.0  # batch-hard triplets on global features
+    local_weight: float = 0.0  # triplets on local distances
+    local_mining: str = "global"  # which distance chooses their hard samples: global (the paper's) or local
     id_weight: float = 0.0  # identification: cross entropy over the training people
     margin: float | None = 0.3  # None: soft margin
     normalize: bool = False  # features to unit length; the original's better half is False
@@ -83,9 +85,11 @@ class TrainConfig:
             "last_stride": (self.last_stride in (1, 2), "1 or 2"),
             "margin": (self.margin is None or self.margin >= 0, "0 or more, or None for the soft margin"),
             "global_weight": (self.global_weight >= 0, "0 or more"),
+            "local_weight": (self.local_weight >= 0, "0 or more"),
+            "local_mining": (self.local_mining in ("global", "local"), "global or local"),
             "id_weight": (
-                self.id_weight >= 0 and self.global_weight + self.id_weight > 0,
-                "0 or more, and not both weights 0",
+                self.id_weight >= 0 and self.global_weight + self.local_weight + self.id_weight > 0,
+                "0 or more, and not all three weights 0",
             ),
             "base_lr": (self.base_lr > 0, "above 0"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from alignedreid_lib import images, losses, ranking
+from alignedreid_lib.alignment import local_distances
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.features import Features
 
-DISTANCES = ("global",)
+DISTANCES = ("global", "rigid", "local", "global+rigid", "global+local")
 QUERY, GALLERY = 0, 1  # marks
 
 _BLOCK = 512  # queries whose distances are held at a time: 33 MB for a gallery of Market-1501's size
@@ -81,15 +82,20 @@ class ScoreTable:
 
 
 def evaluate(
-    features: Features, distances: Sequence[str] = ("global",), rerank: bool = False, name: str = ""
+    features: Features,
+    distances: Sequence[str] = ("global",),
+    rerank: bool = False,
+    name: str = "",
+    normalize: bool = False,
 ) -> ScoreTable:
     """Rank the gallery for every query, and score the ranking by Market-1501's protocol.
 
     Args:
         features: of a val or test part: mark 0 are the queries, mark 1 the gallery, others take no part.
-        distances: what to rank by, a row of the table each: `global`, the euclidean distance of global features.
+        distances: what to rank by, a row of the table each, see `distance_matrix`.
         rerank: re-ranking; not in this version.
         name: of the features, for the table's first column.
+        normalize: bring features to unit length first, for networks trained so.
 
     Returns:
         ScoreTable with a row for each distance.
@@ -103,8 +109,11 @@ def evaluate(
         raise InputError(f"distances are {distances!r}: give a list of some of {', '.join(DISTANCES)}")
     if rerank:
         raise InputError("re-ranking is not in this version: leave rerank at False")
-    queries, gallery = split(features)
-    return ScoreTable([_row(name, distance, False, _match_ranks(distance, queries, gallery)) for distance in distances])
+    if normalize:
+        units = (losses.unit_length(features.global_features), losses.unit_length(features.local_features))
+        features = dataclasses.replace(features, global_features=units[0], local_features=units[1])
+    found = _match_ranks(distances, *split(features))
+    return ScoreTable([_row(name, distance, False, ranks) for distance, ranks in found.items()])
 
 
 def split(features: Features) -> tuple[Features, Features]:
@@ -173,24 +182,39 @@ def distance_matrix(distance: str, queries: Features, gallery: Features) -> Tens
     """Distances of all queries to all gallery images, float32 [Q, G]; smaller is nearer.
 
     Args:
-        distance: `global`.
+        distance: `global`, the euclidean distance of global features; `local`, that of local features along the
+            shortest path; `rigid`, the sum over corresponding stripes; or a sum, `global+local` or `global+rigid`.
 
     Raises:
-        InputError: an unknown distance.
+        InputError: an unknown distance, or local features that do not fit each other.
     """
-    if distance == "global":
+    if distance not in DISTANCES:
+        raise InputError(f"distance {distance!r} is not known: choose one of {', '.join(DISTANCES)}")
+    return _sum(distance, {part: _summand(part, queries, gallery) for part in distance.split("+")})
+
+
+def _summand(part: str, queries: Features, gallery: Features) -> Tensor:
+    if part == "global":
         return losses.euclidean_distances(queries.global_features, gallery.global_features)
-    raise InputError(f"distance {distance!r} is not known: choose one of {', '.join(DISTANCES)}")
+    return local_distances(queries.local_features, gallery.local_features, aligned=part == "local")
 
 
-def _match_ranks(distance: str, queries: Features, gallery: Features) -> ranking.MatchRanks:
-    """The rank of every match, without ever holding the whole matrix."""
-    parts = []
+def _sum(distance: str, summands: Mapping[str, Tensor]) -> Tensor:
+    first, *others = (summands[part] for part in distance.split("+"))
+    return first + others[0] if others else first
+
+
+def _match_ranks(distances: Sequence[str], queries: Features, gallery: Features) -> dict[str, ranking.MatchRanks]:
+    """The rank of every match by each distance, without ever holding a whole matrix or computing a part twice."""
+    parts: dict[str, list[ranking.MatchRanks]] = {distance: [] for distance in distances}
+    names = sorted({part for distance in distances for part in distance.split("+")})
     for begin in range(0, len(queries), _BLOCK):
         block = queries[begin : begin + _BLOCK]
-        matrix = distance_matrix(distance, block, gallery)
-        parts.append(ranking.find_matches(matrix, block.ids, gallery.ids, block.cameras, gallery.cameras))
-    return ranking.join_matches(parts)
+        labels = (block.ids, gallery.ids, block.cameras, gallery.cameras)
+        summands = {name: _summand(name, block, gallery) for name in names}
+        for distance, ranks in parts.items():
+            ranks.append(ranking.find_matches(_sum(distance, summands), *labels))
+    return {distance: ranking.join_matches(ranks) for distance, ranks in parts.items()}
 
 
 def _row(name: str, distance: str, reranked: bool, found: ranking.MatchRanks) -> ScoreRow:

@@ -181,19 +181,19 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     Raises:
         InputError: no rows, or rows without these figures.
     """
-    triplets = {"precision": "precision (negative farther)", "satisfaction": "satisfaction (by the margin)"}
-    panels = {
-        "Loss": {"loss": "loss"},
-        "Satisfied triplets": triplets,
-        "Hardest distances": {"negative_distance": "negative", "positive_distance": "positive"},
-    }
+    terms = ["global", "local"] if metrics and "local_loss" in metrics[0] else ["global"]
+    shares = {"precision": "negative farther", "satisfaction": "by the margin"}
+    triplets = {f"{term}_{name}": f"{term}: {label}" for term in terms for name, label in shares.items()}
+    panels = {"Loss": {"loss": "loss"}, "Satisfied triplets": triplets}
+    for term in terms:
+        panels[f"Hardest {term} distances"] = {f"{term}_{sign}_distance": sign for sign in ("negative", "positive")}
     names = ["epoch", *(name for lines in panels.values() for name in lines)]
     absent = [name for name in names if not metrics or any(name not in row for row in metrics)]
     if absent:
         raise InputError(f"{len(metrics)} rows of metrics lack {', '.join(absent)}: give the rows of a run's metrics")
     epochs = [row["epoch"] for row in metrics]
     fig = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-    for ax, (title, lines) in zip(fig.subplots(1, 3), panels.items(), strict=True):
+    for ax, (title, lines) in zip(fig.subplots(1, len(panels)), panels.items(), strict=True):
         for (name, label), colour, style in zip(lines.items(), COLOURS, STYLES, strict=False):
             values = [row[name] for row in metrics]
             ax.plot(epochs, values, style, color=colour, label=label, marker="o" if len(epochs) == 1 else None)

@@ -5,12 +5,14 @@ Everything is computed in float32 (float64 stays), also inside autocast. Derived
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignedreid_lib.alignment import full_precision, local_distances
 from alignedreid_lib.errors import InputError
 
 
@@ -29,10 +31,6 @@ class TripletTerm(NamedTuple):
     loss: Tensor  # []
     mined: HardTriplets
     distances: Tensor  # [N, N]
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def unit_length(x: Tensor) -> Tensor:
@@ -60,23 +58,25 @@ def euclidean_distances(x: Tensor, y: Tensor) -> Tensor:
             f"distances between features of shapes {tuple(x.shape)} and {tuple(y.shape)}; give [M, C] and [N, C]"
         )
     with torch.autocast(x.device.type, enabled=False):
-        x, y = _full_precision(x), _full_precision(y)
+        x, y = full_precision(x), full_precision(y)
         squares = x.square().sum(1, keepdim=True) + y.square().sum(1)
         return torch.addmm(squares, x, y.T, alpha=-2).clamp(min=1e-12).sqrt()
 
 
-def mine_batch_hard(distances: Tensor, labels: Tensor) -> HardTriplets:
+def mine_batch_hard(distances: Tensor, labels: Tensor, check: bool = True) -> HardTriplets:
     """The farthest positive and the nearest negative of every anchor.
 
     Args:
         distances: [N, N] pairwise distances, not squared.
         labels: [N] integer identity labels; batches may be uneven.
+        check: look whether every anchor has both. On a GPU the host has to wait for that; a training, whose sampler
+            guarantees it, does not ask.
 
     Returns:
         indices and distances, each [N]; gradients flow through the distances. An anchor is not its own positive.
 
     Raises:
-        InputError: an identity has one image only, or the batch one identity only.
+        InputError: an identity has one image only, the batch one identity only, or features that are not numbers.
 
     Source: Hermans et al. 2017, eq. 5. Derived in notebooks/05_losses.
     """
@@ -89,15 +89,15 @@ def mine_batch_hard(distances: Tensor, labels: Tensor) -> HardTriplets:
     positives = same & ~torch.eye(n, dtype=torch.bool, device=labels.device)
     positive_distance, positive = distances.masked_fill(~positives, -torch.inf).max(dim=1)
     negative_distance, negative = distances.masked_fill(same, torch.inf).min(dim=1)
-    # One comparison for the whole batch: on a GPU it is the only wait for the device here.
-    without = ~positives.any(dim=1) | same.all(dim=1)
-    if without.any():
-        label = int(labels[without][0])
+    if check and not (positive_distance.isfinite() & negative_distance.isfinite()).all():
+        alone = ~positives.any(dim=1)
         if bool(same.all()):
             raise InputError(
-                f"the batch has no negative for label {label}: it holds one identity only; raise ids_per_batch"
+                f"the batch has no negative for label {int(labels[0])}: all its images are of one identity"
             )
-        raise InputError(f"label {label} has no positive: it appears once in the batch; raise images_per_id")
+        if bool(alone.any()):
+            raise InputError(f"label {int(labels[alone][0])} has no positive: it appears once in the batch")
+        raise InputError("distances are not finite numbers: some features are not, or are too large")
     return HardTriplets(positive, negative, positive_distance, negative_distance)
 
 
@@ -114,7 +114,9 @@ def triplet_loss(positive_distance: Tensor, negative_distance: Tensor, margin: f
     return F.softplus(gap).mean() if margin is None else F.relu(gap + margin).mean()
 
 
-def global_triplet(features: Tensor, labels: Tensor, margin: float | None, normalize: bool) -> TripletTerm:
+def global_triplet(
+    features: Tensor, labels: Tensor, margin: float | None, normalize: bool, check: bool = True
+) -> TripletTerm:
     """Batch-hard triplet loss on global features.
 
     Args:
@@ -122,6 +124,7 @@ def global_triplet(features: Tensor, labels: Tensor, margin: float | None, norma
         labels: [N].
         margin: see `triplet_loss`.
         normalize: bring features to unit length first.
+        check: see `mine_batch_hard`.
 
     Raises:
         InputError: see `mine_batch_hard`.
@@ -129,9 +132,53 @@ def global_triplet(features: Tensor, labels: Tensor, margin: float | None, norma
     Source: AlignedReID section 3.2; Hermans et al. 2017, eq. 5.
     """
     if normalize:
-        features = unit_length(_full_precision(features))
+        features = unit_length(full_precision(features))
     distances = euclidean_distances(features, features)
-    mined = mine_batch_hard(distances, labels)
+    mined = mine_batch_hard(distances, labels, check)
+    return TripletTerm(triplet_loss(mined.positive_distance, mined.negative_distance, margin), mined, distances)
+
+
+def local_triplet(
+    features: Tensor,
+    labels: Tensor,
+    margin: float | None,
+    normalize: bool,
+    mined: HardTriplets | None = None,
+    check: bool = True,
+) -> TripletTerm:
+    """Triplet loss on local features, their distances taken along the shortest path.
+
+    Args:
+        features: [N, H, c].
+        labels: [N].
+        margin: see `triplet_loss`.
+        normalize: bring each stripe to unit length first.
+        mined: hard samples that another distance chose (`global_triplet`); None mines by the local distance itself.
+        check: see `mine_batch_hard`.
+
+    Returns:
+        the term, whose `mined` holds the samples used and their local distances.
+
+    Raises:
+        InputError: see `mine_batch_hard`; or features of another shape or count.
+
+    Source: AlignedReID section 3.2 mines by the global distance; the original reproduction knows both.
+    """
+    if features.ndim != 3 or len(features) != len(labels):
+        raise InputError(
+            f"local features {tuple(features.shape)} do not fit labels {tuple(labels.shape)}; give [N, H, c] and [N]"
+        )
+    if normalize:
+        features = unit_length(full_precision(features))
+    distances = local_distances(features, features)
+    if mined is None:
+        mined = mine_batch_hard(distances, labels, check)
+    else:
+        positive, negative = mined.positive, mined.negative
+        if len(positive) != len(labels):
+            raise InputError(f"{len(positive)} mined samples do not fit {len(labels)} labels; mine them on this batch")
+        anchor = torch.arange(len(labels), device=distances.device)
+        mined = HardTriplets(positive, negative, distances[anchor, positive], distances[anchor, negative])
     return TripletTerm(triplet_loss(mined.positive_distance, mined.negative_distance, margin), mined, distances)
 
 
@@ -145,7 +192,55 @@ def identification(logits: Tensor, labels: Tensor) -> Tensor:
     Source: Zheng et al. 2016 ("Person re-identification: past, present and future"), section 4.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(_full_precision(logits), labels)
+        return F.cross_entropy(full_precision(logits), labels)
+
+
+def mutual_probability(logits: Tensor, partners: Sequence[Tensor]) -> Tensor:
+    """How far the partners' class probabilities are from this model's, [].
+
+    Args:
+        logits: [N, ids] of this model.
+        partners: [N, ids] of each other model; no gradient flows into them.
+
+    Returns:
+        mean over the partners of the Kullback-Leibler divergence of this model from the partner, mean over the batch.
+
+    Raises:
+        InputError: no partner, or one of another shape.
+
+    Source: Zhang et al. 2018 (Deep Mutual Learning), eq. 3; AlignedReID section 3.3.
+    """
+    _check_partners("logits", logits, partners)
+    with torch.autocast(logits.device.type, enabled=False):
+        own = full_precision(logits).log_softmax(1)
+        others = [full_precision(partner.detach()).log_softmax(1).to(own.device) for partner in partners]
+        return torch.stack([F.kl_div(own, o, reduction="batchmean", log_target=True) for o in others]).mean()
+
+
+def mutual_distance(distances: Tensor, partners: Sequence[Tensor]) -> Tensor:
+    """How far the partners' distance matrices are from this model's, [].
+
+    Args:
+        distances: [N, N] of this model, global or local.
+        partners: [N, N] of each other model; no gradient flows into them.
+
+    Returns:
+        mean over the partners of the mean squared difference.
+
+    Raises:
+        InputError: no partner, or one of another shape.
+
+    Source: AlignedReID eq. 5 (metric mutual loss).
+    """
+    _check_partners("distances", distances, partners)
+    others = torch.stack([partner.detach().to(distances) for partner in partners])
+    return (distances - others).square().mean()
+
+
+def _check_partners(what: str, own: Tensor, partners: Sequence[Tensor]) -> None:
+    shapes = [tuple(partner.shape) for partner in partners]
+    if not shapes or own.ndim != 2 or any(shape != tuple(own.shape) for shape in shapes):
+        raise InputError(f"{what} of shape {tuple(own.shape)} and of partners {shapes}: give one or more, alike")
 
 
 def satisfied(mined: HardTriplets, margin: float = 0.0) -> Tensor:

@@ -15,8 +15,20 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Colour = tuple[float, float, float]
-PATTERNS_KNOWN = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "number", "band", "yoke", "open",
-                  "sides", "camouflage")
+PATTERNS_KNOWN = (
+    "plain",
+    "stripes",
+    "pinstripes",
+    "checks",
+    "dots",
+    "print",
+    "number",
+    "band",
+    "yoke",
+    "open",
+    "sides",
+    "camouflage",
+)
 
 
 class Box(NamedTuple):
@@ -115,10 +127,8 @@ class Canvas:
         """The rows and columns which show the given rectangle."""
         margin = 1.5 / self.sharpness
         x, z, (height, width) = float(self.x[0, 0]), float(self.z[0, 0]), self.folds.shape
-        columns = [min(max(int((edge - x) / self.across + 0.5), 0), width)
-                   for edge in (left - margin, right + margin)]
-        rows = [min(max(int((z - edge) * self.sharpness + 0.5), 0), height)
-                for edge in (top + margin, bottom - margin)]
+        columns = [min(max(int((edge - x) / self.across + 0.5), 0), width) for edge in (left - margin, right + margin)]
+        rows = [min(max(int((z - edge) * self.sharpness + 0.5), 0), height) for edge in (top + margin, bottom - margin)]
         return slice(*rows), slice(*columns)
 
     def blend(self, window: tuple[slice, slice], cover: np.ndarray, colour: np.ndarray | Colour) -> None:
@@ -130,12 +140,14 @@ class Canvas:
         """How bright a round body is at u, -1 at its left edge and 1 at its right one."""
         return 0.60 + 0.40 * np.sqrt(np.maximum(1 - u * u, 0)) + (0.28 * self.light) * u
 
-    def tube(self, a, b, radius_a: float, radius_b: float, fabric: Fabric, turn: float = 0.0,
-             bright: float = 1.0) -> None:
+    def tube(
+        self, a, b, radius_a: float, radius_b: float, fabric: Fabric, turn: float = 0.0, bright: float = 1.0
+    ) -> None:
         """A limb from point a down to point b (x, z), round at its ends; `turn` is the way the body faces."""
         reach = max(radius_a, radius_b)
-        window = self.window(min(a[0], b[0]) - reach, max(a[0], b[0]) + reach,
-                             min(a[1], b[1]) - reach, max(a[1], b[1]) + reach)
+        window = self.window(
+            min(a[0], b[0]) - reach, max(a[0], b[0]) + reach, min(a[1], b[1]) - reach, max(a[1], b[1]) + reach
+        )
         x, z = self.x[:, window[1]] - a[0], self.z[window[0]] - a[1]
         if not x.size or not z.size:
             return
@@ -155,8 +167,9 @@ class Canvas:
     def lathe(self, levels, centres, widths, fabric: Fabric, turn: float = 0.0) -> None:
         """An upright body: at each level (ascending z) its centre (x) and half-width."""
         levels, centres, widths = (np.asarray(values, np.float32) for values in (levels, centres, widths))
-        window = self.window(float((centres - widths).min()), float((centres + widths).max()),
-                             float(levels[0]), float(levels[-1]))
+        window = self.window(
+            float((centres - widths).min()), float((centres + widths).max()), float(levels[0]), float(levels[-1])
+        )
         x, z = self.x[:, window[1]], self.z[window[0]]
         if not x.size or not z.size:
             return

@@ -131,26 +131,25 @@ class Body:
         (p, depth_a), (q, depth_b) = self.flat(a), self.flat(b)
         depth, turn = (depth_a + depth_b) / 2, self.view.yaw
         bright = 1 + min(1.6 * depth, 0.0)
-        self.parts.append(
-            (depth + lift, lambda: self.canvas.tube(p, q, radius_a, radius_b, fabric, turn, bright)))
+        self.parts.append((depth + lift, lambda: self.canvas.tube(p, q, radius_a, radius_b, fabric, turn, bright)))
 
     def lump(self, centre, radii, fabric: Fabric, power: float = 2.0, lift: float = 0.0) -> None:
         p, depth = self.flat(centre)
         wide = math.hypot(radii[0] * self.cos, radii[1] * self.sin)
-        self.parts.append(
-            (depth + lift, lambda: self.canvas.blob(p, (wide, radii[2]), fabric, self.view.yaw, power)))
+        self.parts.append((depth + lift, lambda: self.canvas.blob(p, (wide, radii[2]), fabric, self.view.yaw, power)))
 
     def lathe(self, profile, fabric: Fabric, lift: float) -> None:
         """Rows of a profile: z, offset forward, half-width, half-depth; z ascending."""
         levels, offsets, halves, depths = np.transpose(profile)
         seen = [self.flat((0, offset, z - self.drop))[0] for offset, z in zip(offsets, levels, strict=True)]
         wide = np.hypot(halves * self.cos, depths * self.sin)
-        self.parts.append((lift, lambda: self.canvas.lathe(
-            [z for _, z in seen], [x for x, _ in seen], wide, fabric, self.view.yaw)))
+        self.parts.append(
+            (lift, lambda: self.canvas.lathe([z for _, z in seen], [x for x, _ in seen], wide, fabric, self.view.yaw))
+        )
 
     def legs(self) -> None:
         """Hips, knees and ankles swing in the walking plane; the lower foot stands."""
-        person, view, girth = self.person, self.view, self.person.girth ** 0.7
+        person, view, girth = self.person, self.view, self.person.girth**0.7
         joints = []
         for side, phase in ((-1, view.phase), (1, view.phase + np.pi)):
             swing = view.stride * np.sin(phase)
@@ -186,25 +185,39 @@ class Body:
         skirt = person.bottom_kind in ("skirt", "dress")
         if skirt:
             low = 0.29 if person.bottom_kind == "dress" else 0.35
-            self.lathe([(low, 0, hips + 0.03, deep + 0.03), (0.5, 0, hips, deep + 0.005),
-                        (0.6, 0, 0.07 * girth, deep)], person.bottom, -0.14)
+            self.lathe(
+                [(low, 0, hips + 0.03, deep + 0.03), (0.5, 0, hips, deep + 0.005), (0.6, 0, 0.07 * girth, deep)],
+                person.bottom,
+                -0.14,
+            )
         else:
-            self.lathe([(0.455, -0.004, hips * 0.9, deep), (0.5, -0.008, hips * 1.02, deep + 0.006),
-                        (0.6, 0, 0.07 * girth, deep)], person.bottom, -0.15)
+            self.lathe(
+                [
+                    (0.455, -0.004, hips * 0.9, deep),
+                    (0.5, -0.008, hips * 1.02, deep + 0.006),
+                    (0.6, 0, 0.07 * girth, deep),
+                ],
+                person.bottom,
+                -0.15,
+            )
         hem = 0.56 if skirt else person.hem
         belly, bust = 0.05 * max(girth - 1, 0), person.bust
         waist = (0.068 if bust else 0.076) * girth + 0.006 * (person.hem < 0.45)
         around = [(0.5, 0, hips * 1.05, deep + 0.008), (0.56, belly / 2, (hips + waist) / 2, deep + belly / 3)]
         below = [] if skirt else [(hem, 0, hips * (1.06 + 0.6 * (0.5 - hem)), deep + 0.012)]
-        profile = below + [row for row in around if row[0] > hem + 0.01] + [
-            (0.62, belly, waist, deep + belly / 2),
-            (0.70, bust / 2, s * 0.80, 0.064 * girth**0.5 + bust),
-            (0.755, bust / 3, s * 0.88, 0.062 * girth**0.5 + bust / 2),
-            (0.79, 0, s * 0.92, 0.054),
-            (0.812, -0.004, s * 0.80, 0.046),
-            (0.832, -0.006, s * 0.52, 0.04),
-            (0.85, -0.008, 0.036, 0.034),
-        ]
+        profile = (
+            below
+            + [row for row in around if row[0] > hem + 0.01]
+            + [
+                (0.62, belly, waist, deep + belly / 2),
+                (0.70, bust / 2, s * 0.80, 0.064 * girth**0.5 + bust),
+                (0.755, bust / 3, s * 0.88, 0.062 * girth**0.5 + bust / 2),
+                (0.79, 0, s * 0.92, 0.054),
+                (0.812, -0.004, s * 0.80, 0.046),
+                (0.832, -0.006, s * 0.52, 0.04),
+                (0.85, -0.008, 0.036, 0.034),
+            ]
+        )
         if skirt:
             profile = [(0.56, 0, waist * 1.04, deep)] + [row for row in profile if row[0] > 0.57]
         self.lathe(profile, person.top, 0.0)

@@ -21,10 +21,15 @@ BOTTOMS = (BLACK, NAVY, JEANS, GREY, BEIGE)
 SHOES = (BLACK, WHITE, GREY, RED, BEIGE)
 BAGS = (BLACK, NAVY, RED, GREY, BEIGE, GREEN)
 SKINS = ((0.93, 0.75, 0.64), (0.86, 0.66, 0.52), (0.74, 0.54, 0.40), (0.55, 0.38, 0.28), (0.38, 0.26, 0.20))
-HAIRS = ((0.07, 0.06, 0.06), (0.20, 0.13, 0.09), (0.38, 0.25, 0.15), (0.72, 0.56, 0.34), (0.60, 0.58, 0.56),
-         (0.45, 0.20, 0.10))
-PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "number", "band", "yoke", "open",
-            "camouflage")
+HAIRS = (
+    (0.07, 0.06, 0.06),
+    (0.20, 0.13, 0.09),
+    (0.38, 0.25, 0.15),
+    (0.72, 0.56, 0.34),
+    (0.60, 0.58, 0.56),
+    (0.45, 0.20, 0.10),
+)
+PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "number", "band", "yoke", "open", "camouflage")
 PATTERN_WEIGHTS = (0.22, 0.13, 0.06, 0.09, 0.06, 0.11, 0.06, 0.06, 0.08, 0.09, 0.04)
 
 
@@ -85,14 +90,23 @@ class Person:
             shoulders=float(rng.uniform(0.098, 0.112) if woman else rng.uniform(0.112, 0.128)),
             hips=float(rng.uniform(0.086, 0.1) if woman else rng.uniform(0.078, 0.09)),
             bust=0.018 if woman else 0.0,
-            skin=pick(SKINS, (0.26, 0.3, 0.2, 0.14, 0.1)), hair=pick(HAIRS, (0.34, 0.26, 0.18, 0.12, 0.06, 0.04)),
-            hair_style=pick(styles, weights), headwear=pick(TOPS, TOP_WEIGHTS),
-            glasses=bool(rng.random() < 0.2), beard=bool(not woman and rng.random() < 0.2),
-            top=top, sleeves=sleeves, sleeve=float(rng.choice([0, 0.45, 1], p=(0.1, 0.45, 0.45))),
-            hem=float(rng.choice([0.5, 0.46, 0.38], p=(0.45, 0.4, 0.15))), bottom=bottom, bottom_kind=kind,
-            shoes=pick(SHOES), boots=bool(rng.random() < 0.15),
+            skin=pick(SKINS, (0.26, 0.3, 0.2, 0.14, 0.1)),
+            hair=pick(HAIRS, (0.34, 0.26, 0.18, 0.12, 0.06, 0.04)),
+            hair_style=pick(styles, weights),
+            headwear=pick(TOPS, TOP_WEIGHTS),
+            glasses=bool(rng.random() < 0.2),
+            beard=bool(not woman and rng.random() < 0.2),
+            top=top,
+            sleeves=sleeves,
+            sleeve=float(rng.choice([0, 0.45, 1], p=(0.1, 0.45, 0.45))),
+            hem=float(rng.choice([0.5, 0.46, 0.38], p=(0.45, 0.4, 0.15))),
+            bottom=bottom,
+            bottom_kind=kind,
+            shoes=pick(SHOES),
+            boots=bool(rng.random() < 0.15),
             bag=pick(("none", "backpack", "shoulder", "hand", "case"), (0.3, 0.34, 0.16, 0.14, 0.06)),
-            bag_colour=pick(BAGS), bag_side=int(rng.choice([-1, 1])),
+            bag_colour=pick(BAGS),
+            bag_side=int(rng.choice([-1, 1])),
         )
 
 

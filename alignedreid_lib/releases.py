@@ -43,7 +43,8 @@ def write_market1501(
 ) -> None:
     """Market-1501-v15.09.15.zip: queries and gt_bbox boxed by hand, the other pictures by a detector."""
     folders: dict[str, dict[str, Shot]] = {
-        name: {} for name in ("bounding_box_test", "bounding_box_train", "gt_bbox", "query")}
+        name: {} for name in ("bounding_box_test", "bounding_box_train", "gt_bbox", "query")
+    }
 
     def put(folder: str, number: str, shot: Shot) -> None:
         sequence = 1 + (shot.person + shot.moment // 4) % 3
@@ -93,8 +94,7 @@ def write_dukemtmc(
     path: Path, rng: np.random.Generator, num_train_ids: int, num_test_ids: int, draw: Draw, readme: str
 ) -> None:
     """DukeMTMC-reID.zip: eight cameras, boxes interpolated by hand; people of one camera alone fill the gallery."""
-    folders: dict[str, dict[str, Shot]] = {
-        name: {} for name in ("bounding_box_test", "bounding_box_train", "query")}
+    folders: dict[str, dict[str, Shot]] = {name: {} for name in ("bounding_box_test", "bounding_box_train", "query")}
 
     def put(folder: str, shot: Shot) -> None:
         frame = 4000 + shot.person * 1200 + shot.moment * 60
@@ -234,8 +234,9 @@ def _entry(archive: zipfile.ZipFile, name: str, content: bytes | str = b"") -> N
     archive.writestr(_info(name), content)
 
 
-def _write_pictures(archive: zipfile.ZipFile, root: str, folders: dict[str, dict[str, Shot]], draw: Draw,
-                    pest: bytes = b"") -> None:
+def _write_pictures(
+    archive: zipfile.ZipFile, root: str, folders: dict[str, dict[str, Shot]], draw: Draw, pest: bytes = b""
+) -> None:
     """Every folder's pictures in the order of their names; a pest is left in each folder."""
     pictures = draw([folders[folder][name] for folder in folders for name in sorted(folders[folder])], "jpeg")
     for folder, shots in folders.items():
@@ -252,6 +253,10 @@ def _mat5(name: str, values: Sequence[float]) -> bytes:
     def element(kind: int, content: bytes) -> bytes:
         return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
 
-    matrix = (element(6, struct.pack("<II", 6, 0)) + element(5, struct.pack("<ii", 1, len(values)))
-              + element(1, name.encode()) + element(9, struct.pack(f"<{len(values)}d", *values)))
+    matrix = (
+        element(6, struct.pack("<II", 6, 0))
+        + element(5, struct.pack("<ii", 1, len(values)))
+        + element(1, name.encode())
+        + element(9, struct.pack(f"<{len(values)}d", *values))
+    )
     return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H2s", 0x100, b"IM") + element(14, matrix)

@@ -65,8 +65,9 @@ class Camera:
         wide, high = min(box.width * unit, STREET[0]), min(box.height * unit, STREET[1])
         left = min(max(place[0] + box.left * unit, 0), STREET[0] - wide)
         top = min(max(place[1] - box.top * unit, 0), STREET[1] - high)
-        seen = self.street.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BILINEAR,
-                                  (left, top, left + wide, top + high))
+        seen = self.street.resize(
+            (2 * WIDTH, 2 * HEIGHT), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)
+        )
         return np.asarray(seen, np.float32) * np.float32(1 / 255)
 
     def expose(self, canvas: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarray:
@@ -123,8 +124,13 @@ def _draw_wall(draw, scene, width, rng) -> None:
                 x, y, r = rng.uniform(0, width), rng.uniform(225, WALL_FOOT), rng.uniform(4, 11)
                 draw.ellipse((x - r, y - r, x + r, y + r), fill=_mixed((86, 98, 74), rng, 20))
         return
-    wall = {"shop": (150, 142, 132), "plaza": (160, 156, 150), "brick": (142, 112, 100), "glass": (120, 128, 134),
-            "arcade": (160, 152, 138)}[scene]
+    wall = {
+        "shop": (150, 142, 132),
+        "plaza": (160, 156, 150),
+        "brick": (142, 112, 100),
+        "glass": (120, 128, 134),
+        "arcade": (160, 152, 138),
+    }[scene]
     draw.rectangle((0, 0, width, WALL_FOOT), fill=_mixed(wall, rng))
     if scene == "brick":
         for row, y in enumerate(range(0, WALL_FOOT, 14)):
@@ -136,13 +142,16 @@ def _draw_wall(draw, scene, width, rng) -> None:
             draw.rectangle((x + 12, 120, x + step - 12, WALL_FOOT - 30), fill=_mixed((92, 98, 100), rng, 16))
             for _ in range(7):
                 a, b = rng.uniform(x + 18, x + step - 40), rng.uniform(150, 330)
-                draw.rectangle((a, b, a + rng.uniform(10, 28), b + rng.uniform(15, 60)),
-                               fill=_mixed((150, 130, 110), rng, 70))
+                draw.rectangle(
+                    (a, b, a + rng.uniform(10, 28), b + rng.uniform(15, 60)), fill=_mixed((150, 130, 110), rng, 70)
+                )
             draw.rectangle((x, 84, x + step, 120), fill=_mixed((120, 84, 74), rng, 36))
         elif scene == "glass":
             draw.rectangle((x + 4, 0, x + step - 4, WALL_FOOT - 8), fill=_mixed((116, 126, 132), rng, 12))
-            draw.polygon((x + 20, 0, x + 70, 0, x + step - 40, WALL_FOOT - 8, x + step - 90, WALL_FOOT - 8),
-                         fill=_mixed((136, 150, 158), rng))
+            draw.polygon(
+                (x + 20, 0, x + 70, 0, x + step - 40, WALL_FOOT - 8, x + step - 90, WALL_FOOT - 8),
+                fill=_mixed((136, 150, 158), rng),
+            )
             draw.line((x + 4, 200, x + step - 4, 200), fill=(60, 68, 74), width=5)
         elif scene == "arcade":
             draw.rectangle((x + 40, 130, x + step - 20, WALL_FOOT), fill=(108, 102, 94))
@@ -156,9 +165,16 @@ def _draw_wall(draw, scene, width, rng) -> None:
 
 def _draw_ground(draw, scene, width, rng) -> None:
     height = STREET[1]
-    ground = {"park": (134, 134, 112), "hedge": (146, 142, 132), "road": (126, 126, 126), "plaza": (150, 146, 140),
-              "shop": (146, 142, 136), "brick": (140, 136, 132), "glass": (146, 146, 146),
-              "arcade": (148, 142, 134)}[scene]
+    ground = {
+        "park": (134, 134, 112),
+        "hedge": (146, 142, 132),
+        "road": (126, 126, 126),
+        "plaza": (150, 146, 140),
+        "shop": (146, 142, 136),
+        "brick": (140, 136, 132),
+        "glass": (146, 146, 146),
+        "arcade": (148, 142, 134),
+    }[scene]
     draw.rectangle((0, WALL_FOOT, width, height), fill=_mixed(ground, rng))
     darker = tuple(int(value * 0.86) for value in ground)
     if scene == "park":
@@ -196,5 +212,8 @@ def _draw_things(draw, width, rng) -> None:
         else:
             for wheel in (x - 42, x + 42):
                 draw.ellipse((wheel - 34, foot - 68, wheel + 34, foot), outline=(44, 44, 46), width=4)
-            draw.line((x - 42, foot - 34, x - 10, foot - 90, x + 34, foot - 84, x + 42, foot - 34),
-                      fill=_mixed((150, 60, 50), rng, 60), width=5)
+            draw.line(
+                (x - 42, foot - 34, x - 10, foot - 90, x + 34, foot - 84, x + 42, foot - 34),
+                fill=_mixed((150, 60, 50), rng, 60),
+                width=5,
+            )

@@ -114,8 +114,10 @@ def make_archive(
     if path.is_dir():
         raise InputError(f"{path} is a folder; name the archive to write, such as {path / real_name}")
     cameras = sample_cameras(num_cameras, seed)
-    readme = (f"Drawn pedestrians in the layout of {real_name}: nobody in here exists.\n"
-              f"seed {seed}, misalignment {misalignment}, {num_train_ids} + {num_test_ids} persons\n")
+    readme = (
+        f"Drawn pedestrians in the layout of {real_name}: nobody in here exists.\n"
+        f"seed {seed}, misalignment {misalignment}, {num_train_ids} + {num_test_ids} persons\n"
+    )
 
     def pictures(shots: Sequence[Shot], form: str) -> Iterator:
         work = partial(_picture, cameras=cameras, misalignment=misalignment, seed=seed, form=form)

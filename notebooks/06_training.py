@@ -39,6 +39,8 @@ local_channels = 128
 last_stride = 2
 # the loss
 global_weight = 1.0
+local_weight = 0.0
+local_mining = "global"
 id_weight = 1.0
 margin = 0.3
 normalize = False
@@ -57,6 +59,8 @@ precision = "float32"
 compiled = False
 workers = 2
 memory_limit = 4294967296
+# the test
+test_distances = ("global",)
 
 # %% [markdown]
 # The config is built from them. It knows every setting by name and type, so a misspelt or impossible one stops the
@@ -74,7 +78,7 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
 
-config = runs.read_parameters(training.TrainConfig, globals(), extra=("archive", "run_dir"))
+config = runs.read_parameters(training.TrainConfig, globals(), extra=("archive", "run_dir", "test_distances"))
 
 # %% [markdown]
 # A value that cannot work is refused by name:
@@ -365,7 +369,7 @@ where = devices.choose_device(config.device)
 embedded = features.extract(
     model, test_set, height=config.height, width=config.width, device=config.device, precision=config.precision
 )
-scores = evaluation.evaluate(embedded)
+scores = evaluation.evaluate(embedded, test_distances, normalize=config.normalize)
 scores
 
 # %% [markdown]
@@ -374,7 +378,11 @@ scores
 
 # %%
 written = runs.write_results(
-    result.run_dir, dataclasses.asdict(config) | {"precision": result.precision}, scores.to_dict()["rows"], result.minutes, where
+    result.run_dir,
+    dataclasses.asdict(config) | {"precision": result.precision},
+    scores.to_dict()["rows"],
+    result.minutes,
+    where,
 )
 assert runs.read_json(written)["config"]["seed"] == config.seed, "the result says which seed it is of"
 

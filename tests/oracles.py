@@ -1,5 +1,6 @@
 """Slow and obvious versions of what the library does fast: tests and chapters compare against them."""
 
+import math
 from collections import defaultdict
 from itertools import product
 
@@ -66,3 +67,25 @@ def score_ranking(distances, query_ids, gallery_ids, query_cameras, gallery_came
         else:
             curves.append({"market1501": cmc_market1501, "allshots": cmc_allshots}[protocol](hits, top))
     return np.array(curves), np.array(aps)
+
+
+def monotone_paths(height, width):
+    """Every way from cell (0, 0) to (height - 1, width - 1) in steps down and right."""
+    if height == 1 and width == 1:
+        return [[(0, 0)]]
+    last = (height - 1, width - 1)
+    shorter = monotone_paths(height - 1, width) if height > 1 else []
+    narrower = monotone_paths(height, width - 1) if width > 1 else []
+    return [[*path, last] for path in shorter + narrower]
+
+
+def local_distance(x, y, aligned):
+    """Between two lists of stripes, by AlignedReID's equations 1 and 2 as they are printed."""
+    costs = [[(math.exp(d := math.dist(a, b)) - 1) / (math.exp(d) + 1) for b in y] for a in x]
+    if not aligned:
+        return sum(costs[i][i] for i in range(len(x)))
+    for i, row in enumerate(costs):
+        for j in range(len(row)):
+            before = [costs[i - 1][j]] * (i > 0) + [row[j - 1]] * (j > 0)
+            row[j] += min(before, default=0)
+    return costs[-1][-1]

@@ -80,7 +80,7 @@ def test_table_as_data():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"distances": ("local",)}, "global"),
+        ({"distances": ("cosine",)}, "global"),
         ({"distances": "global"}, "give a list"),
         ({"distances": ()}, "give a list"),
         ({"rerank": True}, "re-ranking"),

@@ -34,7 +34,7 @@ def dataset(tmp_path_factory):
 
 
 def metrics(epochs):
-    names = ("loss", "precision", "satisfaction", "positive_distance", "negative_distance")
+    names = ("loss", *(f"global_{n}" for n in ("precision", "satisfaction", "positive_distance", "negative_distance")))
     return [{"epoch": e, "lr": 1, **{name: 1 / (e + k) for k, name in enumerate(names)}} for e in range(1, epochs + 1)]
 
 
@@ -153,7 +153,7 @@ def test_training_curves_draw_the_metrics():
     rows = metrics(30)
     fig = figures.training_curves(rows)
     drawn = {tuple(line.get_ydata()) for ax in fig.axes for line in ax.lines}
-    names = ("loss", "precision", "satisfaction", "positive_distance", "negative_distance")
+    names = ("loss", *(f"global_{n}" for n in ("precision", "satisfaction", "positive_distance", "negative_distance")))
     assert drawn == {tuple(row[name] for row in rows) for name in names}
     styles = [(line.get_color(), line.get_linestyle()) for line in fig.axes[1].lines]
     assert styles[0][0] != styles[1][0] and styles[0][1] != styles[1][1]

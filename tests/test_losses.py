@@ -111,3 +111,113 @@ def test_satisfied_counts_strictly_farther_negatives():
     mined = losses.HardTriplets(*[torch.zeros(4)] * 2, torch.tensor([1.0, 1, 1, 1]), torch.tensor([0.5, 1, 1.2, 2]))
     assert losses.satisfied(mined) == 0.5
     assert losses.satisfied(mined, 0.3) == 0.25
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["mined by local", "mined by global"])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("margin", [0.3, None])
+def test_local_triplet_equals_the_recorded_values(own, normalize, margin):
+    tag = f"{'nf' if normalize else 'nnf'}_{'soft' if margin is None else margin}"
+    kind = "oh" if own else "gh"
+    features, labels = (
+        torch.from_numpy(RECORDED["loss_local"]).requires_grad_(),
+        torch.from_numpy(RECORDED["loss_labels"]),
+    )
+    mined = (
+        None
+        if own
+        else losses.global_triplet(torch.from_numpy(RECORDED["loss_global"]), labels, margin, normalize).mined
+    )
+    term = losses.local_triplet(features, labels, margin, normalize, mined)
+    term.loss.backward()
+    close = dict(rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(term.loss.detach(), RECORDED[f"ll_{kind}_{tag}"], **close)
+    np.testing.assert_allclose(features.grad, RECORDED[f"ll_{kind}_grad_{tag}"], rtol=1e-5, atol=1e-6)
+    if own:
+        off_diagonal = ~np.eye(len(features), dtype=bool)
+        recorded = RECORDED[f"ll_oh_dm_{tag}"][off_diagonal]
+        np.testing.assert_allclose(term.distances.detach().numpy()[off_diagonal], recorded, **close)
+    else:
+        assert torch.equal(term.mined.positive, mined.positive), "the samples of the global distance"
+        anchors = torch.arange(len(labels))
+        assert torch.equal(term.mined.negative_distance, term.distances[anchors, mined.negative])
+
+
+@pytest.mark.parametrize("model", [0, 1, 2])
+def test_mutual_terms_equal_the_recorded_values(model):
+    def recorded(name):
+        return torch.from_numpy(RECORDED[f"{name}_{model}"]), [
+            torch.from_numpy(RECORDED[f"{name}_{k}"]) for k in range(3) if k != model
+        ]
+
+    probability = losses.mutual_probability(*recorded("mutual_logits"))
+    distance = losses.mutual_distance(*recorded("mutual_dist"))
+    np.testing.assert_allclose(probability, RECORDED[f"mutual_prob_{model}"], rtol=1e-5)
+    np.testing.assert_allclose(distance, RECORDED[f"mutual_distance_{model}"], rtol=1e-5)
+
+
+def test_mutual_terms_are_nought_between_twins_and_leave_the_partner_alone():
+    mine, partner = torch.randn(4, 6, requires_grad=True), torch.randn(4, 6, requires_grad=True)
+    for term in (losses.mutual_probability, losses.mutual_distance):
+        assert term(mine, [mine]).abs() < 1e-6
+        loss = term(mine, [partner, partner])
+        torch.testing.assert_close(loss, term(mine, [partner]))
+        assert loss > 0
+        loss.backward()
+        assert partner.grad is None and mine.grad is not None
+    # One coin that is even and one that falls three times of four, by hand: 3/4 ln(3/2) + 1/4 ln(1/2).
+    even, biased = torch.zeros(1, 2), torch.tensor([[0.75, 0.25]]).log()
+    by_hand = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    torch.testing.assert_close(losses.mutual_probability(even, [biased]).item(), by_hand, rtol=1e-6, atol=0)
+
+
+def test_mutual_terms_name_partners_that_do_not_fit():
+    for term in (losses.mutual_probability, losses.mutual_distance):
+        for partners in ([], [torch.zeros(3, 4)]):
+            with pytest.raises(InputError, match=r"shape \(4, 4\) and of partners"):
+                term(torch.zeros(4, 4), partners)
+
+
+def test_gradients_of_all_terms_in_double_precision():
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    local = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    other = torch.randn(6, 5, dtype=torch.float64)
+    for normalize in (True, False):
+        assert torch.autograd.gradcheck(lambda x, n=normalize: losses.local_triplet(x, labels, None, n).loss, local)
+    assert torch.autograd.gradcheck(lambda x: losses.mutual_probability(x, [other]), logits)
+    assert torch.autograd.gradcheck(lambda x: losses.mutual_distance(x, [other]), logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_long_features_and_half_precision_give_finite_losses(dtype):
+    labels = torch.tensor([0, 0, 1, 1])
+    x = (torch.randn(4, 16) * 250).to(dtype).requires_grad_()  # of length 1e3
+    y = (torch.randn(4, 8, 16) * 250).to(dtype).requires_grad_()
+    for term in (losses.global_triplet(x, labels, 0.3, False), losses.local_triplet(y, labels, 0.3, False)):
+        term.loss.backward()
+        assert term.loss.dtype == torch.float32 and term.loss.isfinite()
+    assert x.grad.isfinite().all() and y.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "labels", "message"),
+    [
+        (lambda x: x, [7, 7, 7, 7], "no negative for label 7"),
+        (lambda x: x, [7, 7, 8, 9], "label 8 has no positive"),
+        (lambda x: x.index_fill(0, torch.tensor([1]), torch.nan), [7, 7, 8, 8], "not finite numbers"),
+        (lambda x: x[:3], [7, 7, 8, 8], "do not fit labels"),
+    ],
+)
+def test_batches_that_cannot_be_mined_are_named_by_both_losses(spoil, labels, message):
+    labels = torch.tensor(labels)
+    for features, loss in ((torch.randn(4, 6), losses.global_triplet), (torch.randn(4, 3, 6), losses.local_triplet)):
+        with pytest.raises(InputError, match=message):
+            loss(spoil(features), labels, 0.3, False)
+
+
+def test_samples_mined_on_another_batch_are_refused():
+    labels = torch.tensor([0, 0, 1, 1])
+    mined = losses.global_triplet(torch.randn(6, 3), torch.tensor([0, 0, 1, 1, 2, 2]), 0.3, False).mined
+    with pytest.raises(InputError, match="6 mined samples do not fit 4 labels"):
+        losses.local_triplet(torch.randn(4, 3, 6), labels, 0.3, False, mined)

@@ -231,9 +231,7 @@ def _write_pictures(mat: h5py.File, cells: Sequence[Cell], out: Path, where: str
     return found
 
 
-def _read_pictures(
-    mat: h5py.File, cells: Sequence[Cell], where: str
-) -> Iterator[tuple[np.ndarray | None, list[Cell]]]:
+def _read_pictures(mat: h5py.File, cells: Sequence[Cell], where: str) -> Iterator[tuple[np.ndarray | None, list[Cell]]]:
     """Each stored picture once, [height, width, 3] uint8 or None where absent, with the cells that point to it."""
     start = 0
     while start < len(cells):

@@ -85,9 +85,7 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
     return members
 
 
-def _plan(
-    members: dict[str, list[Member]], num_val_ids: int
-) -> tuple[Partitions, list[tuple[zipfile.ZipInfo, str]]]:
+def _plan(members: dict[str, list[Member]], num_val_ids: int) -> tuple[Partitions, list[tuple[zipfile.ZipInfo, str]]]:
     """The partitions, and every entry to copy with its new name."""
     asked = {(person, camera) for _, person, camera in members["query"]}
     # Multi-query pictures show a query's person in the query's camera; gt_bbox has others too, never used.

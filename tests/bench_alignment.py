@@ -1,0 +1,110 @@
+"""What local distances cost beside the bare matrix product of the same size: ratios of one process.
+
+    python tests/bench_alignment.py [queries gallery]
+
+All pairs of Market-1501's test set unless told (3 368 x 15 913 people of 8 stripes x 128 channels). The floor is the
+float32 product of all stripes with all stripes, in the same tiles, its result thrown away. Measured in turns on a share
+of the queries, and once whole for the memory. Then the local loss beside a training step.
+"""
+
+import resource
+import statistics
+import sys
+import time
+
+import torch
+
+from alignedreid_lib import alignment, devices, losses, training
+from alignedreid_lib.model import AlignedReID
+
+STRIPES, CHANNELS, ROUNDS = 8, 128, 3
+
+
+def timed(call, device: torch.device) -> float:
+    """Seconds of one call, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def product(x: torch.Tensor, y: torch.Tensor, side: int) -> None:
+    """All stripes of x with all stripes of y, in tiles of side x side people."""
+    out = torch.empty(side * STRIPES, side * STRIPES, device=x.device)
+    for i in range(0, len(x), side):
+        for j in range(0, len(y), side):
+            a, b = x[i : i + side].flatten(0, 1), y[j : j + side].flatten(0, 1)
+            torch.mm(a, b.T, out=out[: len(a), : len(b)])
+
+
+def bench_all_pairs(queries: int, gallery: int) -> None:
+    device = devices.choose_device()
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(n, STRIPES, CHANNELS, generator=generator).to(device) for n in (queries, gallery))
+    share = x[: max(1, len(x) // 8)] if device.type == "cpu" else x
+    calls = {
+        "product": lambda: product(share, y, 256),
+        "aligned": lambda: alignment.local_distances(share, y),
+        "rigid": lambda: alignment.local_distances(share, y, aligned=False),
+    }
+    for call in calls.values():
+        call()
+    seconds = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            seconds[name].append(timed(call, device))
+    floor = statistics.median(seconds["product"])
+    for name in ("aligned", "rigid"):
+        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["product"], strict=True))
+        limit = " (at most 2)" if name == "aligned" else ""
+        print(
+            f"{name} distances of {len(share)} x {gallery} people on {device.type}: "
+            f"{statistics.median(seconds[name]):.2f} s, product {floor:.2f} s, ratio {ratio:.2f}{limit}"
+        )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    whole = timed(lambda: alignment.local_distances(x, y), device)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    result = queries * gallery * 4 / 2**20
+    print(
+        f"aligned distances of {queries} x {gallery} people: {whole:.1f} s, "
+        f"at most {max(0.0, peak - result):.0f} MiB beyond the result of {result:.0f} MiB (at most 1500)"
+    )
+
+
+def bench_loss() -> None:
+    device = devices.choose_device()
+    torch.manual_seed(0)
+    for name, height, width, n in (("mobilenet_v2", 128, 64, 128), ("resnet50", 256, 128, 128)):
+        if name == "resnet50" and device.type == "cpu":
+            continue  # minutes a step; its loss costs twice the other's and its network twenty times
+        network = AlignedReID(name).to(device).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(network.parameters(), 1e-9, fused=True)
+        batch = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, device=device)
+        labels = torch.arange(n, device=device) // 4
+        precision = devices.choose_precision("auto", device, width)
+        configs = {w: training.TrainConfig(backbone=name, weights=None, local_weight=w) for w in (0.0, 1.0)}
+        seconds = {0.0: [], 1.0: []}
+        for _ in range(6):
+            for weight, config in configs.items():
+                step = lambda c=config: training.train_step(network, optimizer, batch, labels, c, precision)  # noqa: E731
+                seconds[weight].append(timed(step, device))
+        ratio = statistics.median(b / a for a, b in zip(seconds[0.0][1:], seconds[1.0][1:], strict=True))
+        print(
+            f"{name} {height} x {width}, batch {n}: step {statistics.median(seconds[0.0][1:]):.3f} s, with the local "
+            f"loss {statistics.median(seconds[1.0][1:]):.3f} s, ratio {ratio:.2f} (at most 1.10)"
+        )
+        local = torch.randn(n, STRIPES, CHANNELS, device=device, requires_grad=True)
+        alone = [
+            timed(lambda: losses.local_triplet(local, labels, 0.3, False).loss.backward(), device) for _ in range(6)
+        ]
+        print(
+            f"  the local loss and its gradient alone, {STRIPES} stripes: {statistics.median(alone[1:]) * 1e3:.0f} ms"
+        )
+
+
+if __name__ == "__main__":
+    bench_all_pairs(*(map(int, sys.argv[1:3]) if len(sys.argv) > 2 else (3368, 15913)))
+    bench_loss()
