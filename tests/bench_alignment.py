@@ -74,37 +74,42 @@ def bench_all_pairs(queries: int, gallery: int) -> None:
     )
 
 
-def bench_loss() -> None:
+def bench_loss(name: str, height: int, width: int, n: int) -> None:
     device = devices.choose_device()
     torch.manual_seed(0)
-    for name, height, width, n in (("mobilenet_v2", 128, 64, 128), ("resnet50", 256, 128, 128)):
-        if name == "resnet50" and device.type == "cpu":
-            continue  # minutes a step; its loss costs twice the other's and its network twenty times
-        network = AlignedReID(name).to(device).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(network.parameters(), 1e-9, fused=True)
-        batch = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, device=device)
-        labels = torch.arange(n, device=device) // 4
-        precision = devices.choose_precision("auto", device, width)
-        configs = {w: training.TrainConfig(backbone=name, weights=None, local_weight=w) for w in (0.0, 1.0)}
-        seconds = {0.0: [], 1.0: []}
-        for _ in range(6):
-            for weight, config in configs.items():
-                step = lambda c=config: training.train_step(network, optimizer, batch, labels, c, precision)  # noqa: E731
-                seconds[weight].append(timed(step, device))
-        ratio = statistics.median(b / a for a, b in zip(seconds[0.0][1:], seconds[1.0][1:], strict=True))
-        print(
-            f"{name} {height} x {width}, batch {n}: step {statistics.median(seconds[0.0][1:]):.3f} s, with the local "
-            f"loss {statistics.median(seconds[1.0][1:]):.3f} s, ratio {ratio:.2f} (at most 1.10)"
-        )
-        local = torch.randn(n, STRIPES, CHANNELS, device=device, requires_grad=True)
-        alone = [
-            timed(lambda: losses.local_triplet(local, labels, 0.3, False).loss.backward(), device) for _ in range(6)
-        ]
-        print(
-            f"  the local loss and its gradient alone, {STRIPES} stripes: {statistics.median(alone[1:]) * 1e3:.0f} ms"
-        )
+    network = AlignedReID(name).to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-9, fused=True)
+    batch = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, device=device)
+    labels = torch.arange(n, device=device) // 4
+    precision = devices.choose_precision("auto", device, width)
+    local = torch.randn(n, STRIPES, CHANNELS, device=device, requires_grad=True)
+
+    def step(local_weight: float) -> None:
+        config = training.TrainConfig(backbone=name, weights=None, local_weight=local_weight)
+        training.train_step(network, optimizer, batch, labels, config, precision)
+
+    calls = {
+        "without": lambda: step(0.0),
+        "with": lambda: step(1.0),
+        "alone": lambda: losses.local_triplet(local, labels, 0.3, False).loss.backward(),
+    }
+    seconds = {key: [] for key in calls}
+    for call in calls.values():
+        call()
+    for _ in range(6):
+        for key, call in calls.items():
+            seconds[key].append(timed(call, device))
+    ratio = statistics.median(b / a for a, b in zip(seconds["without"], seconds["with"], strict=True))
+    middle = {key: statistics.median(values) for key, values in seconds.items()}
+    print(
+        f"{name} {height} x {width}, batch {n}, {str(precision)[6:]}: step {middle['without']:.3f} s, with the local "
+        f"loss {middle['with']:.3f} s, ratio {ratio:.2f} (at most 1.10); the loss alone at {STRIPES} stripes: "
+        f"{1e3 * middle['alone']:.0f} ms"
+    )
 
 
 if __name__ == "__main__":
     bench_all_pairs(*(map(int, sys.argv[1:3]) if len(sys.argv) > 2 else (3368, 15913)))
-    bench_loss()
+    bench_loss("mobilenet_v2", 128, 64, 128)
+    if devices.choose_device().type == "cuda":  # on a CPU minutes a step, of which the loss takes the same 0.1 s
+        bench_loss("resnet50", 256, 128, 128)
