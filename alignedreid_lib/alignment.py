@@ -34,8 +34,8 @@ def stripe_distances(x: Tensor, y: Tensor) -> Tensor:
     if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1]:
         raise InputError(f"stripes of shapes {tuple(x.shape)} and {tuple(y.shape)}; give [..., H, c] and [..., W, c]")
     with torch.autocast(x.device.type, enabled=False):
-        halves = torch.cdist(full_precision(x) / 2, full_precision(y) / 2, compute_mode="use_mm_for_euclid_dist")
-        return halves.tanh() if halves.requires_grad else halves.tanh_()
+        left, right = _factors(x, y)
+        return (left @ right.transpose(-1, -2)).clamp(min=1e-12).sqrt().tanh()
 
 
 def shortest_path(costs: Tensor) -> Tensor:
@@ -54,18 +54,10 @@ def shortest_path(costs: Tensor) -> Tensor:
     """
     if costs.ndim < 2 or 0 in costs.shape[-2:]:
         raise InputError(f"costs have shape {tuple(costs.shape)}; give [..., H, W] with one cell or more")
-    height, width = costs.shape[-2:]
-    cells = [row.unbind(0) for row in costs.movedim((-2, -1), (0, 1)).unbind(0)]  # H x W times [...]
-    lengths = cells[0][0][None]  # [cells of the diagonal, ...], from its upper right end to its lower left one
-    for diagonal in range(1, height + width - 1):
-        first, last = max(0, diagonal - width + 1), min(diagonal, height - 1)  # its rows
-        best = torch.minimum(lengths[:-1], lengths[1:])  # from above, from the left
-        if diagonal < width:  # the uppermost cell has nothing above it
-            best = torch.cat([lengths[:1], best])
-        if diagonal < height:  # the leftmost has nothing to its left
-            best = torch.cat([best, lengths[-1:]])
-        lengths = best + torch.stack([cells[row][diagonal - row] for row in range(first, last + 1)])
-    return lengths[0]
+    cells = costs.movedim((-2, -1), (0, 1))
+    if costs.requires_grad and torch.is_grad_enabled():
+        return _path_with_gradient(cells)
+    return _path_in_place(cells)
 
 
 def trace_path(costs: Tensor) -> list[tuple[int, int]]:
@@ -120,14 +112,24 @@ def local_distances(x: Tensor, y: Tensor, aligned: bool = True) -> Tensor:
         raise InputError(
             f"rigid distances need equal stripe counts, not {x.shape[1]} and {y.shape[1]}; use aligned=True"
         )
-    distances = _aligned if aligned else _rigid
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-        return distances(x, y)
+        return _aligned(x, y) if aligned else _rigid(x, y)
     side = max(1, math.isqrt(_TILE_CELLS[x.device.type] // (x.shape[1] * y.shape[1])))
     result = torch.empty(len(x), len(y), dtype=full_precision(x[:0]).dtype, device=x.device)
-    for i in range(0, len(x), side):
-        for j in range(0, len(y), side):
-            result[i : i + side, j : j + side] = distances(x[i : i + side], y[j : j + side])
+    if aligned:
+        with torch.autocast(x.device.type, enabled=False):
+            x, y = _factors(x.transpose(0, 1), y.transpose(0, 1))  # [H, M, c + 2], [W, N, c + 2]
+        height, width = len(x), len(y)
+        # The memory of all tiles: to ask the system for it again and again would take as long as the product.
+        pairs = min(side, result.shape[0]) * min(side, result.shape[1])
+        memory = x.new_empty(pairs * (height * width + 2 * (max(height, width) + 1)))
+    for i in range(0, result.shape[0], side):
+        for j in range(0, result.shape[1], side):
+            if aligned:
+                tile = _aligned_tile(x[:, i : i + side], y[:, j : j + side], memory)
+            else:
+                tile = _rigid(x[i : i + side], y[j : j + side])
+            result[i : i + side, j : j + side] = tile
     return result
 
 
@@ -136,13 +138,74 @@ def full_precision(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _factors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., H, c + 2] and [..., W, c + 2], whose product holds the squared halves of all distances."""
+    x, y = full_precision(x) / 2, full_precision(y) / 2
+    one, two = x.square().sum(-1, keepdim=True), y.square().sum(-1, keepdim=True)
+    return torch.cat([-2 * x, one, torch.ones_like(one)], -1), torch.cat([y, torch.ones_like(two), two], -1)
+
+
 def _aligned(x: Tensor, y: Tensor) -> Tensor:
-    """[M, N] from one product: all stripes of one place lie together, so that a cell's [M, N] are read in runs."""
+    """[M, N] from one product: all stripes of one place lie together, so that a cell's M N costs are read in runs."""
     (m, height, _), (n, width, _) = x.shape, y.shape
     costs = stripe_distances(x.transpose(0, 1).flatten(0, 1), y.transpose(0, 1).flatten(0, 1))  # [H M, W N]
     return shortest_path(costs.view(height, m, width, n).permute(1, 3, 0, 2))
 
 
+def _aligned_tile(left: Tensor, right: Tensor, memory: Tensor) -> Tensor:
+    """The same [M, N] from factors [H, M, c + 2] and [W, N, c + 2], in given memory; valid until the next tile."""
+    (height, m, _), (width, n, _) = left.shape, right.shape
+    costs, rest = memory[: height * m * width * n].view(height * m, width * n), memory[height * m * width * n :]
+    torch.mm(left.flatten(0, 1), right.flatten(0, 1).T, out=costs)
+    costs.clamp_(min=1e-12).sqrt_().tanh_()
+    return _path_in_place(costs.view(height, m, width, n).permute(0, 2, 1, 3), rest)
+
+
 def _rigid(x: Tensor, y: Tensor) -> Tensor:
     """[M, N], the sum over corresponding stripes."""
     return stripe_distances(x.transpose(0, 1), y.transpose(0, 1)).sum(0)
+
+
+def _path_with_gradient(cells: Tensor) -> Tensor:
+    """The recurrence over the anti-diagonals of cells [H, W, ...]; a copy of each, which autograd undoes in one go."""
+    height, width = cells.shape[:2]
+    table = [row.unbind(0) for row in cells.unbind(0)]
+    lengths = table[0][0][None]  # [cells of the diagonal, ...], from its upper right end to its lower left one
+    for diagonal in range(1, height + width - 1):
+        first, last = _rows(diagonal, height, width)
+        best = torch.minimum(lengths[:-1], lengths[1:])  # from above, from the left
+        if diagonal < width:  # the uppermost cell has nothing above it
+            best = torch.cat([lengths[:1], best])
+        if diagonal < height:  # the leftmost has nothing to its left
+            best = torch.cat([best, lengths[-1:]])
+        lengths = best + torch.stack([table[row][diagonal - row] for row in range(first, last + 1)])
+    return lengths[0]
+
+
+def _path_in_place(cells: Tensor, memory: Tensor | None = None) -> Tensor:
+    """The same without a gradient: two buffers of one diagonal, and views of the cells instead of copies."""
+    if cells.stride(0) < cells.stride(1):  # no view has a negative stride; a turned table has the same shortest path
+        cells = cells.transpose(0, 1)
+    height, width, *rest = cells.shape
+    down, right, *strides = cells.stride()
+    size = (2, height + 1, *rest)
+    before, after = cells.new_empty(size) if memory is None else memory[: math.prod(size)].view(size)
+    # Row i of the table is row i + 1 of a buffer; what lies outside of the table is infinitely far.
+    before[0] = after[0] = torch.inf
+    before[1] = cells[0, 0]
+    for diagonal in range(1, height + width - 1):
+        first, last = _rows(diagonal, height, width)
+        if diagonal < height:
+            before[diagonal + 1] = torch.inf
+        start = cells.storage_offset() + first * down + (diagonal - first) * right
+        costs = cells.as_strided((last - first + 1, *rest), (down - right, *strides), start)
+        lengths = after[first + 1 : last + 2]
+        torch.minimum(before[first : last + 1], before[first + 1 : last + 2], out=lengths)
+        lengths += costs
+        before, after = after, before
+    return before[height]
+
+
+def _rows(diagonal: int, height: int, width: int) -> tuple[int, int]:
+    """The first and the last row that an anti-diagonal passes through."""
+    return max(0, diagonal - width + 1), min(diagonal, height - 1)

@@ -249,7 +249,7 @@ def naive_step(network, optimizer, batch, labels, margin):
 # pictures, with a small network, for three steps:
 
 # %%
-small = dataclasses.replace(config, margin=0.3, normalize=False, global_weight=1.0)
+small = dataclasses.replace(config, margin=0.3, normalize=False, global_weight=1.0, local_weight=0.0)
 steps = {}
 for name in ("naive", "library"):
     torch.manual_seed(0)
