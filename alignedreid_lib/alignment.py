@@ -7,6 +7,7 @@ Derived in notebooks/04_alignment.
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -114,22 +115,18 @@ def local_distances(x: Tensor, y: Tensor, aligned: bool = True) -> Tensor:
         )
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return _aligned(x, y) if aligned else _rigid(x, y)
-    side = max(1, math.isqrt(_TILE_CELLS[x.device.type] // (x.shape[1] * y.shape[1])))
     result = torch.empty(len(x), len(y), dtype=full_precision(x[:0]).dtype, device=x.device)
+    pairs = max(1, _TILE_CELLS[x.device.type] // (x.shape[1] * y.shape[1]))
+    n = min(len(y), 1 << pairs.bit_length() // 2)  # a power of two: runs that vector units like
+    m = min(len(x), max(1, pairs // max(1, n)))
     if aligned:
         with torch.autocast(x.device.type, enabled=False):
-            x, y = _factors(x.transpose(0, 1), y.transpose(0, 1))  # [H, M, c + 2], [W, N, c + 2]
-        height, width = len(x), len(y)
+            left, right = _factors(x.transpose(0, 1), y.transpose(0, 1))  # [H, M, c + 2], [W, N, c + 2]
         # The memory of all tiles: to ask the system for it again and again would take as long as the product.
-        pairs = min(side, result.shape[0]) * min(side, result.shape[1])
-        memory = x.new_empty(pairs * (height * width + 2 * (max(height, width) + 1)))
-    for i in range(0, result.shape[0], side):
-        for j in range(0, result.shape[1], side):
-            if aligned:
-                tile = _aligned_tile(x[:, i : i + side], y[:, j : j + side], memory)
-            else:
-                tile = _rigid(x[i : i + side], y[j : j + side])
-            result[i : i + side, j : j + side] = tile
+        memory = left.new_empty(m * n * (len(left) * len(right) + 2 * (max(len(left), len(right)) + 1)))
+    for i, j in product(range(0, len(x), m or 1), range(0, len(y), n or 1)):
+        a, b = slice(i, i + m), slice(j, j + n)
+        result[a, b] = _aligned_tile(left[:, a], right[:, b], memory) if aligned else _rigid(x[a], y[b])
     return result
 
 

@@ -108,6 +108,11 @@ def test_local_distances_equal_a_loop_in_tiles_or_with_a_gradient(m, n, height, 
     torch.testing.assert_close(alignment.local_distances(x.requires_grad_(), y, aligned).detach(), whole)
 
 
+def test_nobody_is_no_distance_from_anybody():
+    assert alignment.local_distances(torch.zeros(0, 4, 5), torch.zeros(3, 4, 5)).shape == (0, 3)
+    assert alignment.local_distances(torch.zeros(3, 4, 5), torch.zeros(0, 4, 5)).shape == (3, 0)
+
+
 def test_a_shifted_person_stays_nearer_than_a_stranger_only_when_aligned():
     strips, stranger = normal(0, 9, 16) * 3, normal(1, 1, 8, 16) * 3
     person, shifted = strips[None, :8], strips[None, 1:]

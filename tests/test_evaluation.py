@@ -1,5 +1,6 @@
 """The score table: who takes part, which numbers, how they are written."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import ScoreTable, colour_histograms, evaluate
 from alignedreid_lib.features import Features
+from alignedreid_lib.ranking import score_ranking
 
 
 def make_features(vectors, ids, cameras, marks):
@@ -126,3 +128,45 @@ def test_colour_histograms_know_colours_and_not_places(tmp_path):
 def test_unknown_distance_is_refused(features):
     with pytest.raises(InputError, match="choose one of global"):
         evaluation.distance_matrix("manhattan", features, features)
+
+
+@pytest.fixture
+def striped():
+    """Twelve people of three stripes before three cameras, marks of both kinds."""
+    rng = np.random.default_rng(2)
+    ids, cameras = np.repeat(np.arange(6), 4), np.tile([0, 1, 2, 1], 6)
+    features = make_features(rng.normal(size=(24, 4)), ids, cameras, np.tile([0, 1, 1, 0], 6))
+    return dataclasses.replace(features, local_features=torch.from_numpy(rng.normal(size=(24, 3, 5))).float())
+
+
+def test_every_distance_is_what_its_name_says(striped):
+    x = striped.local_features.tolist()
+    matrices = {name: evaluation.distance_matrix(name, striped, striped) for name in evaluation.DISTANCES}
+    for name, aligned in (("local", True), ("rigid", False)):
+        wanted = [[oracles.local_distance(a, b, aligned) for b in x] for a in x]
+        # Beside the diagonal: a picture's distance to itself is the rounding of a difference.
+        beside = ~np.eye(24, dtype=bool)
+        np.testing.assert_allclose(matrices[name].numpy()[beside], np.array(wanted)[beside], rtol=1e-4)
+        torch.testing.assert_close(matrices[f"global+{name}"], matrices["global"] + matrices[name])
+
+
+def test_a_table_of_all_distances_is_the_tables_of_each(striped):
+    table = evaluate(striped, evaluation.DISTANCES)
+    assert [row.distance for row in table.rows] == list(evaluation.DISTANCES)
+    assert table.rows == [row for name in evaluation.DISTANCES for row in evaluate(striped, [name]).rows]
+    queries, gallery = evaluation.split(striped)
+    for row in table.rows:
+        matrix = evaluation.distance_matrix(row.distance, queries, gallery).numpy()
+        labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
+        assert row.mean_ap_step == pytest.approx(score_ranking(matrix, *labels, average_precision="step").mean_ap)
+    assert len({row.mean_ap_step for row in table.rows}) > 3, "they differ"
+
+
+def test_normalized_features_are_compared_at_unit_length(striped):
+    longer = dataclasses.replace(
+        striped,
+        global_features=striped.global_features * torch.rand(24, 1).add(0.5),
+        local_features=striped.local_features * torch.rand(24, 3, 1).add(0.5),
+    )
+    assert evaluate(longer, ["global+local"], normalize=True) == evaluate(striped, ["global+local"], normalize=True)
+    assert evaluate(longer, ["global+local"]) != evaluate(striped, ["global+local"])

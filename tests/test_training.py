@@ -162,3 +162,38 @@ def test_a_checkpoint_cut_short_is_named(config, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read"):
         train(config, tmp_path / "run")
+
+
+def test_compiled_is_the_same_run(config, tmp_path, monkeypatch):
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiler(network, backend="eager"))  # no C++, same wrapper
+    plain = train(config, tmp_path / "plain")
+    compiled = train(dataclasses.replace(config, compiled=True), tmp_path / "compiled")
+    assert same(plain.weights, compiled.weights), "and its weights bear the network's names"
+
+
+def test_compiled_without_a_compiler_is_refused_before_anything_is_made(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="no C\\+\\+ compiler 'no-such-compiler'; install"):
+        train(dataclasses.replace(config, compiled=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mining", ["global", "local"])
+def test_the_local_loss_is_logged_and_trains_the_local_branch(config, tmp_path, mining):
+    def weights(name, **changes):
+        return torch.load(train(dataclasses.replace(config, **changes), tmp_path / name).weights)
+
+    rows = []
+    train(dataclasses.replace(config, local_weight=1.0, local_mining=mining), tmp_path / "local", report=rows.append)
+    figures = ("loss", "precision", "satisfaction", "positive_distance", "negative_distance")
+    assert {f"{term}_{figure}" for term in ("global", "local") for figure in figures} <= rows[0].keys()
+    with_it, without = weights("local", local_weight=1.0, local_mining=mining), weights("global")
+    assert not torch.equal(with_it["local_conv.weight"], without["local_conv.weight"])
+
+
+def test_what_mines_changes_the_local_loss(config, tmp_path):
+    runs_of = [dataclasses.replace(config, local_weight=1.0, local_mining=m) for m in ("global", "local")]
+    by_global, by_local = (train(c, tmp_path / c.local_mining).metrics[0] for c in runs_of)
+    assert by_local["local_loss"] >= by_global["local_loss"], "its own hardest samples are the harder ones"
+    assert by_local["local_positive_distance"] >= by_global["local_positive_distance"]
