@@ -80,7 +80,7 @@ figures.batch_grid(pictures, labels, config.images_per_id)
 # %%
 def draw_triplets(anchors, mined):
     """Anchors, each beside its hardest positive and its hardest negative."""
-    fig = figures.Figure(figsize=(8, 2.05), layout="constrained")
+    fig = figures.Figure(figsize=(8, 1.85), layout="constrained")
     grid = fig.add_gridspec(1, 4 * len(anchors) - 1, width_ratios=([1, 1, 1, 0.15] * len(anchors))[:-1])
     for k, a in enumerate(anchors):
         p, n = int(mined.positive[a]), int(mined.negative[a])
@@ -103,7 +103,8 @@ shown = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
 draw_triplets(shown, term.mined)
 
 # %% [markdown]
-# TODO read the picture. Training wants the blue number below the vermillion one for every anchor. The rest of this chapter makes that wish a number with a gradient.
+# Blue frames show the same person, vermillion ones another; the numbers are distances from the anchor. Training wants the blue number below the
+# vermillion one for every anchor. This chapter turns that wish into a number with a gradient.
 
 # %% [markdown]
 # ## Distances of points on a line
@@ -389,12 +390,14 @@ for normalize, chosen in both.items():
     typical = float(chosen.negative_distance.mean())
     print(f"{'unit length' if normalize else 'as they are'}: d_an {typical:.2f} on average, margin {config.margin}")
 assert both[True].negative_distance.max() <= 2, "unit features: at most 2"
+assert both[False].negative_distance.mean() > 2, "features as they come are not held to that"
 
 # %% [markdown]
-# TODO. The same 0.3 is a thin strip on the left and a wide one on the right.
+# The marks keep about the same pattern, and the same margin is a thin strip on the left and a wide one on the right: beside distances of several
+# units 0.3 is little, and where nothing can be farther than 2 it is much.
 #
-# :::{admonition} The paper says
-# The original reproduction leaves features *un*normalised, with $m = 0.3$.
+# :::{admonition} The original reproduction says
+# Features are *not* normalised, and $m = 0.3$.
 # :::
 #
 # The library's `normalize` is off by default for that reason. With it on, choose the margin anew.
@@ -408,7 +411,7 @@ assert both[True].negative_distance.max() <= 2, "unit features: at most 2"
 # %% alt="Heat map of the distances of the batch: light blocks along the diagonal, one block a person; a blue circle in each row inside the block, a vermillion cross outside"
 fig = figures.Figure(figsize=(5.6, 4.9), layout="constrained")
 ax = fig.subplots()
-image = ax.imshow(term.distances, cmap="Greys", vmin=0)
+image = ax.imshow(term.distances, cmap="Greys", vmin=0, vmax=1.3 * float(term.distances.max()))
 rows = torch.arange(len(labels))
 ax.plot(term.mined.positive, rows, "o", color=figures.BLUE, markersize=5, fillstyle="none", markeredgewidth=1.6)
 ax.plot(term.mined.negative, rows, "x", color=figures.VERMILLION, markersize=5, markeredgewidth=1.6)
@@ -423,7 +426,13 @@ fig.colorbar(image, label="distance")
 fig
 
 # %% [markdown]
-# TODO.
+# The blocks along the diagonal are lighter than the rest: on average one person's pictures are nearer to each other than to anybody else's. A circle
+# sits on the darkest cell of its row inside the block, a cross on the lightest outside. First the averages, then the marks against the loop:
+
+# %%
+same = labels[:, None] == labels
+same_person = same & ~torch.eye(len(labels), dtype=torch.bool)
+assert term.distances[same_person].mean() < term.distances[~same].mean(), "one person's pictures are nearer"
 
 # %%
 by_loop = mine_by_loop(term.distances, labels)
@@ -433,13 +442,17 @@ assert (labels[term.mined.positive] == labels).all(), "a positive is of the anch
 assert (labels[term.mined.negative] != labels).all(), "a negative is not"
 
 # %% [markdown]
-# Which other people does the network take for each other? The three anchors with the nearest negatives:
+# Which people does the network nearly take for each other? The three pairs of people with the nearest negatives, one anchor each:
 
 # %% alt="Three anchors with the nearest pictures of other people in the batch, beside their farthest positives"
-draw_triplets(term.mined.negative_distance.argsort()[:3].tolist(), term.mined)
+confused = {}
+for a in term.mined.negative_distance.argsort().tolist():
+    pair = frozenset((int(labels[a]), int(labels[term.mined.negative[a]])))
+    confused.setdefault(pair, a)
+draw_triplets(list(confused.values())[:3], term.mined)
 
 # %% [markdown]
-# TODO.
+# These are the people whom the network finds most alike. An anchor's pull goes to such a pair; its easier negatives are not even looked at.
 #
 # ### How many triplets are satisfied
 #
@@ -522,7 +535,7 @@ draw_matrix(local_ax, own_choice.distances, four, "local", own_choice.mined, ".1
 fig
 
 # %% [markdown]
-# With only two pictures a person there is one positive to choose. The negatives differ: for A1 the global distance chooses B1, its equal
+# (The local distance of A1 to itself is not 0: the path steps aside once, as chapter 4 explains.) With only two pictures a person there is one positive to choose. The negatives differ: for A1 the global distance chooses B1, its equal
 # upside down, the local one B2. By hand, with $m = 0.3$:
 #
 # * local choice: $0.8 - 1 + 0.3 = 0.1$, $0.8 - 0.8 + 0.3 = 0.3$, $1.3 - 0.8 + 0.3 = 0.8$, $1.3 - 1 + 0.3 = 0.6$, and the mean is 0.45;
@@ -549,7 +562,7 @@ print(f"local loss {own.loss:.3f} by its own choice, {paper.loss:.3f} by the glo
 assert own.loss >= paper.loss, "nothing is harder than the hardest"
 
 # %% [markdown]
-# TODO read.
+# The two choices share most of what they mean by hard, and not all. The local loss is smaller under the global choice, as it has to be.
 
 # %% [markdown]
 # ## The identification loss
@@ -588,7 +601,7 @@ identification = losses.identification(embedding.logits, labels)
 print(f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the trained head")
 
 # %% [markdown]
-# TODO
+# The head was trained on these very people, so it knows them. It is of no use for others: searching compares features.
 
 # %% [markdown]
 # ## The sum
@@ -663,7 +676,7 @@ ours = torch.tensor([[0.0], [1.0], [3.0]], requires_grad=True)
 theirs = torch.tensor([[0.0], [2.0], [3.0]], requires_grad=True)
 our_distances, their_distances = losses.euclidean_distances(ours, ours), losses.euclidean_distances(theirs, theirs)
 mutual = losses.mutual_distance(our_distances, [their_distances])
-print(f"{mutual:.4f}")
+print(f"{mutual.item():.4f}")
 assert torch.isclose(mutual, torch.tensor(4 / 9)), "four of nine cells"
 
 # %% [markdown]
@@ -769,18 +782,20 @@ def draw_arrows(ax, x, arrows, who, scale, title):
     marks = ((figures.GREEN, "o"), (figures.PURPLE, "s"), (figures.SKY, "D"))
     for person in who.unique().tolist():
         colour, marker = marks[person]
-        ax.scatter(*x[who == person].T, s=45, color=colour, marker=marker, zorder=2)
-    ax.quiver(*x.T, *(scale * arrows.T), angles="xy", scale_units="xy", scale=1, width=0.011, zorder=3)
+        ax.scatter(*x[who == person].T, s=32, color=colour, marker=marker, zorder=2)
+    moved = scale * arrows.norm(dim=1) > 0.02  # others would be dots
+    ends = scale * arrows[moved]
+    ax.quiver(*x[moved].T, *ends.T, angles="xy", scale_units="xy", scale=1, width=0.012, zorder=3)
     ax.set(title=title, xticks=[], yticks=[])
     ax.set_aspect("equal", "datalim")
     ax.margins(0.18)
 
 
-# %% alt="Six panels. Triplets with margin: arrows at the outliers, none at two satisfied points. Soft margin: arrows at all points. Local: bars for stripes 3 to 8, none for 1 and 2. Identification: arrows towards the own row of the head, longest at misplaced points. Mutual probabilities: bars up where the partner has more, down where less. Mutual distances: arrows that turn a flat triangle into the partner's taller one"
+# %% alt="Six panels. Triplets with margin: arrows at four points, none at two satisfied ones. Soft margin: arrows at all points. Local: bars for stripes 3 to 8, none for 1 and 2. Identification: arrows towards the own row of the head, longest at misplaced points. Mutual probabilities: bars up where the partner has more, down where less. Mutual distances: arrows that turn a flat triangle into the partner's taller one"
 fig = figures.Figure(figsize=(8, 5.4), layout="constrained")
 (a, b, c), (d, e, f) = fig.subplots(2, 3)
-draw_arrows(a, spots, hard, people, 1.5, "global, margin 0.3")
-draw_arrows(b, spots, smooth, people, 1.5, "global, soft margin")
+draw_arrows(a, spots, hard, people, 1.9, "global, margin 0.3")
+draw_arrows(b, spots, smooth, people, 1.9, "global, soft margin")
 c.bar(range(1, 9), strength, color=figures.BLUE)
 c.set(title="local: strength per stripe", xticks=range(1, 9), xlabel="stripe of picture 1")
 draw_arrows(d, heads_points, id_push, three, 8, "identification")
@@ -800,7 +815,7 @@ fig
 #
 # * **Global, margin.** The two pictures where the people nearly touch are pushed apart; the two that have their margin, and that nobody else
 #   finds hard, have no arrow at all.
-# * **Global, soft margin.** The same directions, weaker where less is lacking, and an arrow for everybody.
+# * **Global, soft margin.** Every anchor pulls, a satisfied one less, so every picture has an arrow.
 # * **Local.** Stripes 3 to 8 have found their partners two places up and move towards them. Stripes 1 and 2 match nothing, cost 1 each, and are
 #   left alone: the flat end of $\tanh$.
 # * **Identification.** A feature goes towards its own row of the head, dotted, the harder the more probability lies elsewhere. The three far
@@ -848,7 +863,7 @@ fig
 #     same = torch.ones(6, 2, requires_grad=True)
 #     collapsed = losses.global_triplet(same, people, m, normalize=False).loss
 #     collapsed.backward()
-#     assert math.isclose(float(collapsed), value, abs_tol=1e-6)
+#     assert math.isclose(collapsed.item(), value, abs_tol=1e-6)
 #     assert (same.grad == 0).all()
 # ```
 #

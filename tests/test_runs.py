@@ -13,6 +13,7 @@ from alignedreid_lib.training import TrainConfig
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "file"
     runs.write_atomic(path, lambda beside: beside.write_text("old"))
+    assert list(tmp_path.iterdir()) == [path], "renamed, not copied"
 
     def full_disk(beside):
         beside.write_text("ne")
