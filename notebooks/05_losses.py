@@ -104,7 +104,8 @@ draw_triplets(shown, term.mined)
 
 # %% [markdown]
 # Blue frames show the same person, vermillion ones another; the numbers are distances from the anchor. Training wants the blue number below the
-# vermillion one for every anchor. This chapter turns that wish into a number with a gradient.
+# vermillion one for every anchor, and with these people, who were in its training, it has got what it wants. This chapter turns the wish into a number
+# with a gradient.
 
 # %% [markdown]
 # ## Distances of points on a line
@@ -393,8 +394,8 @@ assert both[True].negative_distance.max() <= 2, "unit features: at most 2"
 assert both[False].negative_distance.mean() > 2, "features as they come are not held to that"
 
 # %% [markdown]
-# The marks keep about the same pattern, and the same margin is a thin strip on the left and a wide one on the right: beside distances of several
-# units 0.3 is little, and where nothing can be farther than 2 it is much.
+# One margin is a thin strip on the left and a wide one on the right. Beside distances of ten to twenty 0.3 is little, and every anchor has it; where
+# nothing can be farther than 2 it is much, and of the same people many miss it.
 #
 # :::{admonition} The original reproduction says
 # Features are *not* normalised, and $m = 0.3$.
@@ -452,7 +453,7 @@ for a in term.mined.negative_distance.argsort().tolist():
 draw_triplets(list(confused.values())[:3], term.mined)
 
 # %% [markdown]
-# These are the people whom the network finds most alike. An anchor's pull goes to such a pair; its easier negatives are not even looked at.
+# These are the people whom the network finds most alike: look for the colour they share. An anchor's pull goes to such a pair; its easier negatives are not even looked at.
 #
 # ### How many triplets are satisfied
 #
@@ -474,6 +475,10 @@ precision, satisfaction = losses.satisfied(term.mined), losses.satisfied(term.mi
 print(f"precision {precision:.0%}, margin satisfaction {satisfaction:.0%}, loss {term.loss:.3f}")
 assert satisfaction <= precision, "whoever has the margin is farther too"
 assert torch.isclose(precision, (gaps < 0).float().mean()), "counted by hand"
+
+# %% [markdown]
+# Eight people of the training set leave the trained network nothing to do. Larger batches are harder (exercise 3), and people it has never seen are
+# harder still: [chapter 8](08_evaluation.ipynb) tests with those.
 
 # %% [markdown]
 # ## The local triplet loss
@@ -562,7 +567,7 @@ print(f"local loss {own.loss:.3f} by its own choice, {paper.loss:.3f} by the glo
 assert own.loss >= paper.loss, "nothing is harder than the hardest"
 
 # %% [markdown]
-# The two choices share most of what they mean by hard, and not all. The local loss is smaller under the global choice, as it has to be.
+# The two distances do not mean the same by hard. The local loss is smaller under the global choice, as it has to be.
 
 # %% [markdown]
 # ## The identification loss
@@ -601,7 +606,8 @@ identification = losses.identification(embedding.logits, labels)
 print(f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the trained head")
 
 # %% [markdown]
-# The head was trained on these very people, so it knows them. It is of no use for others: searching compares features.
+# The head was trained on these very people: its loss is half of a fresh head's, though the triplets of the same features are all satisfied. It is of no
+# use for other people: searching compares features.
 
 # %% [markdown]
 # ## The sum
@@ -873,8 +879,8 @@ fig
 #
 # <details><summary>Solution</summary>
 #
-# It falls: with more people in the batch the nearest of them is nearer, while the positives stay as they were. A larger batch is a harder
-# one, so compare curves of precision only between equal batches.
+# On the whole it falls: with more people in the batch the nearest of them is nearer, while positives are as far as before. A larger batch is a
+# harder one, so compare curves of precision only between equal batches.
 #
 # ```python
 # def share(ids_per_batch):
