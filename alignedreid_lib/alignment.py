@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alignedreid_lib.errors import InputError
 
-_TILE_CELLS = {"cpu": 1 << 21, "cuda": 1 << 27}  # pairs of stripes held at a time, about four times
+_TILE_CELLS = {"cpu": 1 << 22, "cuda": 1 << 27}  # pairs of stripes held at a time, about four times
 
 
 def stripe_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -35,8 +35,8 @@ def stripe_distances(x: Tensor, y: Tensor) -> Tensor:
     if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1]:
         raise InputError(f"stripes of shapes {tuple(x.shape)} and {tuple(y.shape)}; give [..., H, c] and [..., W, c]")
     with torch.autocast(x.device.type, enabled=False):
-        left, right = _factors(x, y)
-        return (left @ right.transpose(-1, -2)).clamp(min=1e-12).sqrt().tanh()
+        squares = _left_factor(x) @ _right_factor(y).transpose(-1, -2)
+        return squares.clamp(min=1e-12).sqrt().tanh()
 
 
 def shortest_path(costs: Tensor) -> Tensor:
@@ -117,16 +117,23 @@ def local_distances(x: Tensor, y: Tensor, aligned: bool = True) -> Tensor:
         return _aligned(x, y) if aligned else _rigid(x, y)
     result = torch.empty(len(x), len(y), dtype=full_precision(x[:0]).dtype, device=x.device)
     pairs = max(1, _TILE_CELLS[x.device.type] // (x.shape[1] * y.shape[1]))
-    n = min(len(y), 1 << pairs.bit_length() // 2)  # a power of two: runs that vector units like
-    m = min(len(x), max(1, pairs // max(1, n)))
-    if aligned:
-        with torch.autocast(x.device.type, enabled=False):
-            left, right = _factors(x.transpose(0, 1), y.transpose(0, 1))  # [H, M, c + 2], [W, N, c + 2]
-        # The memory of all tiles: to ask the system for it again and again would take as long as the product.
-        memory = left.new_empty(m * n * (len(left) * len(right) + 2 * (max(len(left), len(right)) + 1)))
-    for i, j in product(range(0, len(x), m or 1), range(0, len(y), n or 1)):
-        a, b = slice(i, i + m), slice(j, j + n)
-        result[a, b] = _aligned_tile(left[:, a], right[:, b], memory) if aligned else _rigid(x[a], y[b])
+    m = min(len(x), max(1, math.isqrt(pairs // 8)))
+    n = min(len(y), max(1, pairs // max(1, m)))  # wide rather than square: long runs in memory
+    rows = [slice(i, i + m) for i in range(0, len(x), m or 1)]
+    columns = [slice(j, j + n) for j in range(0, len(y), n or 1)]
+    if not aligned:
+        for a, b in product(rows, columns):
+            result[a, b] = _rigid(x[a], y[b])
+        return result
+    # The memory of all tiles: to ask the system for it again and again would take as long as the product.
+    height, width = x.shape[1], y.shape[1]
+    memory = result.new_empty(m * n * (height * width + 2 * (max(height, width) + 1)))
+    with torch.autocast(x.device.type, enabled=False):
+        lefts = [_left_factor(x[a].transpose(0, 1)) for a in rows]
+        for b in columns:
+            right = _right_factor(y[b].transpose(0, 1))
+            for a, left in zip(rows, lefts, strict=True):
+                result[a, b] = _aligned_tile(left, right, memory)
     return result
 
 
@@ -135,11 +142,16 @@ def full_precision(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _factors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., H, c + 2] and [..., W, c + 2], whose product holds the squared halves of all distances."""
-    x, y = full_precision(x) / 2, full_precision(y) / 2
-    one, two = x.square().sum(-1, keepdim=True), y.square().sum(-1, keepdim=True)
-    return torch.cat([-2 * x, one, torch.ones_like(one)], -1), torch.cat([y, torch.ones_like(two), two], -1)
+def _left_factor(x: Tensor) -> Tensor:
+    """[..., H, c + 2]; its product with `_right_factor` of y, turned, holds the squared halves of all distances."""
+    squares = full_precision(x).square().sum(-1, keepdim=True) / 4
+    return torch.cat([-full_precision(x), squares, torch.ones_like(squares)], -1)
+
+
+def _right_factor(y: Tensor) -> Tensor:
+    """[..., W, c + 2], see `_left_factor`."""
+    squares = full_precision(y).square().sum(-1, keepdim=True) / 4
+    return torch.cat([full_precision(y) / 2, torch.ones_like(squares), squares], -1)
 
 
 def _aligned(x: Tensor, y: Tensor) -> Tensor:
@@ -150,12 +162,21 @@ def _aligned(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _aligned_tile(left: Tensor, right: Tensor, memory: Tensor) -> Tensor:
-    """The same [M, N] from factors [H, M, c + 2] and [W, N, c + 2], in given memory; valid until the next tile."""
+    """The same [M, N] from factors [H, M, c + 2] and [W, N, c + 2], in given memory; valid until the next tile.
+
+    Squares that rounding has brought below nought are so rare that clamping all of them would be a waste. Their roots
+    are no numbers, every sum after them is none, and the tile is done again with care.
+    """
     (height, m, _), (width, n, _) = left.shape, right.shape
     costs, rest = memory[: height * m * width * n].view(height * m, width * n), memory[height * m * width * n :]
-    torch.mm(left.flatten(0, 1), right.flatten(0, 1).T, out=costs)
-    costs.clamp_(min=1e-12).sqrt_().tanh_()
-    return _path_in_place(costs.view(height, m, width, n).permute(0, 2, 1, 3), rest)
+    cells = costs.view(height, m, width, n).permute(0, 2, 1, 3)
+    left, right = left.flatten(0, 1), right.flatten(0, 1).T
+    torch.mm(left, right, out=costs).sqrt_().tanh_()
+    lengths = _path_in_place(cells, rest)
+    if lengths.isnan().any():
+        torch.mm(left, right, out=costs).clamp_(min=1e-12).sqrt_().tanh_()
+        lengths = _path_in_place(cells, rest)
+    return lengths
 
 
 def _rigid(x: Tensor, y: Tensor) -> Tensor:

@@ -54,14 +54,15 @@ config = runs.read_parameters(training.TrainConfig, globals(), extra)
 # %% [markdown]
 # ## The problem, as a picture
 #
-# Four people, each in the boxes of five detectors that err more and more. Who is seen, where and when is the same in every column.
+# Four people, each in the boxes of five detectors that err more and more: the number above is the misalignment. Who is seen, where and when
+# stays the same.
 
-# %% alt="Four people in five boxes each: from left to right head and feet wander out of the box, in the last column half the person is missing"
+# %% alt="Four people in five boxes each: the larger the misalignment, the farther head or feet have wandered out of the box, in the end half the person"
 cameras = synthetic.sample_cameras(6, seed=0)
 shots = [synthetic.Shot(person, camera=person % 6, moment=0, box=1) for person in (2, 5, 11, 17)]
 pictures = [synthetic.take(shot, cameras, m, seed=0) for shot in shots for m in misalignments]
-titles = [f"misalignment {m:g}" for m in misalignments]
-figures.contact_sheet(pictures, titles + [""] * (len(pictures) - len(titles)), columns=len(misalignments))
+titles = [f"{m:g}" for m in misalignments] * 4
+figures.contact_sheet(pictures, titles, columns=2 * len(misalignments))
 
 # %% [markdown]
 # At 1, a box is up to a third of the person's height too high or too low, a fifth too large or too small, and half of the boxes lose the

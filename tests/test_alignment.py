@@ -108,6 +108,21 @@ def test_local_distances_equal_a_loop_in_tiles_or_with_a_gradient(m, n, height, 
     torch.testing.assert_close(alignment.local_distances(x.requires_grad_(), y, aligned).detach(), whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_people_are_as_near_in_tiles_as_with_a_gradient(dtype):
+    x = normal(0, 40, 4, 16, dtype=dtype) * 10
+    tiled = alignment.local_distances(x, x)
+    assert tiled.isfinite().all(), "squares that rounding has brought below nought"
+    torch.testing.assert_close(
+        alignment.local_distances(x.clone().requires_grad_(), x).detach(), tiled, rtol=1e-3, atol=5e-2
+    )
+
+
+def test_features_that_are_no_numbers_give_distances_that_are_none():
+    x = normal(0, 3, 4, 5).index_fill(0, torch.tensor([1]), torch.nan)
+    assert alignment.local_distances(x, x).isnan().tolist() == [[False, True, False], [True] * 3, [False, True, False]]
+
+
 def test_nobody_is_no_distance_from_anybody():
     assert alignment.local_distances(torch.zeros(0, 4, 5), torch.zeros(3, 4, 5)).shape == (0, 3)
     assert alignment.local_distances(torch.zeros(3, 4, 5), torch.zeros(0, 4, 5)).shape == (3, 0)
