@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,26 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parents[2]
+# Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
+# full run counts them as 0. Said before anything else, since threads that exist already do not hear it.
+FLUSH = "--IPKernelApp.exec_lines=import torch; torch.set_flush_denormal(True)"
 
 
 def execute(
-    root: Path, name: str, out: Path, parameters: dict[str, Any], show: bool = False, seconds: int | None = None
+    root: Path,
+    name: str,
+    out: Path,
+    parameters: dict[str, Any],
+    show: bool = False,
+    seconds: int | None = None,
+    kernel: Sequence[str] = (),
 ) -> None:
     """Runs a chapter headless, in `notebooks/`, and leaves the executed notebook in `out`.
 
     Args:
         show: pass on what the cells print, as they print it.
         seconds: what one cell may take.
+        kernel: more arguments of its kernel.
 
     Raises:
         ValueError: a cell failed; the message is one line. An InputError is for users: its message alone.
@@ -53,7 +64,7 @@ def execute(
             progress_bar=False,
             start_timeout=pairs.START_SECONDS,
             execution_timeout=seconds,
-            extra_arguments=pairs.QUIET_KERNEL,
+            extra_arguments=[*pairs.QUIET_KERNEL, *kernel],
             **streams,
         )
     except PapermillExecutionError as error:
@@ -161,7 +172,7 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
     """Runs a preset in full; asked again, the notebook goes on from the last finished epoch."""
     name, settings = plan(root, preset, overrides)
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
-    execute(root, name, root / settings["run_dir"], settings, show=True)
+    execute(root, name, root / settings["run_dir"], settings, show=True, kernel=[FLUSH])
 
 
 def site(root: Path) -> None:
