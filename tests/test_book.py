@@ -9,6 +9,7 @@ from typing import Any
 import checks
 import nbformat
 import pairs
+import papermill
 import pytest
 import tool
 import yaml
@@ -292,3 +293,17 @@ def test_the_last_line_counts_all_checks(
         checks.run_all(tmp_path, stages)
     assert end.value.code == 1
     assert capfd.readouterr().out.splitlines()[-1] == "2 passed, 3 failed, 1 skipped"
+
+
+def test_a_full_run_counts_the_smallest_numbers_as_nought_in_every_thread() -> None:
+    notebook = nbformat.v4.new_notebook(metadata=pairs.NOTEBOOK_METADATA)
+    code = "import torch\nprint((torch.full((10_000_000,), 1e-38) * 1e-3).count_nonzero().item())"
+    notebook.cells = [nbformat.v4.new_code_cell(code)]
+    left = []
+    for extra in ([], [tool.FLUSH]):
+        arguments = [*pairs.QUIET_KERNEL, *extra]
+        done = papermill.execute_notebook(
+            notebook, None, kernel_name="python3", progress_bar=False, extra_arguments=arguments
+        )
+        left.append(int(done.cells[-1].outputs[0]["text"]))
+    assert left[0] > 0 == left[1]

@@ -12,9 +12,10 @@ import time
 import pytest
 import torch
 
-from alignedreid_lib import runs
+from alignedreid_lib import runs, training
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.training import TrainConfig, train, train_step
 
 
@@ -87,6 +88,7 @@ SCRIPT = """
 import json, sys, torch
 torch.set_num_threads(1)
 from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.training import TrainConfig, train, train_step
 train(TrainConfig(**json.loads(sys.argv[1])), sys.argv[2])
 """
@@ -182,16 +184,35 @@ def test_compiled_without_a_compiler_is_refused_before_anything_is_made(config, 
 
 
 @pytest.mark.parametrize("mining", ["global", "local"])
-def test_the_local_loss_is_logged_and_trains_the_local_branch(config, tmp_path, mining):
-    def weights(name, **changes):
-        return torch.load(train(dataclasses.replace(config, **changes), tmp_path / name).weights)
-
+def test_the_local_loss_is_logged(config, tmp_path, mining):
     rows = []
     train(dataclasses.replace(config, local_weight=1.0, local_mining=mining), tmp_path / "local", report=rows.append)
     figures = ("loss", "precision", "satisfaction", "positive_distance", "negative_distance")
     assert {f"{term}_{figure}" for term in ("global", "local") for figure in figures} <= rows[0].keys()
-    with_it, without = weights("local", local_weight=1.0, local_mining=mining), weights("global")
-    assert not torch.equal(with_it["local_conv.weight"], without["local_conv.weight"])
+
+
+def test_weights_of_the_terms_scale_their_gradients(config):
+    batch = torch.randint(0, 256, (12, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def gradients(**weights):
+        torch.manual_seed(0)
+        network = AlignedReID("shufflenet_v2_x0_5", num_ids=4)
+        settings = dataclasses.replace(
+            config, **{"global_weight": 0.0, "local_weight": 0.0, "id_weight": 0.0} | weights
+        )
+        train_step(
+            network, torch.optim.SGD(network.parameters(), 0.0), batch, torch.arange(12) // 3, settings, torch.float32
+        )
+        return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+    local, twice, identification = gradients(local_weight=1.0), gradients(local_weight=2.0), gradients(id_weight=1.0)
+    assert local["local_conv.weight"].abs().max() > 0, "the local loss reaches the local branch"
+    torch.testing.assert_close(twice["local_conv.weight"], 2 * local["local_conv.weight"])
+    assert identification["fc.weight"].abs().max() > 0 and "local_conv.weight" not in identification
+    both = gradients(local_weight=2.0, id_weight=3.0)
+    torch.testing.assert_close(both["fc.weight"], 3 * identification["fc.weight"])
+    name = next(name for name in both if name.startswith("base."))
+    torch.testing.assert_close(both[name], twice[name] + 3 * identification[name], rtol=1e-3, atol=1e-4)
 
 
 def test_what_mines_changes_the_local_loss(config):
@@ -208,3 +229,17 @@ def test_what_mines_changes_the_local_loss(config):
     assert figures["local"]["local_loss"] > figures["global"]["local_loss"]
     assert figures["local"]["local_positive_distance"] >= figures["global"]["local_positive_distance"]
     assert figures["local"]["local_negative_distance"] <= figures["global"]["local_negative_distance"]
+
+
+def test_every_batch_of_every_epoch_is_augmented_anew(config, tmp_path, monkeypatch):
+    seeds, make_batch = [], training.make_batch
+    monkeypatch.setattr(training, "make_batch", lambda *given: seeds.append(given[-1]) or make_batch(*given))
+    train(config, tmp_path / "run")
+    assert len(set(seeds)) == len(seeds) == 4 * len(set(number for _, _, number in seeds))
+    assert {(seed, epoch) for seed, epoch, _ in seeds} == {(config.seed, epoch) for epoch in range(1, 5)}
+
+
+def test_batch_norm_sees_the_batches(config, tmp_path):
+    weights = torch.load(train(config, tmp_path / "run").weights)
+    seen = {name: int(count) for name, count in weights.items() if name.endswith("num_batches_tracked")}
+    assert set(seen.values()) == {4 * len(IdentitySampler([0, 0] * 3 + [1, 2, 3, 4, 5] * 2, 3, 2, 1))}
