@@ -243,3 +243,13 @@ def test_batch_norm_sees_the_batches(config, tmp_path):
     weights = torch.load(train(config, tmp_path / "run").weights)
     seen = {name: int(count) for name, count in weights.items() if name.endswith("num_batches_tracked")}
     assert set(seen.values()) == {4 * len(IdentitySampler([0, 0] * 3 + [1, 2, 3, 4, 5] * 2, 3, 2, 1))}
+
+
+def test_the_schedule_is_the_optimiser_s(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "learning_rate", lambda config, epoch: 0.0)
+    weights = torch.load(train(config, tmp_path / "run").weights)
+    training.set_seeds(config.seed)
+    fresh = AlignedReID(config.backbone, None, None, config.local_channels, config.last_stride)
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in fresh.named_parameters()), (
+        "no rate, no step"
+    )
