@@ -10,25 +10,14 @@ loss beside a training step.
 import resource
 import statistics
 import sys
-import time
 
 import torch
+from timing import timed
 
 from alignedreid_lib import alignment, devices, losses, training
 from alignedreid_lib.model import AlignedReID
 
 STRIPES, CHANNELS, ROUNDS = 8, 128, 3
-
-
-def timed(call, device: torch.device) -> float:
-    """Seconds of one call, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def peak_mebibytes() -> float:

@@ -11,12 +11,12 @@ import io
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from timing import timed
 
 from alignedreid_lib import devices, features, images, training
 from alignedreid_lib.datasets import Dataset
@@ -41,17 +41,6 @@ def make_pictures(folder: Path, people: int, each: int, size: tuple[int, int]) -
         paths[-1].write_bytes(stream.getvalue())
     ids = np.repeat(np.arange(people), each)
     return Dataset(folder, "trainval", paths, ids, np.zeros_like(ids), ids, None)
-
-
-def timed(call, device: torch.device) -> float:
-    """Seconds of one call, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def bench(name: str, folder: Path) -> None:
