@@ -14,7 +14,8 @@ from torch import Tensor
 
 from alignedreid_lib.errors import InputError
 
-_TILE_CELLS = {"cpu": 1 << 22, "cuda": 1 << 27}  # pairs of stripes held at a time, about four times
+_TILE_CELLS = {"cpu": 1 << 22}  # pairs of stripes in memory at a time; on accelerators:
+_MANY_CELLS = 1 << 27
 
 
 def stripe_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def shortest_path(costs: Tensor) -> Tensor:
     """
     if costs.ndim < 2 or 0 in costs.shape[-2:]:
         raise InputError(f"costs have shape {tuple(costs.shape)}; give [..., H, W] with one cell or more")
-    cells = costs.movedim((-2, -1), (0, 1))
+    cells = full_precision(costs).movedim((-2, -1), (0, 1))
     if costs.requires_grad and torch.is_grad_enabled():
         return _path_with_gradient(cells)
     return _path_in_place(cells)
@@ -116,7 +117,7 @@ def local_distances(x: Tensor, y: Tensor, aligned: bool = True) -> Tensor:
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return _aligned(x, y) if aligned else _rigid(x, y)
     result = torch.empty(len(x), len(y), dtype=full_precision(x[:0]).dtype, device=x.device)
-    pairs = max(1, _TILE_CELLS[x.device.type] // (x.shape[1] * y.shape[1]))
+    pairs = max(1, _TILE_CELLS.get(x.device.type, _MANY_CELLS) // (x.shape[1] * y.shape[1]))
     m = min(len(x), max(1, math.isqrt(pairs // 8)))
     n = min(len(y), max(1, pairs // max(1, m)))  # wide rather than square: long runs in memory
     rows = [slice(i, i + m) for i in range(0, len(x), m or 1)]

@@ -15,6 +15,8 @@ from torch import Tensor
 from alignedreid_lib.alignment import full_precision, local_distances
 from alignedreid_lib.errors import InputError
 
+NOT_FINITE = "distances are not finite numbers: some features are not, or are too large"
+
 
 class HardTriplets(NamedTuple):
     """The hardest positive and negative of every anchor, [N] each."""
@@ -97,7 +99,7 @@ def mine_batch_hard(distances: Tensor, labels: Tensor, check: bool = True) -> Ha
             )
         if bool(alone.any()):
             raise InputError(f"label {int(labels[alone][0])} has no positive: it appears once in the batch")
-        raise InputError("distances are not finite numbers: some features are not, or are too large")
+        raise InputError(NOT_FINITE)
     return HardTriplets(positive, negative, positive_distance, negative_distance)
 
 
@@ -179,6 +181,8 @@ def local_triplet(
             raise InputError(f"{len(positive)} mined samples do not fit {len(labels)} labels; mine them on this batch")
         anchor = torch.arange(len(labels), device=distances.device)
         mined = HardTriplets(positive, negative, distances[anchor, positive], distances[anchor, negative])
+        if check and not (mined.positive_distance.isfinite() & mined.negative_distance.isfinite()).all():
+            raise InputError(NOT_FINITE)
     return TripletTerm(triplet_loss(mined.positive_distance, mined.negative_distance, margin), mined, distances)
 
 

@@ -34,6 +34,7 @@ def test_one_row_one_column_one_cell():
     assert alignment.shortest_path(torch.full((1, 1), 3.0)) == 3
     assert alignment.trace_path(torch.ones(1, 3)) == [(0, 0), (0, 1), (0, 2)]
     assert alignment.shortest_path(torch.ones(0, 2, 3)).shape == (0,)
+    assert alignment.shortest_path(torch.ones(2, 3, dtype=torch.int64)) == 4, "whole numbers are welcome"
 
 
 @settings(max_examples=100, deadline=None)

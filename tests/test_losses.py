@@ -221,3 +221,11 @@ def test_samples_mined_on_another_batch_are_refused():
     mined = losses.global_triplet(torch.randn(6, 3), torch.tensor([0, 0, 1, 1, 2, 2]), 0.3, False).mined
     with pytest.raises(InputError, match="6 mined samples do not fit 4 labels"):
         losses.local_triplet(torch.randn(4, 3, 6), labels, 0.3, False, mined)
+
+
+def test_local_features_that_are_no_numbers_are_named_whoever_mined():
+    labels = torch.tensor([0, 0, 1, 1])
+    mined = losses.global_triplet(torch.randn(4, 3), labels, 0.3, False).mined
+    spoilt = torch.randn(4, 3, 6).index_fill(0, torch.tensor([2]), torch.nan)
+    with pytest.raises(InputError, match="not finite numbers"):
+        losses.local_triplet(spoilt, labels, 0.3, False, mined)
