@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from alignedreid_lib import datasets, runs, synthetic, training
+from alignedreid_lib.datasets.combine import COMBINED
+from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
 from alignedreid_lib.training import TrainConfig, TrainResult
 
@@ -61,6 +64,42 @@ def dataset_folder(layout: str = "market1501") -> Path:
     source = archive(layout)
     split_file = source.with_name("re_ranking_train_test_split.pkl") if layout == "cuhk03" else None
     return datasets.prepare(layout, source, runs.resolve(DATA_ROOT), split_file, num_val_ids=30)
+
+
+def prepare_data(
+    config: TrainConfig, archive: str = "", combined_of: Sequence[str] = (), test_sets: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Make the datasets that a full-run notebook trains and tests on, where they are not there yet.
+
+    Args:
+        archive: a release archive, or the folder that holds several under their published names; "" for the embedded
+            people.
+        combined_of: the datasets that `combined` is made of; () for the original's three.
+        test_sets: the datasets to test on; () for the one trained on, or those that `combined` is made of.
+
+    Returns:
+        the names of the datasets to test on.
+
+    Raises:
+        InputError: no archive for a dataset that is not there, or whatever is wrong with it.
+    """
+    combined = config.dataset == "combined"
+    trained_on = tuple(combined_of) or COMBINED if combined else (config.dataset,)
+    tested = tuple(test_sets) or trained_on
+    root = runs.resolve(config.data_root)
+    for name in dict.fromkeys(trained_on + tested):
+        if (root / name / "partitions.pkl").exists():
+            continue
+        layout = name.split("/")[0]
+        if archive:
+            datasets.prepare(layout, runs.resolve(archive), root)
+        elif root == runs.resolve(DATA_ROOT):
+            dataset_folder(layout)
+        else:
+            raise InputError(f"{root / name} is not there; prepare it, or say in `archive` what to make it from")
+    if combined:
+        datasets.combine([root / name for name in trained_on], root)
+    return tested
 
 
 def model() -> BookModel:

@@ -62,6 +62,9 @@ class TrainConfig:
     staircase_at_epochs: tuple[int, ...] = (101, 201)  # staircase: the epochs of the steps
     staircase_factor: float = 0.1
 
+    # Validation: every so many epochs the val part is ranked, and the best weights are kept; 0 for never.
+    validate_every: int = 0
+
     # Machine.
     seed: int = 1
     device: str = "auto"
@@ -107,6 +110,10 @@ class TrainConfig:
                 f"rising epochs between 1 and total_epochs ({self.total_epochs})",
             ),
             "staircase_factor": (0 < self.staircase_factor <= 1, "above 0, at most 1"),
+            "validate_every": (
+                self.validate_every == 0 or (self.validate_every > 0 and self.train_part == "train"),
+                "0, or 1 or more with train_part 'train', which leaves the validation people out",
+            ),
             "precision": (self.precision in devices.PRECISIONS, "one of " + ", ".join(devices.PRECISIONS)),
             "seed": (self.seed >= 0, "0 or more"),
             "memory_limit": (self.memory_limit >= 0, "0 or more"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from alignedreid_lib import images, losses, ranking
 from alignedreid_lib.alignment import local_distances
-from alignedreid_lib.datasets import Dataset
+from alignedreid_lib.config import TrainConfig
+from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.features import Features
+from alignedreid_lib.features import Features, extract
+from alignedreid_lib.model import AlignedReID
 
 DISTANCES = ("global", "rigid", "local", "global+rigid", "global+local")
 QUERY, GALLERY = 0, 1  # marks
@@ -45,6 +47,7 @@ class ScoreRow:
     mean_ap_trapezoid: float  # as Market-1501's own evaluation, and the original reproduction
     num_queries: int
     num_valid: int
+    cameras_known: bool = True  # if not, images of the query's own camera were not left out
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ class ScoreTable:
         rule = ["-" * (w - 1) + ("-" if pad is str.ljust else ":") for w, pad in zip(widths, pads, strict=True)]
         lines.insert(1, rule)
         padded = ([pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)] for line in lines)
-        return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+        table = "\n".join(f"| {' | '.join(line)} |" for line in padded)
+        if all(row.cameras_known for row in self.rows):
+            return table
+        return f"{table}\n\nCameras are not known: no image was left out for being of the query's own camera."
 
     def to_dict(self) -> dict[str, Any]:
         """What `json.dump` takes: {"rows": [{...}, ...]}; fractions, and None instead of nan."""
@@ -113,7 +119,32 @@ def evaluate(
         units = (losses.unit_length(features.global_features), losses.unit_length(features.local_features))
         features = dataclasses.replace(features, global_features=units[0], local_features=units[1])
     found = _match_ranks(distances, *split(features))
-    return ScoreTable([_row(name, distance, False, ranks) for distance, ranks in found.items()])
+    rows = [_row(name, distance, False, ranks, features.cameras_known) for distance, ranks in found.items()]
+    return ScoreTable(rows)
+
+
+def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]:
+    """What `train` calls to validate: the network ranks the val part by its global features.
+
+    Returns:
+        a function of the network that gives its `mean_ap` (step) and `rank1`, fractions.
+
+    Raises:
+        InputError: the dataset has no validation people.
+    """
+    dataset = open_dataset(config.folder, "val")
+    if not len(dataset):
+        raise InputError(f"{config.folder} has no validation people: prepare it with num_val_ids of 1 or more")
+    store = images.ImageStore(dataset.paths, (config.height, config.width), config.memory_limit, config.workers)
+
+    def validate(network: AlignedReID) -> dict[str, float]:
+        found = extract(
+            network, dataset, height=config.height, width=config.width, precision=config.precision, store=store
+        )
+        row = evaluate(found, ("global",), normalize=config.normalize).rows[0]
+        return {"mean_ap": row.mean_ap_step, "rank1": row.rank1}
+
+    return validate
 
 
 def split(features: Features) -> tuple[Features, Features]:
@@ -136,6 +167,7 @@ def ranked_list(
     query_camera: int,
     gallery_cameras: np.ndarray,
     top: int = 10,
+    keep_same_camera: bool = False,
 ) -> np.ndarray:
     """Which gallery images a user of the system would be shown for one query.
 
@@ -143,12 +175,12 @@ def ranked_list(
         distances: [G] to that query.
         gallery_ids, gallery_cameras: [G].
         top: how many at most.
+        keep_same_camera: show images of the query's identity from its own camera too.
 
     Returns:
-        indices into the gallery [top or fewer], nearest first, without images of the query's identity from its own
-        camera; equal distances in the gallery's order.
+        indices into the gallery [top or fewer], nearest first; equal distances in the gallery's order.
     """
-    kept = np.flatnonzero((gallery_ids != query_id) | (gallery_cameras != query_camera))
+    kept = np.flatnonzero((gallery_ids != query_id) | (gallery_cameras != query_camera) | keep_same_camera)
     return kept[np.argsort(distances[kept], kind="stable")[:top]]
 
 
@@ -213,11 +245,12 @@ def _match_ranks(distances: Sequence[str], queries: Features, gallery: Features)
         labels = (block.ids, gallery.ids, block.cameras, gallery.cameras)
         summands = {name: _summand(name, block, gallery) for name in names}
         for distance, ranks in parts.items():
-            ranks.append(ranking.find_matches(_sum(distance, summands), *labels))
+            matrix = _sum(distance, summands)
+            ranks.append(ranking.find_matches(matrix, *labels, keep_same_camera=not gallery.cameras_known))
     return {distance: ranking.join_matches(ranks) for distance, ranks in parts.items()}
 
 
-def _row(name: str, distance: str, reranked: bool, found: ranking.MatchRanks) -> ScoreRow:
+def _row(name: str, distance: str, reranked: bool, found: ranking.MatchRanks, cameras_known: bool) -> ScoreRow:
     valid = found.counts > 0
 
     def mean(values: np.ndarray) -> float:
@@ -227,7 +260,7 @@ def _row(name: str, distance: str, reranked: bool, found: ranking.MatchRanks) ->
     rank1, rank5, rank10 = (mean(cmc[:, k - 1]) for k in (1, 5, 10))
     step, trapezoid = (mean(ranking.average_precisions(found, kind)) for kind in ("step", "trapezoid"))
     counts = (found.num_queries, int(valid.sum()))
-    return ScoreRow(name, distance, reranked, rank1, rank5, rank10, step, trapezoid, *counts)
+    return ScoreRow(name, distance, reranked, rank1, rank5, rank10, step, trapezoid, *counts, cameras_known)
 
 
 def _cells(row: ScoreRow) -> list[str]:

@@ -30,6 +30,7 @@ class Features:
         ids, cameras: int64 [N].
         marks: int64 [N], 0 query, 1 gallery, 2 multi-query; -1 in trainval and train.
         names: the N file names.
+        cameras_known: if not, no picture is left out for its camera.
     """
 
     global_features: Tensor
@@ -38,13 +39,14 @@ class Features:
     cameras: np.ndarray
     marks: np.ndarray
     names: list[str]
+    cameras_known: bool = True
 
     @classmethod
     def of(cls, dataset: Dataset, global_features: Tensor, local_features: Tensor) -> Features:
         """Put the features of a dataset's pictures, in its order, beside what the dataset knows of them."""
         marks = np.full(len(dataset), UNMARKED) if dataset.marks is None else dataset.marks
         names = [path.name for path in dataset.paths]
-        return cls(global_features, local_features, dataset.ids, dataset.cameras, marks, names)
+        return cls(global_features, local_features, dataset.ids, dataset.cameras, marks, names, dataset.cameras_known)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,7 +57,7 @@ class Features:
         rows = chosen if isinstance(chosen, slice) else torch.from_numpy(index)
         names = [self.names[i] for i in index]
         parts = (self.ids[index], self.cameras[index], self.marks[index])
-        return Features(self.global_features[rows], self.local_features[rows], *parts, names)
+        return Features(self.global_features[rows], self.local_features[rows], *parts, names, self.cameras_known)
 
 
 def extract(

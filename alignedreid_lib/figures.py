@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from alignedreid_lib import images
-from alignedreid_lib.datasets import Dataset
+from alignedreid_lib.datasets import Dataset, DatasetCard
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import GALLERY, QUERY, ranked_list
 
@@ -146,7 +146,7 @@ def ranked_lists(
     for query in queries:
         row = rows[query]
         people, cameras = (dataset.ids[row], dataset.ids[columns]), (dataset.cameras[row], dataset.cameras[columns])
-        found.append(ranked_list(distances[query], *people, *cameras, top))
+        found.append(ranked_list(distances[query], *people, *cameras, top, not dataset.cameras_known))
         shown.append([_pixels(images.decode(dataset.paths[k])) for k in (row, *columns[found[-1]])])
     apart, margin = 0.25, 0.04
     first = margin + apart + (cell := (WIDTH - apart - 2 * margin - top * 2 * _GAP) / (top + 1))
@@ -162,7 +162,8 @@ def ranked_lists(
         y = _LINE + 2 * _GAP + line * pitch
         person, camera = dataset.ids[rows[query]], dataset.cameras[rows[query]]
         _place(ax, shown[line][0], margin, y, cell, height, BLACK)
-        _write(ax, margin, y + height + _GAP, f"id {person}, cam {camera}", va="top")
+        where = f", cam {camera}" if dataset.cameras_known else ""
+        _write(ax, margin, y + height + _GAP, f"id {person}{where}", va="top")
         for k, image in enumerate(found[line]):
             left = first + k * (cell + 2 * _GAP)
             colour, mark = (BLUE, "✓") if dataset.ids[columns[image]] == person else (VERMILLION, "✗")
@@ -240,6 +241,44 @@ def cmc_curves(curves: Mapping[str, ArrayLike]) -> Figure:
     return fig
 
 
+def dataset_card(dataset: Dataset, card: DatasetCard, pictures: int = 16) -> Figure:
+    """A card as a picture: images of an identity, what two cameras share, and one image each of some identities.
+
+    Args:
+        dataset: a part.
+        card: what `datasets.describe` found in it.
+        pictures: how many images to show.
+    """
+    bad = {name for name, _ in card.unreadable}
+    firsts = [k for k in np.unique(dataset.ids, return_index=True)[1] if dataset.paths[k].name not in bad]
+    chosen = [firsts[k] for k in np.linspace(0, len(firsts) - 1, min(pictures, len(firsts))).astype(int)]
+    fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    halves: Any = fig.subfigures(2, 1, height_ratios=(2, 1))
+    panels, row = halves
+    left, right = panels.subplots(1, 2, width_ratios=(3, 2))
+    draw_images_per_id(left, dataset.ids)
+    if card.ids_per_camera:
+        names = [str(camera) for camera in card.ids_per_camera]
+        image = right.imshow(card.camera_pairs, cmap="cividis", vmin=0)
+        right.set(title="Identities seen by two cameras", xlabel="camera", ylabel="camera")
+        right.set(xticks=range(len(names)), xticklabels=names, yticks=range(len(names)), yticklabels=names)
+        panels.colorbar(image, ax=right, label="identities", ticks=MaxNLocator(4, integer=True))
+        if len(names) <= 10:
+            half = card.camera_pairs.max() / 2
+            for (i, k), shared in np.ndenumerate(card.camera_pairs):
+                colour = "white" if shared < half else BLACK
+                right.text(k, i, str(shared), ha="center", va="center", fontsize=_SMALL, color=colour)
+    else:
+        right.text(0.5, 0.5, "cameras are not known", ha="center", va="center", transform=right.transAxes)
+        right.set(xticks=[], yticks=[])
+    right.grid(False)
+    for ax, k in zip(np.ravel(row.subplots(1, len(chosen) or 1)), chosen, strict=False):
+        ax.imshow(_pixels(images.decode(dataset.paths[k])))
+    for ax in row.axes:
+        ax.set_axis_off()
+    return fig
+
+
 def histogram_of_images_per_id(ids: ArrayLike) -> Figure:
     """How many identities have how many images.
 
@@ -252,10 +291,17 @@ def histogram_of_images_per_id(ids: ArrayLike) -> Figure:
     ids = np.asarray(ids)
     if ids.ndim != 1 or not len(ids):
         raise InputError(f"ids have shape {ids.shape}: give the identity of each image, one image at least")
-    counts = np.unique(ids, return_counts=True)[1]
     fig = Figure(figsize=(WIDTH * 0.75, 2.6), layout="constrained")
-    ax = fig.subplots()
-    ax.bar(*np.unique(counts, return_counts=True), width=0.85, color=BLUE)
+    draw_images_per_id(fig.subplots(), ids)
+    return fig
+
+
+def draw_images_per_id(ax: Axes, ids: np.ndarray) -> None:
+    """The histogram of `histogram_of_images_per_id`, into axes."""
+    counts = np.unique(ids, return_counts=True)[1]
+    values, heights = np.unique(counts, return_counts=True)
+    width = 0.85 if np.ptp(values) < 60 else max(0.85, np.ptp(values) / 60)
+    ax.bar(values, heights, width=width, color=BLUE)
     ax.set(
         xlabel="images of an identity",
         ylabel="identities",
@@ -264,7 +310,6 @@ def histogram_of_images_per_id(ids: ArrayLike) -> Figure:
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.grid(axis="x", visible=False)
-    return fig
 
 
 def _pixels(picture: Any) -> np.ndarray:

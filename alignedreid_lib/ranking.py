@@ -68,6 +68,7 @@ def score_ranking(
     protocol: Protocol = "market1501",
     average_precision: AveragePrecision = "trapezoid",
     top: int = 50,
+    keep_same_camera: bool = False,
 ) -> RankingScores:
     """CMC and average precision of every query, and their means over the queries that have a match.
 
@@ -81,6 +82,7 @@ def score_ranking(
         average_precision: `trapezoid`, as Market-1501's own evaluation, or `step`, as later toolboxes. It is
             the same under every protocol: all matches count, and all images but junk.
         top: length of the CMC, 1 or more; it may be longer than the gallery.
+        keep_same_camera: images of the query's identity from its own camera are matches too, not junk.
 
     Returns:
         RankingScores; a query without a match is not valid and left out of the means.
@@ -95,7 +97,7 @@ def score_ranking(
         raise InputError(f"protocol {protocol!r} is not known: choose one of {', '.join(get_args(Protocol))}")
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top is {top!r}: give the length of the CMC, an integer of 1 or more")
-    problem = _checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras)
+    problem = _checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, keep_same_camera)
     found = _find_matches(problem)
     aps = average_precisions(found, average_precision)
     cmc = _single_shot_cmc(problem, top) if protocol == "cuhk03" else cumulative_matches(found, protocol, top)
@@ -106,13 +108,18 @@ def score_ranking(
 
 
 def find_matches(
-    distances: Values, query_ids: Values, gallery_ids: Values, query_cameras: Values, gallery_cameras: Values
+    distances: Values,
+    query_ids: Values,
+    gallery_ids: Values,
+    query_cameras: Values,
+    gallery_cameras: Values,
+    keep_same_camera: bool = False,
 ) -> MatchRanks:
     """The rank of every match: all that AP and CMC (but for the protocol `cuhk03`) need.
 
     Args and errors are those of `score_ranking`. Derived in notebooks/08_evaluation.
     """
-    return _find_matches(_checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras))
+    return _find_matches(_checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, keep_same_camera))
 
 
 def join_matches(parts: Sequence[MatchRanks]) -> MatchRanks:
@@ -259,7 +266,12 @@ def _over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> 
 
 
 def _checked(
-    distances: Values, query_ids: Values, gallery_ids: Values, query_cameras: Values, gallery_cameras: Values
+    distances: Values,
+    query_ids: Values,
+    gallery_ids: Values,
+    query_cameras: Values,
+    gallery_cameras: Values,
+    keep_same_camera: bool,
 ) -> _Problem:
     matrix = distances if isinstance(distances, torch.Tensor) else np.asarray(distances)
     if matrix.ndim != 2 or 0 in matrix.shape:
@@ -268,6 +280,8 @@ def _checked(
         raise InputError(f"distances are {matrix.dtype}: give real numbers")
     ids = _numbered("ids", query_ids, gallery_ids, matrix.shape)
     cameras = _numbered("cameras", query_cameras, gallery_cameras, matrix.shape)
+    if keep_same_camera:
+        cameras[0] = np.full(matrix.shape[0], -1)  # a camera that no gallery image has
     return _Problem(matrix, ids[0], ids[1], cameras[0], cameras[1])
 
 

@@ -1,6 +1,6 @@
 """A run's folder: what a training writes, so that a kill at any moment leaves the last good state.
 
-    config.json  metrics.jsonl  checkpoint.pt  weights.pth  results.json  tensorboard/
+    config.json  metrics.jsonl  checkpoint.pt  weights.pth  best.pth  results.json  tensorboard/
 
 Every file is written beside and renamed. Derived in notebooks/06_training.
 """
@@ -11,7 +11,6 @@ import ast
 import dataclasses
 import json
 import os
-import pickle
 import platform
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +22,7 @@ import torchvision
 
 from alignedreid_lib.errors import InputError
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 Config = TypeVar("Config")
 
 
@@ -117,6 +116,12 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def save_weights(path: Path, network: torch.nn.Module) -> None:
+    """A plain state dict on the CPU."""
+    weights = {name: value.cpu() for name, value in network.state_dict().items()}
+    write_atomic(path, lambda beside: torch.save(weights, beside))
+
+
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """checkpoint.pt: everything needed to go on, with the format's version."""
     write_atomic(folder / "checkpoint.pt", lambda beside: torch.save({"format": CHECKPOINT_FORMAT, **state}, beside))
@@ -133,7 +138,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except Exception:  # a damaged file can fail in any way
         # torch's own words would advise to load it unguarded.
         raise InputError(
             f"{path}: cannot be read (cut short, or not a checkpoint); remove it to start this run anew"

@@ -29,12 +29,16 @@ from alignedreid_lib.sampling import IdentitySampler
 
 __all__ = ["TrainConfig", "TrainResult", "learning_rate", "make_batch", "train", "train_step"]
 
+WEIGHTS, BEST = "weights.pth", "best.pth"  # of the last epoch, and of the best one by validation
+
 
 class TrainResult(NamedTuple):
     """What `train` leaves."""
 
     run_dir: Path
-    weights: Path  # weights.pth, a plain state dict
+    weights: Path  # weights.pth, a plain state dict: the last epoch's
+    best_weights: Path | None  # best.pth, likewise, of the epoch with the best validation; None without validation
+    best_epoch: int | None
     metrics: list[dict[str, Any]]  # a row an epoch
     resumed_at: int  # epochs that were done before this call: 0 is a fresh run, total_epochs a finished one
     minutes: float  # of training, all calls together
@@ -121,7 +125,10 @@ def term_figures(term: losses.TripletTerm, margin: float | None) -> dict[str, Te
 
 
 def train(
-    config: TrainConfig, run_dir: str | Path, report: Callable[[dict[str, Any]], None] | None = None
+    config: TrainConfig,
+    run_dir: str | Path,
+    report: Callable[[dict[str, Any]], None] | None = None,
+    validate: Callable[[AlignedReID], dict[str, float]] | None = None,
 ) -> TrainResult:
     """Train a model, or go on from the run folder's last finished epoch, or find the run finished.
 
@@ -129,10 +136,17 @@ def train(
         config: all settings; a run folder belongs to one config.
         run_dir: made if absent; relative paths are taken from the project's root.
         report: called with the metrics row of each epoch.
+        validate: called every `config.validate_every` epochs with the network; its figures join the row as `val_*`,
+            and its `mean_ap` decides which weights are the best (`evaluation.validation` makes one).
 
     Raises:
         InputError: data, settings or run folder do not fit; a loss that is no number (the last good checkpoint stays).
     """
+    if (config.validate_every > 0) != (validate is not None):
+        raise InputError(
+            f"validate_every is {config.validate_every} and validate is {'' if validate else 'not '}given: "
+            "give both or none"
+        )
     device = devices.choose_device(config.device)
     dataset = open_dataset(config.folder, config.train_part)
     labels = train_labels(dataset)
@@ -154,7 +168,7 @@ def train(
     data = {"images": len(dataset), "ids": num_ids}
     state = runs.load_checkpoint(folder)
     if state is None:
-        done, metrics, seconds = 0, [], 0.0
+        done, metrics, seconds, best = 0, [], 0.0, {}
     else:
         if state["data"] != data:
             raise InputError(
@@ -163,7 +177,7 @@ def train(
         network.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch_rng"])
-        done, metrics, seconds = state["epoch"], state["metrics"], state["seconds"]
+        done, metrics, seconds, best = state["epoch"], state["metrics"], state["seconds"], state["best"]
     runs.write_metrics(folder, metrics)  # the checkpoint leads: a kill may have come between the two
 
     if done < config.total_epochs:
@@ -177,6 +191,13 @@ def train(
                 row["seconds"] = time.perf_counter() - began
                 row["images_per_second"] = len(sampler) * config.ids_per_batch * config.images_per_id / row["seconds"]
                 seconds += row["seconds"]
+                if validate is not None and (epoch % config.validate_every == 0 or epoch == config.total_epochs):
+                    figures = validate(network)
+                    row |= {f"val_{name}": value for name, value in figures.items()}
+                    if figures["mean_ap"] > best.get("mean_ap", -1.0):
+                        best = {"epoch": epoch, "mean_ap": figures["mean_ap"]}
+                        # Before the checkpoint that knows of it: a kill between the two trains this epoch again.
+                        runs.save_weights(folder / BEST, network)
                 metrics.append(row)
                 runs.save_checkpoint(
                     folder,
@@ -187,6 +208,7 @@ def train(
                         "torch_rng": torch.get_rng_state(),
                         "metrics": metrics,
                         "seconds": seconds,
+                        "best": best,
                         "data": data,
                     },
                 )
@@ -195,9 +217,10 @@ def train(
                     board.add_scalar(name, value, epoch)
                 if report is not None:
                     report(row)
-    runs.write_atomic(folder / "weights.pth", lambda beside: torch.save(network.cpu().state_dict(), beside))
+    runs.save_weights(folder / WEIGHTS, network)
     name = str(precision).removeprefix("torch.")
-    return TrainResult(folder, folder / "weights.pth", metrics, done, seconds / 60, name)
+    best_weights = folder / BEST if best else None
+    return TrainResult(folder, folder / WEIGHTS, best_weights, best.get("epoch"), metrics, done, seconds / 60, name)
 
 
 def train_labels(dataset: Dataset) -> np.ndarray:

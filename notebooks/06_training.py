@@ -52,6 +52,8 @@ schedule = "exponential"
 decay_at_epoch = 12
 staircase_at_epochs = (101, 201)
 staircase_factor = 0.1
+# validation: every so many epochs, with train_part = "train"; 0 for never
+validate_every = 0
 # the machine
 seed = 1
 device = "auto"
@@ -61,6 +63,8 @@ workers = 2
 memory_limit = 4294967296
 # the test
 test_distances = ("global",)
+test_sets = ()
+combined_of = ()
 
 # %% [markdown]
 # The config is built from them. It knows every setting by name and type, so a misspelt or impossible one stops the
@@ -78,7 +82,8 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
 
-config = runs.read_parameters(training.TrainConfig, globals(), extra=("archive", "run_dir", "test_distances"))
+own = ("archive", "run_dir", "test_distances", "test_sets", "combined_of")
+config = runs.read_parameters(training.TrainConfig, globals(), extra=own)
 
 # %% [markdown]
 # A value that cannot work is refused by name:
@@ -92,13 +97,10 @@ print(message.split(";")[0])
 
 # %% [markdown]
 # The data: the synthetic people of [chapter 1](01_datasets.ipynb), or the archive that a preset names. Either is
-# prepared once and then found.
+# prepared once and then found. A preset may also train on several datasets merged (`dataset: combined`), and test on each.
 
 # %%
-if archive == "":
-    book.dataset_folder(config.dataset)
-elif not (config.folder / "partitions.pkl").exists():
-    datasets.prepare(config.dataset.split("/")[0], runs.resolve(archive), runs.resolve(config.data_root))
+tested_on = book.prepare_data(config, archive, combined_of, test_sets)
 train_set = datasets.open_dataset(config.folder, config.train_part)
 assert train_set.labels.max() + 1 == len(set(train_set.ids)), "labels count the identities from 0"
 
@@ -274,7 +276,8 @@ assert np.allclose(steps["naive"], steps["library"], rtol=1e-3), "three steps in
 # ends with a checkpoint. `train` starts the run, goes on from its last finished epoch, or finds it finished.
 
 # %%
-result = training.train(config, run_dir)
+validate = evaluation.validation(config) if config.validate_every else None
+result = training.train(config, run_dir, validate=validate)
 print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
 
 # %% [markdown]
@@ -357,19 +360,54 @@ assert resumed.resumed_at == 2, "two epochs were done before the cut"
 assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in whole_weights), "bit for bit the same"
 
 # %% [markdown]
+# ## Which epoch to keep
+#
+# The last epoch need not be the best, and the test people must not decide: whoever looks at them to choose has trained
+# on them. That is what the *validation* people are for ([chapter 1](01_datasets.ipynb) splits them off). With
+# `train_part="train"` they are left out of the training, and every `validate_every` epochs the network ranks them; the
+# weights with the best mean average precision are kept in `best.pth`. The small run once more:
+
+# %%
+watched = dataclasses.replace(tiny, train_part="train", validate_every=1)
+with tempfile.TemporaryDirectory() as folder:
+    validated = training.train(watched, folder, validate=evaluation.validation(watched))
+    kept = torch.load(validated.best_weights)
+    last = torch.load(validated.weights)
+means = {row["epoch"]: row["val_mean_ap"] for row in validated.metrics}
+print(f"epochs {sorted(means)} were validated, one was kept")
+
+# %%
+assert means[validated.best_epoch] == max(means.values()), "the best by validation is kept"
+is_last = all(torch.equal(kept[name], last[name]) for name in last)
+assert is_last == (validated.best_epoch == 4), "best.pth holds the weights of that epoch"
+train_people = set(datasets.open_dataset(watched.folder, "train").ids.tolist())
+val_people = set(datasets.open_dataset(watched.folder, "val").ids.tolist())
+assert not train_people & val_people, "nobody is trained on and validated with"
+
+# %% [markdown]
+# Published numbers are those of the last epoch of a training on *all* training people (`trainval`): settings are chosen
+# with the split, then the training is repeated without it. `make train PRESET=market1501_validated` does the first.
+
+# %% [markdown]
 # ## The result
 #
 # What the loss is worth shows on people the network has never seen: rank the test gallery for every query
 # ([chapter 8](08_evaluation.ipynb) explains the table).
 
 # %%
-test_set = datasets.open_dataset(config.folder, "test")
 assert (config.dataset, run_dir) != ("market1501", "runs/book/model") or config == book.CONFIG, "the book's own settings"
+networks = {"": model}
+if result.best_weights:  # a run that validated: its best epoch beside its last
+    networks = {"last epoch": model, f"epoch {result.best_epoch}": book.load(config, result.best_weights)}
 where = devices.choose_device(config.device)
-embedded = features.extract(
-    model, test_set, height=config.height, width=config.width, device=config.device, precision=config.precision
-)
-scores = evaluation.evaluate(embedded, test_distances, normalize=config.normalize)
+size = {"height": config.height, "width": config.width}
+scores = evaluation.ScoreTable([])
+for test_name in tested_on:
+    test_set = datasets.open_dataset(runs.resolve(config.data_root) / test_name, "test")
+    for network_name, network in networks.items():
+        embedded = features.extract(network, test_set, **size, device=config.device, precision=config.precision)
+        name = ", ".join(filter(None, (test_name if len(tested_on) > 1 else "", network_name)))
+        scores += evaluation.evaluate(embedded, test_distances, name=name, normalize=config.normalize)
 scores
 
 # %% [markdown]

@@ -8,8 +8,11 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -24,7 +27,7 @@ from PIL import Image
 
 from alignedreid_lib.datasets import Partitions, archives, combine, cuhk03, market1501, open_dataset, prepare
 from alignedreid_lib.datasets.archives import DeflatedFile
-from alignedreid_lib.datasets.partitions import format_name
+from alignedreid_lib.datasets.partitions import format_name, make_partitions
 from alignedreid_lib.datasets.pickles import save_pickle
 from alignedreid_lib.errors import InputError
 
@@ -120,6 +123,90 @@ def test_pictures_are_copied_unchanged(recorded):
     expected = {new: signed(old) for old, new in TREES["market1501"]["original_to_new"].items()}
     images = recorded / "market1501" / "images"
     assert {path.name: path.read_bytes() for path in images.iterdir()} == expected
+
+
+def test_original_to_new(recorded):
+    folder = recorded / "market1501"
+    mapped = json.loads((folder / "original_to_new.json").read_text())
+    assert mapped == TREES["market1501"]["original_to_new"]
+    assert mapped == pickle.loads((folder / "original_to_new.pkl").read_bytes())
+    duke = json.loads((recorded / "dukemtmc" / "original_to_new.json").read_text())
+    assert len(duke) == sum(map(len, TREES["dukemtmc"]["raw"].values())) == len(set(duke.values()))
+    for old, new in duke.items():
+        assert (recorded / "dukemtmc" / "images" / new).read_bytes() == signed(old)
+    combined = json.loads((recorded / "combined" / "original_to_new.json").read_text())
+    for old, new in combined.items():
+        assert (recorded / "combined" / "images" / new).read_bytes() == (recorded / old).read_bytes()
+    assert sorted(combined.values()) == sorted(TREES["combined"]["partitions"]["trainval_im_names"])
+
+
+KILLED = """
+import os, signal, sys
+from alignedreid_lib.datasets import combine, prepare
+archive, root, at = sys.argv[1:]
+events = 0
+
+def count(event, arguments):
+    # Every touch of the disk is a moment; the process dies just before the one asked for.
+    global events
+    if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "shutil.copyfile"):
+        if root in str(arguments[0]):
+            events += 1
+            if events == int(at):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+market = prepare("market1501", archive, root, num_val_ids=1)
+combine([market], root)
+print(events)
+"""
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_killed_at_any_moment_it_can_be_repeated(market_zip, tmp_path):
+    """SIGKILL at 20 moments of preparing and combining; the call afterwards makes the same tree, byte for byte."""
+
+    def call(root: Path, at: int) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", KILLED, str(market_zip), str(root), str(at)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    total = int(call(tmp_path / "whole", 0).stdout)
+    whole = tree(tmp_path / "whole")
+    assert total > 40 and len(whole) == 20 + 8 + 8
+    moments = [*random.Random(0).sample(range(1, total + 1), 18), 1, total]
+    root = tmp_path / "cut"
+    for number, at in enumerate(moments):
+        if number % 2:
+            shutil.rmtree(root, ignore_errors=True)  # else it goes on from where the last kill left it
+        first = call(root, at)
+        if number % 2:
+            assert first.returncode == -signal.SIGKILL, "nothing was killed"
+        for name in ("market1501", "combined"):  # what is there is whole
+            if (root / name).exists():
+                assert tree(root / name) == tree(tmp_path / "whole" / name)
+        assert call(root, 0).returncode == 0
+        assert tree(root) == whole
+
+
+def test_the_archive_s_folder_is_enough(tmp_path):
+    write_zip(tmp_path / "Market-1501-v15.09.15.zip", small_market())
+    made = prepare("market1501", tmp_path, tmp_path / "data", num_val_ids=1)
+    assert len(open_dataset(made, "trainval")) == 8
+    with pytest.raises(InputError, match=r"DukeMTMC-reID\.zip does not exist"):
+        prepare("dukemtmc", tmp_path, tmp_path / "data")
+
+
+def test_a_dataset_is_combined_once(recorded):
+    with pytest.raises(InputError, match="given 2 times"):
+        combine([recorded / "market1501", recorded / "market1501"], recorded)
+
+
+def test_three_are_combined_unless_told(tmp_path):
+    with pytest.raises(InputError, match=r"market1501.partitions\.pkl does not exist"):
+        combine(root=tmp_path)
 
 
 def test_combined_pictures_are_those_of_their_sets(recorded):
@@ -575,18 +662,25 @@ def read_mat5(data: bytes) -> dict:
     return content
 
 
-def test_the_new_protocol_equals_its_own_files(shared):
+def protocol_files(shared: Path) -> cuhk03.Split:
+    """The new protocol's split, from its own two files."""
     persons = {1: 0, 2: 843, 3: 1283, 4: 1360, 5: 1418}  # before each pair
-    for kind, lists in cuhk03.new_protocol().items():
+    split: cuhk03.Split = {}
+    for kind in cuhk03.KINDS:
         path = shared / "fixtures" / "cuhk03_np" / f"cuhk03_new_protocol_config_{kind}.mat"
         mat = read_mat5(path.read_bytes()[128:])
-        files = mat["filelist"]
-        for key, names in lists.items():
-            chosen = [files[index - 1][:-4].split("_") for index in mat[key.replace("im_names", "idx")]]
-            assert names == [
+        split[kind] = {}
+        for key in cuhk03._LISTS:
+            chosen = [mat["filelist"][index - 1][:-4].split("_") for index in mat[key.replace("im_names", "idx")]]
+            split[kind][key] = [
                 format_name(persons[int(pair)] + int(person) - 1, int(view) - 1, (int(cell) - 1) % 5)
                 for pair, person, view, cell in chosen
             ]
+    return split
+
+
+def test_the_new_protocol_equals_its_own_files(shared):
+    assert cuhk03.new_protocol() == protocol_files(shared)
 
 
 def test_the_release_with_the_shipped_split(root, tmp_path):
@@ -604,6 +698,17 @@ def test_the_release_with_the_shipped_split(root, tmp_path):
         assert (len(trainval), *np.bincount(test.marks)) == counts
         assert len(set(trainval.ids.tolist())) == 767 and len(set(test.ids.tolist())) == 700
         assert len(set(open_dataset(folder / kind, "val").ids.tolist())) == 100
+
+
+def test_a_split_file_of_the_new_protocol_gives_the_built_in_split(root, tmp_path, shared):
+    """Partitions byte for byte; the pictures do not depend on the split."""
+    save_pickle(protocol_files(shared), tmp_path / "re_ranking_train_test_split.pkl")
+    splits = cuhk03.load_split(tmp_path / "re_ranking_train_test_split.pkl"), cuhk03.new_protocol()
+    for kind in cuhk03.KINDS:
+        for number, split in enumerate(splits):
+            lists = [split[kind][key] for key in cuhk03._LISTS]
+            make_partitions(lists[0], 100, lists[1], [], lists[2]).save(root / f"{kind}_{number}.pkl")
+        assert (root / f"{kind}_0.pkl").read_bytes() == (root / f"{kind}_1.pkl").read_bytes()
 
 
 def test_a_release_that_lacks_a_picture(made_cuhk, root, monkeypatch):

@@ -3,8 +3,10 @@
 Derived in notebooks/01_datasets.
 """
 
+from alignedreid_lib.datasets.combine import combine
 from alignedreid_lib.datasets.dataset import Dataset, open_dataset
+from alignedreid_lib.datasets.describe import DatasetCard, describe
 from alignedreid_lib.datasets.partitions import Partitions
-from alignedreid_lib.datasets.prepare import combine, prepare
+from alignedreid_lib.datasets.prepare import prepare
 
-__all__ = ["Dataset", "Partitions", "combine", "open_dataset", "prepare"]
+__all__ = ["Dataset", "DatasetCard", "Partitions", "combine", "describe", "open_dataset", "prepare"]

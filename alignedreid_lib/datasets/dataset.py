@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alignedreid_lib.datasets.making import read_manifest
 from alignedreid_lib.datasets.partitions import Partitions, parse_name
 from alignedreid_lib.errors import InputError
 
@@ -27,6 +28,7 @@ class Dataset:
         cameras: [N] int64 cameras.
         labels: [N] int64 rows of the classifier, from 0; None in val and test.
         marks: [N] int64, 0 query, 1 gallery, 2 multi-query; None in trainval and train.
+        cameras_known: if not, all cameras are 0 and mean nothing, so no picture is left out for its camera.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Dataset:
     cameras: np.ndarray
     labels: np.ndarray | None
     marks: np.ndarray | None
+    cameras_known: bool = True
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -76,7 +79,8 @@ def open_dataset(folder: str | Path, part: str) -> Dataset:
     else:
         marks = np.array(getattr(partitions, f"{part}_marks"), dtype=np.int64)
     paths = [folder / "images" / name for name in names]
-    return Dataset(folder, part, paths, ids, cameras, labels, marks)
+    cameras_known = (read_manifest(folder) or {}).get("cameras_known", True) is not False
+    return Dataset(folder, part, paths, ids, cameras, labels, marks, cameras_known)
 
 
 def _missing(folder: Path) -> str:

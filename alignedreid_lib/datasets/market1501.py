@@ -39,7 +39,7 @@ def looks_like(folders: dict[str, dict[str, zipfile.ZipInfo]]) -> str:
     return "none of market1501, cuhk03 and dukemtmc"
 
 
-def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> None:
+def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[str, str]:
     """Write `out/images/` and `out/partitions.pkl`.
 
     Args:
@@ -47,6 +47,9 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> None:
         path: the release archive.
         out: an existing, empty folder.
         num_val_ids: identities of the validation split.
+
+    Returns:
+        {name in the archive, `folder/file`: new name} of every picture, in the order of the parts.
 
     Raises:
         InputError: the archive cannot be used, or has too few identities.
@@ -57,6 +60,7 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> None:
         (out / "images").mkdir()
         _copy_pictures(archive, new_names, out / "images", name)
     partitions.save(out / "partitions.pkl")
+    return {"/".join(entry.filename.split("/")[-2:]): new_name for entry, new_name in new_names}
 
 
 def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]]:

@@ -107,7 +107,9 @@ class Partitions:
         save_pickle({f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}, path)
 
 
-def split_validation(names: Sequence[str], num_ids: int, seed: int = 1) -> tuple[list[str], list[str], list[str]]:
+def split_validation(
+    names: Sequence[str], num_ids: int, seed: int = 1, cameras_known: bool = True
+) -> tuple[list[str], list[str], list[str]]:
     """Set some identities of a training set aside: (train, query, gallery) names, each in shuffled order.
 
     The rule of the original reproduction, image for image. Of a chosen identity the first picture of each
@@ -118,6 +120,7 @@ def split_validation(names: Sequence[str], num_ids: int, seed: int = 1) -> tuple
         names: unified names of the training set; their order matters.
         num_ids: identities to set aside; 0 for none.
         seed: of numpy's RandomState.
+        cameras_known: if not, the first picture of an identity is its only query.
 
     Raises:
         InputError: fewer identities can be set aside than asked, or none would be left to train on.
@@ -144,14 +147,15 @@ def split_validation(names: Sequence[str], num_ids: int, seed: int = 1) -> tuple
     for person in persons.tolist():
         if chosen == num_ids:
             break
-        query, gallery = _split_person(places[person], camera)
+        query, gallery = split_person(places[person], camera, cameras_known)
         if query:
             queries.update(query)
             galleries.update(gallery)
             chosen += 1
     if chosen < num_ids:
+        wanted = "pictures of two cameras" if cameras_known else "two pictures"
         raise InputError(
-            f"num_val_ids={num_ids}, but only {chosen} ids were seen by two cameras and can be queries; ask for fewer"
+            f"num_val_ids={num_ids}, but only {chosen} ids have {wanted} and can be queries; ask for fewer"
         )
     shuffled = [names[index] for index in order.tolist()]
     return (
@@ -161,8 +165,18 @@ def split_validation(names: Sequence[str], num_ids: int, seed: int = 1) -> tuple
     )
 
 
-def _split_person(places: list[int], camera: list[int]) -> tuple[list[int], list[int]]:
-    """(query, gallery) places of one identity's pictures."""
+def split_person(
+    places: Sequence[int], camera: Sequence[int], cameras_known: bool = True
+) -> tuple[list[int], list[int]]:
+    """(query, gallery) places of one identity's pictures.
+
+    Args:
+        places: of the identity's pictures in a list, in the order that decides.
+        camera: of every picture of that list.
+        cameras_known: if not, the first picture is the query.
+    """
+    if not cameras_known:
+        return (list(places[:1]), list(places[1:])) if len(places) > 1 else ([], list(places))
     first: dict[int, int] = {}
     for place in places:
         first.setdefault(camera[place], place)
@@ -177,14 +191,19 @@ def _split_person(places: list[int], camera: list[int]) -> tuple[list[int], list
 
 
 def make_partitions(
-    trainval: Sequence[str], num_val_ids: int, query: Sequence[str], multi_query: Sequence[str], gallery: Sequence[str]
+    trainval: Sequence[str],
+    num_val_ids: int,
+    query: Sequence[str],
+    multi_query: Sequence[str],
+    gallery: Sequence[str],
+    cameras_known: bool = True,
 ) -> Partitions:
     """Partitions of a dataset from the names of its training and its test lists.
 
     Raises:
         InputError: `num_val_ids` is more than the set has.
     """
-    train, val_query, val_gallery = split_validation(trainval, num_val_ids)
+    train, val_query, val_gallery = split_validation(trainval, num_val_ids, cameras_known=cameras_known)
     return Partitions(
         trainval_im_names=list(trainval),
         trainval_ids2labels=make_labels(trainval),

@@ -4,15 +4,18 @@ The unified layout's `partitions.pkl` is a pickle for compatibility; a pickle is
 it: the few numpy globals a plain pickle names are answered by stand-ins. Derived in notebooks/01_datasets.
 """
 
+import io
 import os
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from alignedreid_lib.errors import InputError
+
+MAX_BYTES = 256 << 20  # the names of a million pictures are 40 MB
 
 
 def save_pickle(content: Any, path: str | Path) -> None:
@@ -39,8 +42,10 @@ def load_pickle(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
-            return _plain(_SafeUnpickler(file, encoding="latin1").load(), path)
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MB, so it is no list of names; make it again")
+        # From memory: a file's read(n) would set n bytes aside, whatever n a damaged pickle asks for.
+        return _plain(_SafeUnpickler(io.BytesIO(path.read_bytes()), path).load(), path, {})
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -100,10 +105,15 @@ class _Bytes(_Scalar):
         return text.encode("latin1")
 
 
-class _SafeUnpickler(pickle.Unpickler):
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class _SafeUnpickler(_PythonUnpickler):
+    """The unpickler written in Python: a memo index of four bytes makes the one written in C set gigabytes aside."""
+
     # Every global a pickle may name, and what it gets instead. All of it is ours, so nothing of numpy's own
     # reconstruction (which trusts its input) ever runs; each has __setstate__, so that BUILD cannot alter it.
-    _GLOBALS = {  # noqa: RUF012
+    _GLOBALS: ClassVar[dict[str, Any]] = {
         "numpy.ndarray": _Array,
         "numpy.dtype": _Dtype,
         **{f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")},
@@ -111,9 +121,9 @@ class _SafeUnpickler(pickle.Unpickler):
         "_codecs.encode": _Bytes,
     }
 
-    def __init__(self, file: Any, **settings: Any):
-        super().__init__(file, **settings)
-        self._path = file.name
+    def __init__(self, file: io.BytesIO, path: Path):
+        super().__init__(file, encoding="latin1")
+        self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -124,19 +134,59 @@ class _SafeUnpickler(pickle.Unpickler):
                 "read, so do not trust this file"
             ) from None
 
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append(dict(_pairs(items)))
 
-def _plain(value: Any, path: Path) -> Any:
-    """`value` with arrays as lists and bytes as str, all the way down."""
-    if isinstance(value, dict):
-        return {_plain(key, path): _plain(item, path) for key, item in value.items()}
-    if isinstance(value, _Array):
-        value = value.values
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item, path) for item in value)
-    if isinstance(value, bytes):
-        return value.decode("latin1")
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1].update(_pairs([key, value]))
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self.stack[-1].update(_pairs(items))
+
+    def load_set(self) -> None:
+        raise pickle.UnpicklingError("a set")
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **_PythonUnpickler.dispatch,
+        pickle.DICT[0]: load_dict,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.EMPTY_SET[0]: load_set,
+        pickle.FROZENSET[0]: load_set,
+    }
+
+
+def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
+    """Keys and values in turn as pairs. Plain keys only: to hash tuples of tuples can take for ever."""
+    keys, values = items[::2], items[1::2]
+    if any(type(key) not in (str, int, bytes) for key in keys):
+        raise pickle.UnpicklingError("a key that is neither str nor int")
+    return list(zip(keys, values, strict=True))
+
+
+def _plain(value: Any, path: Path, done: dict[int, Any]) -> Any:
+    """`value` with arrays as lists and bytes as str, all the way down; what stands in several places is done once."""
     if type(value) in (str, int, bool):
         return value
-    raise InputError(
-        f"{path} holds a {type(value).__name__}; only dict, list, tuple, str, int and numpy arrays are read"
-    )
+    if isinstance(value, bytes):
+        return value.decode("latin1")
+    if id(value) in done:
+        if done[id(value)] is None:
+            raise InputError(f"{path} holds a {type(value).__name__} that holds itself; make it again")
+        return done[id(value)]
+    done[id(value)] = None
+    inside = value.values if isinstance(value, _Array) else value
+    plain: Any
+    if isinstance(inside, dict):
+        plain = {_plain(key, path, done): _plain(item, path, done) for key, item in inside.items()}
+    elif isinstance(inside, list | tuple):
+        plain = type(inside)(_plain(item, path, done) for item in inside)
+    else:
+        raise InputError(
+            f"{path} holds a {type(value).__name__}; only dict, list, tuple, str, int and numpy arrays are read"
+        )
+    done[id(value)] = plain
+    return plain

@@ -1,0 +1,228 @@
+"""People's own pictures: a folder a person, a table of them, or names that a pattern takes apart.
+
+Derived in notebooks/01_datasets.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name, split_person
+from alignedreid_lib.datasets.pictures import MAX_BYTES, OTHER_SUFFIXES, SUFFIXES, to_jpeg
+from alignedreid_lib.errors import InputError
+
+MAX_CAMERAS = 10_000  # four digits of a name
+COLUMNS = ("path", "person", "camera")  # of a table; the last may be absent
+
+
+class Sighting(NamedTuple):
+    """A picture, and who was seen where."""
+
+    path: Path
+    name: str  # what the owner calls it: its path from the folder or from the table
+    person: str
+    camera: str | None
+
+
+def list_sightings(source: Path, pattern: str | None = None) -> list[Sighting]:
+    """The pictures of a folder or a table, sorted by name; all of them have a camera, or none has.
+
+    Args:
+        source: a folder, or a CSV file whose first line names the columns path, person and (or not) camera; paths are
+            taken from the CSV's own folder.
+        pattern: folders only: a regular expression with a group `person` and (or not) a group `camera`, searched for
+            in each picture's path from the folder, written with `/`. Without it the person is the first folder of
+            that path, and cameras are not known.
+
+    Raises:
+        InputError: nothing there, a line or a name that does not say who it is, or a picture named twice.
+    """
+    if source.is_dir():
+        found = _from_folder(source, _by_pattern(pattern, source) if pattern is not None else _by_folder)
+    elif pattern is not None:
+        raise InputError(f"{source} is no folder; a pattern is for the names in a folder")
+    else:
+        found = _from_table(source)
+    if not found:
+        raise InputError(f"{source} holds no pictures; known are {', '.join(SUFFIXES)}")
+    known = {sighting.camera is not None for sighting in found}
+    if len(known) == 2:
+        first = next(sighting.name for sighting in found if sighting.camera is None)
+        raise InputError(f"{source}: {first} has no camera and others have; give all a camera, or none")
+    return sorted(found, key=lambda sighting: sighting.name)
+
+
+def digest(sightings: Sequence[Sighting]) -> str:
+    """A fingerprint of what is there: names, people, cameras and sizes; pixels are not read."""
+    lines = [json.dumps([s.name, s.person, s.camera, s.path.stat().st_size]) for s in sightings]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def prepare_folder(
+    source: Path, sightings: Sequence[Sighting], out: Path, num_val_ids: int, test_share: float, seed: int
+) -> dict[str, str]:
+    """Write `out/images/`, `out/partitions.pkl` and `out/people.json`.
+
+    Args:
+        source: the folder or table, for messages.
+        sightings: its pictures, see `list_sightings`.
+        out: an existing, empty folder.
+        num_val_ids: people of the validation split.
+        test_share: share of the people who are tested on, 0 to 1.
+        seed: of the draw of the test people and of the pictures that become queries.
+
+    Returns:
+        {the owner's name of a picture: its new name}.
+
+    Raises:
+        InputError: a picture that is none, or no test person whom another picture could find.
+    """
+    people, cameras = (_numbers([s.person for s in sightings]), _numbers([s.camera or "" for s in sightings]))
+    if len(cameras) > MAX_CAMERAS:
+        raise InputError(f"{source} names {len(cameras)} cameras, the layout has room for {MAX_CAMERAS}; join some")
+    cameras_known = sightings[0].camera is not None
+    count: dict[tuple[int, int], int] = defaultdict(int)
+    new_names = {}
+    for sighting in sightings:
+        seen = people[sighting.person], cameras[sighting.camera or ""]
+        new_names[sighting.name] = format_name(*seen, count[seen])
+        count[seen] += 1
+    train, query, gallery = _split(source, list(new_names.values()), test_share, seed, cameras_known)
+    partitions = make_partitions(train, num_val_ids, query, [], gallery, cameras_known)
+    (out / "images").mkdir()
+    for sighting in tqdm(sightings, desc="folder", unit="img", disable=None):
+        (out / "images" / new_names[sighting.name]).write_bytes(to_jpeg(_read(sighting.path), str(sighting.path)))
+    names = {"people": list(people), "cameras": list(cameras) if cameras_known else None}
+    (out / "people.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    partitions.save(out / "partitions.pkl")
+    return new_names
+
+
+def _by_folder(name: str) -> tuple[str, str | None] | None:
+    first, *inside = name.split("/")
+    return (first, None) if inside else None
+
+
+def _by_pattern(pattern: str, source: Path) -> Callable[[str], tuple[str, str | None] | None]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"pattern {pattern!r} is no regular expression ({error}); mend it") from error
+    if "person" not in compiled.groupindex:
+        raise InputError(f"pattern {pattern!r} has no group (?P<person>...); say where the person's name stands")
+
+    def read(name: str) -> tuple[str, str | None] | None:
+        match = compiled.search(name)
+        if match is None or not match["person"]:
+            return None
+        return match["person"], match.groupdict().get("camera") or None
+
+    return read
+
+
+def _from_folder(folder: Path, read: Callable[[str], tuple[str, str | None] | None]) -> list[Sighting]:
+    found, unread = [], []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        for file in files:
+            path = Path(parent) / file
+            suffix = path.suffix.lower()
+            if file.startswith(".") or suffix not in SUFFIXES + OTHER_SUFFIXES:
+                continue
+            name = path.relative_to(folder).as_posix()
+            if not name.isprintable():  # bytes that are no text, line feeds
+                raise InputError(f"{folder} holds a picture whose name is no plain text, {name!r}; rename it")
+            if suffix in OTHER_SUFFIXES:
+                raise InputError(f"{path} is of a format that is not read; save it as JPEG or PNG, or take it out")
+            who = read(name)
+            if who is None:
+                unread.append(name)
+            else:
+                found.append(Sighting(path, name, *who))
+    if unread:
+        raise InputError(
+            f"{folder}: nothing says whom {len(unread)} of {len(unread) + len(found)} pictures show (first: "
+            f"{min(unread)}); put them into a folder for each person, or give a pattern that fits all names"
+        )
+    return found
+
+
+def _from_table(table: Path) -> list[Sighting]:
+    found: dict[str, Sighting] = {}
+    try:
+        text = table.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{table} does not exist; give a folder of pictures, or a CSV of path,person,camera") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table} is not a text in UTF-8 ({error.reason}); save the table as CSV, UTF-8") from None
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = rows.fieldnames or []
+        if not {"path", "person"} <= set(columns) <= set(COLUMNS):
+            raise InputError(f"{table}: the first line is {','.join(columns)!r}; it has to be path,person,camera")
+        for row in rows:
+            where = f"{table} line {rows.line_num}"
+            name, person, camera = (row.get(column) for column in COLUMNS)
+            if None in row or not name or not person:
+                raise InputError(f"{where} does not say path and person (and camera): {list(row.values())}")
+            path = table.parent / name
+            if "\0" in name or not path.is_file():
+                raise InputError(f"{where}: {name!r} is not there; paths are taken from the table's own folder")
+            if name in found:
+                raise InputError(f"{where}: {name!r} is named a second time; name each picture once")
+            found[name] = Sighting(path, name, person, camera or None)
+    except csv.Error as error:
+        raise InputError(f"{table} line {rows.line_num} is no CSV ({error}); save the table anew") from error
+    except OSError as error:  # a name too long for a file
+        raise InputError(f"{table} line {rows.line_num}: {error.strerror}; mend the path") from error
+    return list(found.values())
+
+
+def _numbers(names: Sequence[str]) -> dict[str, int]:
+    """{name: number}, from 0 on through the sorted names, digits by their value: 2 before 10."""
+
+    def key(name: str) -> tuple:
+        parts = re.split(r"(\d+)", name)  # text, digits, text, ...
+        return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else part for i, part in enumerate(parts)], name
+
+    return {name: number for number, name in enumerate(sorted(set(names), key=key))}
+
+
+def _split(
+    source: Path, names: Sequence[str], test_share: float, seed: int, cameras_known: bool
+) -> tuple[list[str], list[str], list[str]]:
+    """(train, query, gallery) names, sorted; a test person nobody could find stays in the gallery."""
+    random = np.random.RandomState(seed)
+    shuffled = [names[index] for index in random.permutation(len(names))]
+    of_person: dict[int, list[str]] = defaultdict(list)
+    for name in shuffled:
+        of_person[parse_name(name)[0]].append(name)
+    people = random.permutation(sorted(of_person)).tolist()
+    tested = people[: round(test_share * len(people))]
+    query: list[str] = []
+    gallery: list[str] = []
+    for person in tested:
+        pictures = of_person[person]
+        places = range(len(pictures))
+        asked, others = split_person(places, [parse_name(name)[1] for name in pictures], cameras_known)
+        query += [pictures[place] for place in asked]
+        gallery += [pictures[place] for place in others]
+    if tested and not query:
+        wanted = "pictures of two cameras" if cameras_known else "two pictures"
+        raise InputError(f"{source}: none of the {len(tested)} test people has {wanted}, so nobody can be searched for")
+    return sorted(set(names) - set(query) - set(gallery)), sorted(query), sorted(gallery)
+
+
+def _read(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(MAX_BYTES + 1)

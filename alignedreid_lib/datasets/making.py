@@ -1,0 +1,100 @@
+"""How a dataset's folder comes to be: whole or not at all, and with a note of what it was made from.
+
+Work is done in a hidden folder beside the target, which is renamed at the end; `prepared.json` in it says what was
+made from what. Derived in notebooks/01_datasets.
+"""
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from alignedreid_lib.datasets.archives import free_space
+from alignedreid_lib.datasets.pickles import save_pickle
+from alignedreid_lib.errors import InputError
+
+MANIFEST = "prepared.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What a dataset's folder was made from, None where nothing says so. CUHK03's kinds have it one folder up."""
+    for place in (folder, folder.parent):
+        try:
+            manifest = json.loads((place / MANIFEST).read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(manifest, dict) and (place == folder or manifest.get("name") == "cuhk03"):
+            return manifest
+    return None
+
+
+def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_map(folder: Path, original_to_new: dict[str, str]) -> None:
+    """original_to_new.json, and the same as a pickle of the original reproduction's form."""
+    text = json.dumps(original_to_new, indent=0, ensure_ascii=False) + "\n"
+    (folder / "original_to_new.json").write_text(text, "utf-8")
+    save_pickle(original_to_new, folder / "original_to_new.pkl")
+
+
+def is_done(target: Path, settings: dict[str, Any]) -> bool:
+    """Whether `target` was made with these settings.
+
+    Raises:
+        InputError: it is there, but was made otherwise or by someone else.
+    """
+    if not target.exists():
+        return False
+    try:
+        made = json.loads((target / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{target} exists and was not made by prepare; open it with open_dataset, or move it away"
+        ) from error
+    if not isinstance(made, dict):
+        made = {}
+    for key, value in settings.items():
+        if key == "pictures" and made.get(key) != value:
+            raise InputError(f"{target} was made of other pictures than are there now; delete it to make it anew")
+        if made.get(key) != value:
+            raise InputError(
+                f"{target} was made with {key}={made.get(key)!r}, not {value!r}; delete it, or give another root"
+            )
+    return True
+
+
+@contextmanager
+def all_or_nothing(target: Path, source: Path) -> Iterator[Path]:
+    """A new, empty folder beside `target`, renamed to it if all goes well, deleted if not."""
+    partial = target.with_name(f".{target.name}.partial")
+    new_parents = [parent for parent in target.parents if not parent.exists()]
+    try:
+        try:
+            if partial.exists():
+                shutil.rmtree(partial)  # of a call that was killed
+            partial.mkdir(parents=True)
+            yield partial
+            partial.rename(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):
+                for parent in new_parents:
+                    parent.rmdir()
+            raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            size = source.stat().st_size if source.is_file() else 0
+            room = next(parent for parent in target.parents if parent.exists())
+            raise InputError(
+                f"no space left for {target} ({free_space(room)} free, {source} has {size / 1e9:.1f} GB); "
+                "make room or give another root"
+            ) from error
+        raise InputError(
+            f"{target} cannot be made ({error.filename or target}: {error.strerror or error}); "
+            "give a root you may write to and an archive you may read"
+        ) from error
