@@ -8,7 +8,8 @@
 # * a Market-1501 archive taken apart folder by folder, and the ten lines that rename its pictures, equal to the
 #   library's result name for name;
 # * the parts that training and testing use (train, validation, query, gallery, multi-query), each built by hand once;
-# * CUHK03's MATLAB file read inside its zip, and a pickle that would run code, refused.
+# * CUHK03's MATLAB file read inside its zip, and a pickle that would run code, refused;
+# * a card for any data set, several sets merged into one, and a folder of your own pictures as a set of its own.
 #
 # **Time** on two cores: a quarter of a minute, and half a minute more if the book's people are not drawn yet.
 # **Hardware**: any laptop, no GPU.
@@ -488,6 +489,76 @@ assert len(train) + len(val) == len(trainval), "a training picture got lost"
 # Eight entries: names, and what belongs to them. `trainval` is what a final model is trained with; `train` and
 # `val` are the same pictures once more, split.
 #
+# ### Which file became which
+#
+# Whoever has results by the archive's own names needs the way back. `prepare` leaves it in `original_to_new.json` (and, as
+# the original reproduction has it, in a pickle):
+
+# %% tags=["nbval-check-output"]
+import json
+
+original_to_new = json.loads((folder / "original_to_new.json").read_text())
+for file in (files["bounding_box_train"][0], files["query"][0]):
+    where = "query" if file in files["query"] else "bounding_box_train"
+    print(f"{where}/{file} -> {original_to_new[f'{where}/{file}']}")
+
+# %%
+in_loop = {}
+for where, pictures in to_do.items():
+    kept = [file for file in sorted(pictures) if not file.startswith("-1")]
+    for file, new in zip(kept, ours[where], strict=True):
+        in_loop[f"{where}/{file}"] = new
+assert original_to_new == in_loop, "the map is not that of our loop"
+
+# %% [markdown]
+# ## A card for a data set
+#
+# Before training on a set, look at it as a whole: how many pictures has a person, which cameras share people, are there
+# files twice, or files that do not open? `datasets.describe` answers for any part, and compares with what the makers
+# published. Here the training part, with two accidents planted in a copy of it: one file copied over another, and one
+# cut short.
+
+# %%
+import shutil
+import tempfile
+from pathlib import Path
+
+scratch = tempfile.TemporaryDirectory()
+temporary = Path(scratch.name)
+damaged = temporary / "market1501"
+shutil.copytree(folder, damaged)
+victims = sorted(path.name for path in trainval.paths)[:3]
+shutil.copyfile(damaged / "images" / victims[0], damaged / "images" / victims[1])
+(damaged / "images" / victims[2]).write_bytes(trainval.paths[0].read_bytes()[:300])
+
+# %% tags=["nbval-check-output"]
+card = datasets.describe(datasets.open_dataset(damaged, "trainval"))
+for line in str(card).splitlines()[:7]:
+    print(line[:78].rstrip())
+print("equal content: ", card.duplicates)
+print("do not decode: ", [name for name, _ in card.unreadable])
+
+# %% [markdown]
+# Both accidents are found and named. And the published counts, of course, are not ours: the card of the real archive has
+# the same number in both columns, and `card.as_published` says so in a word.
+
+# %%
+assert card.duplicates == [victims[:2]], "the copy was not noticed"
+assert [name for name, _ in card.unreadable] == [victims[2]], "the cut file was not"
+assert card.as_published is False, "a drawn set has the real one's counts"
+by_hand = np.unique(trainval.ids, return_counts=True)[1]
+assert card.images_per_id == (by_hand.min(), np.median(by_hand), by_hand.max())
+seen = {c: set(trainval.ids[trainval.cameras == c].tolist()) for c in range(1, 7)}
+pairs = [[len(seen[a] & seen[b]) for b in seen] for a in seen]
+assert card.camera_pairs.tolist() == pairs, "cameras share other people"
+
+# %% alt="Three panels: a histogram of pictures an identity, a matrix of how many people each two cameras share, and sixteen people"
+figures.dataset_card(trainval, card)
+
+# %% [markdown]
+# On the left, how many pictures the people have: a batch of $K = 4$ finds enough for almost everybody. On the right, the
+# diagonal counts the people of each camera, the rest those that two cameras share: every pair shares enough to learn from.
+#
 # ## Boxes that are wrong
 #
 # Why is there a junk class at all? Because detectors err. They shift a box, make it too large, or cut off legs or head.
@@ -538,11 +609,6 @@ figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=12)
 # drawn by hand, and `detected`. We draw a dozen people in this layout into a temporary folder, with bad boxes.
 
 # %%
-import tempfile
-from pathlib import Path
-
-scratch = tempfile.TemporaryDirectory()
-temporary = Path(scratch.name)
 cuhk03_zip = temporary / "cuhk03_release.zip"
 people, misalignment = (8, 4), 0.7  # 8 people to train with, 4 to test
 _ = synthetic.make_archive(cuhk03_zip, "cuhk03", *people, misalignment, settings.seed)
@@ -710,6 +776,75 @@ assert sum(map(len, parts)) == len(raw), "a picture got lost"
 # reader, so that old results can be understood and repeated by those who had the data before. It has no link, and no
 # chapter needs it. The other sets, too, show people who never heard of this book. That is why its pictures are drawn.
 #
+# ## Several sets as one
+#
+# More people are better teachers: AlignedReID was trained on several sets merged. `datasets.combine` takes the training
+# parts. Two sets may both have a person 5, so identities are counted anew, from 0 on through the sets; a camera keeps its
+# number, and $k$ is counted again. With $n_s$ people in set $s$, the person of rank $\ell$ in set $s$ becomes
+#
+# $$
+# y' = \ell + \sum_{r < s} n_r
+# $$ (eq-datasets-combine)
+#
+# In a loop over the sets of this chapter, Market-1501's layout, CUHK03's and DukeMTMC's:
+
+# %% tags=["nbval-check-output"]
+members = [folder, made / "detected", duke]
+first, expected = 0, {}
+for member in members:
+    part = datasets.open_dataset(member, "trainval")
+    for person, label in zip(part.ids.tolist(), part.labels.tolist(), strict=True):
+        expected[member.name, person] = first + label
+    first += len(set(part.labels.tolist()))
+    print(f"{member.name:10} people {first - len(set(part.labels.tolist()))} to {first - 1}")
+
+# %%
+together = datasets.open_dataset(datasets.combine(members, temporary), "trainval")
+assert sorted(set(together.ids.tolist())) == list(range(first)), "people are missing"
+moved = json.loads((temporary / "combined" / "original_to_new.json").read_text())
+for old, new in moved.items():
+    member, name = Path(old).parts[-3], Path(old).name
+    assert parse_name(new)[0] == expected[member, parse_name(name)[0]], f"{old} is another"
+assert len(moved) == len(together), "a picture got lost"
+
+# %% [markdown]
+# The merged set has a training part only: tests stay with the sets, each by its own protocol. `make train
+# PRESET=embedded_combined` trains on such a set and tests on each of its members.
+#
+# ## Your own pictures
+#
+# A data set of your own needs no archive. The simplest form is a folder for each person:
+
+# %% tags=["nbval-check-output"]
+own = temporary / "my people"
+for label, name in enumerate(["Ada", "Bo", "Chloé", "Dev"]):
+    (own / name).mkdir(parents=True)
+    for k in np.flatnonzero(trainval.labels == label)[::2]:
+        camera = f"{k}_{trainval.cameras[k]}"
+        Image.open(trainval.paths[k]).save(own / name / f"{camera}.png")
+mine = datasets.prepare("folder", own, temporary, test_share=0.5, seed=0)
+print(json.loads((mine / "people.json").read_text("utf-8")))
+unknown = datasets.open_dataset(mine, "test")
+print("cameras known:", unknown.cameras_known)
+print("marks:", unknown.marks.tolist())
+
+# %% [markdown]
+# Half of the people are drawn for the test, by a seed. PNG and other forms become upright RGB JPEGs; a plain JPEG is copied as
+# it is. Nothing says which camera took a picture, so one picture of each test person becomes the query, and no answer can
+# be left out for being of the query's own camera: every table of scores says so. If the names tell the camera, a pattern
+# reads it; a CSV file with the columns path, person and camera does as well.
+
+# %% tags=["nbval-check-output"]
+pattern = r"^(?P<person>[^/]+)/\d+_(?P<camera>\d+)"
+mine = datasets.prepare("folder", own, temporary / "again", pattern=pattern, seed=0)
+print(json.loads((mine / "people.json").read_text("utf-8"))["cameras"])
+known = datasets.open_dataset(mine, "test")
+assert known.cameras_known and not unknown.cameras_known, "cameras from nowhere"
+assert set(known.ids) == set(unknown.ids), "one seed, other people"
+
+# %% [markdown]
+# Pictures of people are theirs before they are data: ask them. A later chapter searches in such a folder.
+#
 # ## The real data sets
 #
 # | | Market-1501 | CUHK03, new protocol | DukeMTMC-reID |
@@ -784,6 +919,7 @@ assert not trace.exists(), "the pickle has run"
 # * A picture is known by who and which camera; $k$ counts its fellows in sorted order, and ten lines do the conversion.
 # * Junk and the query's own camera are ignored, distractors count, multi-query boxes share a query's person and camera.
 # * Labels follow sorted identities, and nobody is in the training and in the test part.
+# * A card counts a part and finds its bad files; sets are merged by counting people on; your own folder is a set too.
 # * A score on CUHK03 must say which boxes and which protocol.
 # * Archives and pickles are input from outside: counts are checked, and nothing in them is run.
 #

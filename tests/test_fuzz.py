@@ -134,7 +134,8 @@ def test_pickles(place):
 
 
 def test_split_files(place):
-    split = {kind: {key: [format_name(1, 0, 0)] for key in cuhk03._LISTS} for kind in cuhk03.KINDS}
+    lists = {key: [format_name(1, 0, k)] for k, key in enumerate(cuhk03._LISTS)}
+    split = dict.fromkeys(cuhk03.KINDS, lists)
     save_pickle(split, place / "good.pkl")
     good = (place / "good.pkl").read_bytes()
 

@@ -17,6 +17,7 @@ from alignedreid_lib.datasets.pickles import save_pickle
 from alignedreid_lib.errors import InputError
 
 MANIFEST = "prepared.json"
+VERSION = 2  # of what a prepared folder holds: 2 has original_to_new
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -32,7 +33,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
-    (folder / MANIFEST).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    """Leave the note of what `folder` was made from."""
+    text = json.dumps(settings | {"version": VERSION}, indent=1, ensure_ascii=False) + "\n"
+    (folder / MANIFEST).write_text(text, "utf-8")
 
 
 def write_map(folder: Path, original_to_new: dict[str, str]) -> None:
@@ -56,8 +59,8 @@ def is_done(target: Path, settings: dict[str, Any]) -> bool:
         raise InputError(
             f"{target} exists and was not made by prepare; open it with open_dataset, or move it away"
         ) from error
-    if not isinstance(made, dict):
-        made = {}
+    if not isinstance(made, dict) or made.get("version") != VERSION:
+        raise InputError(f"{target} was made by another version of this library; delete it to make it anew")
     for key, value in settings.items():
         if key == "pictures" and made.get(key) != value:
             raise InputError(f"{target} was made of other pictures than are there now; delete it to make it anew")
