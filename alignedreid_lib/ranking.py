@@ -99,11 +99,16 @@ def score_ranking(
         raise InputError(f"top is {top!r}: give the length of the CMC, an integer of 1 or more")
     problem = _checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, keep_same_camera)
     found = _find_matches(problem)
-    aps = average_precisions(found, average_precision)
     cmc = _single_shot_cmc(problem, top) if protocol == "cuhk03" else cumulative_matches(found, protocol, top)
+    return scores_of(found, cmc, average_precision)
+
+
+def scores_of(found: MatchRanks, cmc: NDArray[np.float64], average_precision: AveragePrecision) -> RankingScores:
+    """Put the scores of each query, CMC [Q, top] among them, and their means together."""
+    aps = average_precisions(found, average_precision)
     valid = found.counts > 0
     if not valid.any():
-        return RankingScores(np.full(top, np.nan), float("nan"), cmc, aps, valid)
+        return RankingScores(np.full(cmc.shape[1], np.nan), float("nan"), cmc, aps, valid)
     return RankingScores(cmc[valid].mean(axis=0), float(aps[valid].mean()), cmc, aps, valid)
 
 
@@ -169,46 +174,87 @@ def cumulative_matches(found: MatchRanks, protocol: Literal["market1501", "allsh
     return np.minimum(steps[:, :top].cumsum(axis=1), 1.0)  # n times 1/n may be a rounding above 1
 
 
-def _find_matches(problem: _Problem) -> MatchRanks:
-    by_id = np.argsort(problem.gallery_ids, kind="stable")  # [G] stable: inside an id the gallery's order
-    sorted_ids = problem.gallery_ids[by_id]
-    firsts = np.searchsorted(sorted_ids, problem.query_ids, "left")
-    sizes = np.searchsorted(sorted_ids, problem.query_ids, "right") - firsts  # [Q] junk included
+class OwnImages(NamedTuple):
+    """All M gallery images of the queries' identities, junk included, query after query."""
 
-    def match_ranks(start: int, block: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        first, size = firsts[start : start + len(block)], sizes[start : start + len(block)]
-        ends = np.cumsum(size)
-        begins = ends - size
-        row = np.repeat(np.arange(len(block)), size)  # of every image of a query's id
-        image = by_id[np.arange(len(row)) + np.repeat(first - begins, size)]
+    begins: NDArray[np.int64]  # [Q + 1] where each query's begin
+    query: NDArray[np.int64]  # [M]
+    image: NDArray[np.int64]  # [M] ascending inside a query
+
+
+def own_images(query_ids: NDArray[np.int64], gallery_ids: NDArray[np.int64]) -> OwnImages:
+    """Find the gallery images of each query's identity; ids [Q] and [G] are numbers."""
+    by_id = np.argsort(gallery_ids, kind="stable")  # [G] stable: inside an id the gallery's order
+    sorted_ids = gallery_ids[by_id]
+    firsts = np.searchsorted(sorted_ids, query_ids, "left")
+    sizes = np.searchsorted(sorted_ids, query_ids, "right") - firsts
+    begins = np.append(0, np.cumsum(sizes))
+    query = np.repeat(np.arange(len(query_ids)), sizes)
+    return OwnImages(begins, query, by_id[np.arange(len(query)) + np.repeat(firsts - begins[:-1], sizes)])
+
+
+def add_before(
+    before: NDArray[np.int64],
+    block: NDArray[Any],
+    first: int,
+    value: NDArray[Any],
+    image: NDArray[np.int64],
+    begins: NDArray[np.int64],
+) -> None:
+    """Count, for images of each row, how many entries of the row lie before: smaller, or equal and earlier.
+
+    Args:
+        before: [M] the counts to add to.
+        block: [n, g] distances to gallery images first ... first + g.
+        value, image: [M] distances and places of the images, row after row, ascending in each.
+        begins: [n + 1] where each row's begin.
+    """
+    ordered = np.sort(
+        block, axis=1
+    )  # values, not indices: several times faster; and whole rows: to pick some is slower
+    smaller, through = np.empty_like(before), np.empty_like(before)
+    for row, begin, end in zip(ordered, begins[:-1].tolist(), begins[1:].tolist(), strict=True):
+        smaller[begin:end] = row.searchsorted(value[begin:end], "left")
+        through[begin:end] = row.searchsorted(value[begin:end], "right")
+    before += smaller
+    inside = (image >= first) & (image < first + block.shape[1])
+    for i in np.flatnonzero(through - smaller > inside):  # not alone: ties
+        row = block[np.searchsorted(begins, i, "right") - 1]
+        before[i] += np.count_nonzero(row[: max(image[i] - first, 0)] == value[i])
+
+
+def without_junk(
+    own: OwnImages,
+    image: NDArray[np.int64],
+    before: NDArray[np.int64],
+    query_cameras: NDArray[np.int64],
+    gallery_cameras: NDArray[np.int64],
+) -> MatchRanks:
+    """The ranks of the matches among the queries' own images, in their order of distance: junk is taken off."""
+    junk = gallery_cameras[image] == query_cameras[own.query]
+    junk_before = np.cumsum(np.append(0, junk))  # over all: take off what earlier queries had
+    rank = before - (junk_before[:-1] - np.repeat(junk_before[own.begins[:-1]], np.diff(own.begins)))
+    query, rank = own.query[~junk], rank[~junk]
+    counts = np.bincount(query, minlength=len(query_cameras))
+    order = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return MatchRanks(len(query_cameras), query, order, rank)
+
+
+def _find_matches(problem: _Problem) -> MatchRanks:
+    own = own_images(problem.query_ids, problem.gallery_ids)
+
+    def of_block(start: int, block: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        begins = own.begins[start : start + len(block) + 1]
+        row, image = own.query[begins[0] : begins[-1]] - start, own.image[begins[0] : begins[-1]]
         value = block[row, image]
         nearest = np.lexsort((value, row))  # stable too: equal distances stay in the gallery's order
         image, value = image[nearest], value[nearest]
         before = np.zeros(len(row), np.int64)
-        for values, begin, end in zip(block, begins, ends, strict=True):
-            if begin < end:
-                before[begin:end], through = _counts(values, value[begin:end])
-                for i in begin + np.flatnonzero(through - before[begin:end] > 1):  # not alone: ties
-                    before[i] += np.count_nonzero(values[: image[i]] == value[i])
-        junk = problem.gallery_cameras[image] == problem.query_cameras[start + row]
-        junk_before = np.cumsum(np.append(0, junk))  # over the block: take off what earlier queries had
-        before -= junk_before[:-1] - np.repeat(junk_before[begins], size)
-        return (start + row)[~junk], before[~junk]
+        add_before(before, block, 0, value, image, begins - begins[0])
+        return image, before
 
-    parts = _over_blocks(match_ranks, problem.distances)
-    query, rank = (np.concatenate(values) for values in zip(*parts, strict=True))
-    counts = np.bincount(query, minlength=len(sizes))
-    order = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return MatchRanks(len(sizes), query, order, rank)
-
-
-def _counts(row: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many entries of the row are smaller than each of the ascending values, and how many are not larger."""
-    near = row[::16] <= values[-1]
-    if np.count_nonzero(near) < len(near) // 2:  # a good model: most lies behind the farthest match
-        row = row[row <= values[-1]]
-    row = np.sort(row)  # several times faster than sorting indices
-    return row.searchsorted(values, "left"), row.searchsorted(values, "right")
+    image, before = (np.concatenate(parts) for parts in zip(*_over_blocks(of_block, problem.distances), strict=True))
+    return without_junk(own, image, before, problem.query_cameras, problem.gallery_cameras)
 
 
 def _single_shot_cmc(problem: _Problem, top: int) -> NDArray[np.float64]:
@@ -253,16 +299,25 @@ def _over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> 
     """function(first query, [n, G] on the CPU) of each block of rows, in order; sorting needs no GIL."""
 
     def of_block(start: int) -> T:
-        block = _array(distances[start : start + _BLOCK])
-        if block.dtype == np.float16:
-            block = block.astype(np.float32)  # numpy has no fast sort for half precision
-        if np.isnan(block.max()):  # the maximum of what holds a nan is nan
-            query = start + int(np.flatnonzero(np.isnan(block).any(axis=1))[0])
-            raise InputError(f"distances of query {query} contain nan: look for broken features first")
-        return function(start, block)
+        return function(start, checked_block(distances[start : start + _BLOCK], start))
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return list(pool.map(of_block, range(0, len(distances), _BLOCK)))
+
+
+def checked_block(block: Any, first_query: int = 0) -> NDArray[Any]:
+    """Rows of distances on the CPU, in a type that numpy sorts fast.
+
+    Raises:
+        InputError: nan.
+    """
+    block = _array(block)
+    if block.dtype == np.float16:
+        block = block.astype(np.float32)  # numpy has no fast sort for half precision
+    if block.size and np.isnan(block.max()):  # the maximum of what holds a nan is nan
+        query = first_query + int(np.flatnonzero(np.isnan(block).any(axis=1))[0])
+        raise InputError(f"distances of query {query} contain nan: look for broken features first")
+    return block
 
 
 def _checked(
@@ -278,11 +333,28 @@ def _checked(
         raise InputError(f"distances have shape {tuple(matrix.shape)}: give a matrix [Q, G], neither of them 0")
     if _array(matrix[:1]).dtype.kind not in "fiu":
         raise InputError(f"distances are {matrix.dtype}: give real numbers")
-    ids = _numbered("ids", query_ids, gallery_ids, matrix.shape)
-    cameras = _numbered("cameras", query_cameras, gallery_cameras, matrix.shape)
+    people = (query_ids, gallery_ids, query_cameras, gallery_cameras)
+    return _Problem(matrix, *checked_labels(*people, matrix.shape, keep_same_camera))
+
+
+def checked_labels(
+    query_ids: Values,
+    gallery_ids: Values,
+    query_cameras: Values,
+    gallery_cameras: Values,
+    shape: tuple[int, ...],
+    keep_same_camera: bool = False,
+) -> tuple[NDArray[np.int64], ...]:
+    """(query ids, gallery ids, query cameras, gallery cameras) as numbers from 0 on, for distances of a shape [Q, G].
+
+    Raises:
+        InputError: another length, or labels that are neither integers nor strings.
+    """
+    ids = _numbered("ids", query_ids, gallery_ids, shape)
+    cameras = _numbered("cameras", query_cameras, gallery_cameras, shape)
     if keep_same_camera:
-        cameras[0] = np.full(matrix.shape[0], -1)  # a camera that no gallery image has
-    return _Problem(matrix, ids[0], ids[1], cameras[0], cameras[1])
+        cameras[0] = np.full(shape[0], -1)  # a camera that no gallery image has
+    return ids[0], ids[1], cameras[0], cameras[1]
 
 
 def _numbered(what: str, query: Values, gallery: Values, shape: tuple[int, ...]) -> list[NDArray[np.int64]]:

@@ -6,13 +6,13 @@ made-up ones of the same shape elsewhere.
 """
 
 import struct
-import threading
 import time
 import zlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from timing import measured
 
 from alignedreid_lib.ranking import find_matches, score_ranking
 
@@ -64,31 +64,6 @@ def argsort_and_loop(distances, query_ids, gallery_ids, query_cameras, gallery_c
         aps.append(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
         curves.append(np.arange(top) >= places[0])
     return np.mean(curves, axis=0), np.mean(aps)
-
-
-def resident() -> int:
-    """Bytes this process holds in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-def measured(function):
-    """(answer, best of 3 in seconds, highest memory beyond the start in bytes)."""
-    start, peak, stop = resident(), [0], threading.Event()
-
-    def watch():
-        while not stop.wait(0.005):
-            peak[0] = max(peak[0], resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        answer = function()
-        seconds.append(time.perf_counter() - begin)
-    stop.set()
-    watcher.join()
-    return answer, min(seconds), max(peak[0] - start, 0)
 
 
 def main() -> None:

@@ -89,3 +89,38 @@ def local_distance(x, y, aligned):
             before = [costs[i - 1][j]] * (i > 0) + [row[j - 1]] * (j > 0)
             row[j] += min(before, default=0)
     return costs[-1][-1]
+
+
+def rerank(distances, num_queries, k1, k2, lambda_value):
+    """k-reciprocal re-ranking of all pictures [N, N] (not squared) with sets and loops, after the paper's equations.
+
+    Zhong et al. 2017: d is squared and divided by the largest of its column; R(i, k) are the reciprocal neighbours.
+    """
+    squared = np.asarray(distances, float) ** 2
+    d = (squared / squared.max(axis=0)).T
+    size = len(d)
+    ranked = [sorted(range(size), key=lambda j, i=i: (d[i, j], j)) for i in range(size)]
+
+    def reciprocal(i, k):
+        return {j for j in ranked[i][: k + 1] if i in ranked[j][: k + 1]}
+
+    weights = np.zeros((size, size))
+    for i in range(size):
+        near = reciprocal(i, k1)
+        whole = set(near)
+        for j in near:
+            theirs = reciprocal(j, int(np.around(k1 / 2)))
+            if len(theirs & near) > 2 / 3 * len(theirs):
+                whole |= theirs
+        for j in whole:
+            weights[i, j] = math.exp(-d[i, j])
+        weights[i] /= weights[i].sum()
+    if k2 > 1:
+        weights = np.array([weights[ranked[i][:k2]].mean(axis=0) for i in range(size)])
+    result = np.zeros((num_queries, size - num_queries))
+    for q in range(num_queries):
+        for g in range(size - num_queries):
+            mine, theirs = weights[q], weights[num_queries + g]
+            jaccard = 1 - np.minimum(mine, theirs).sum() / np.maximum(mine, theirs).sum()
+            result[q, g] = (1 - lambda_value) * jaccard + lambda_value * d[q, num_queries + g]
+    return result
