@@ -8,119 +8,132 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from alignedreid_lib import images, losses, ranking
+from alignedreid_lib import images, losses, ranking, reranking
 from alignedreid_lib.alignment import local_distances
 from alignedreid_lib.config import TrainConfig
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.features import Features, extract
 from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.scores import ScoreRow, ScoreTable
 
 DISTANCES = ("global", "rigid", "local", "global+rigid", "global+local")
-QUERY, GALLERY = 0, 1  # marks
+QUERY, GALLERY, MULTI_QUERY = 0, 1, 2  # marks
 
-_BLOCK = 512  # queries whose distances are held at a time: 33 MB for a gallery of Market-1501's size
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """The scores of one distance: fractions in [0, 1], means over the valid queries; nan where there is none.
-
-    A query is valid if the gallery holds its identity, seen by another camera.
-    """
-
-    name: str  # of the features
-    distance: str
-    reranked: bool
-    rank1: float
-    rank5: float
-    rank10: float
-    mean_ap_step: float  # as later toolboxes
-    mean_ap_trapezoid: float  # as Market-1501's own evaluation, and the original reproduction
-    num_queries: int
-    num_valid: int
-    cameras_known: bool = True  # if not, images of the query's own camera were not left out
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """Rows of scores; shown as a table in a notebook, printed as Markdown, `+` puts tables below each other."""
-
-    rows: list[ScoreRow]
-
-    def __add__(self, other: ScoreTable) -> ScoreTable:
-        return ScoreTable(self.rows + other.rows)
-
-    def __str__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
-
-    def to_markdown(self) -> str:
-        """A Markdown table, columns aligned, scores in percent."""
-        head = ["Features", "Distance", "Rank-1", "Rank-5", "Rank-10", "mAP (step)", "mAP (trapezoid)", "Queries"]
-        lines = [head] + [_cells(row) for row in self.rows]
-        if not any(row.name for row in self.rows):
-            lines = [line[1:] for line in lines]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        pads = [str.ljust] * (len(widths) - 6) + [str.rjust] * 6  # six columns of numbers stand to the right
-        rule = ["-" * (w - 1) + ("-" if pad is str.ljust else ":") for w, pad in zip(widths, pads, strict=True)]
-        lines.insert(1, rule)
-        padded = ([pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)] for line in lines)
-        table = "\n".join(f"| {' | '.join(line)} |" for line in padded)
-        if all(row.cameras_known for row in self.rows):
-            return table
-        return f"{table}\n\nCameras are not known: no image was left out for being of the query's own camera."
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `json.dump` takes: {"rows": [{...}, ...]}; fractions, and None instead of nan."""
-        rows = [dataclasses.asdict(row) for row in self.rows]
-        return {"rows": [{k: None if v != v else v for k, v in row.items()} for row in rows]}  # nan != nan
+_BLOCK_BYTES = 32 << 20  # of distances held at a time: 500 queries for a gallery of Market-1501's size
 
 
 def evaluate(
     features: Features,
-    distances: Sequence[str] = ("global",),
-    rerank: bool = False,
+    distances: Sequence[str] = ("global", "local", "global+local"),
+    rerank: bool = True,
+    multi_query: Literal["average", "max"] | None = None,
     name: str = "",
     normalize: bool = False,
+    protocol: ranking.Protocol = "market1501",
 ) -> ScoreTable:
-    """Rank the gallery for every query, and score the ranking by Market-1501's protocol.
+    """Rank the gallery for every query, and score the ranking: the original reproduction's whole table by default.
 
     Args:
-        features: of a val or test part: mark 0 are the queries, mark 1 the gallery, others take no part.
+        features: of a val or test part: mark 0 are the queries, mark 1 the gallery; mark 2 is for `multi_query`.
         distances: what to rank by, a row of the table each, see `distance_matrix`.
-        rerank: re-ranking; not in this version.
+        rerank: add a re-ranked row after each; it needs the distances of the gallery to itself, G x G for local ones.
+        multi_query: pool each query with the images of mark 2 that show its person in its camera: by the mean or the
+            maximum of every channel. None: single query.
         name: of the features, for the table's first column.
         normalize: bring features to unit length first, for networks trained so.
+        protocol: how the CMC counts, see `ranking.score_ranking`.
 
     Returns:
-        ScoreTable with a row for each distance.
+        ScoreTable with a row for each distance, and for each re-ranked one.
 
     Raises:
-        InputError: no query or no gallery, an unknown distance, or a feature that is not a number.
+        InputError: no query or no gallery, an unknown distance or protocol, nothing to pool with, or a feature that is
+            not a number.
 
-    Source: Zheng et al. ICCV 2015. Derived in notebooks/08_evaluation.
+    Source: Zheng et al. ICCV 2015; Zhong et al. CVPR 2017 for re-ranking. Derived in notebooks/08_evaluation.
     """
     if isinstance(distances, str) or not distances or any(distance not in DISTANCES for distance in distances):
         raise InputError(f"distances are {distances!r}: give a list of some of {', '.join(DISTANCES)}")
-    if rerank:
-        raise InputError("re-ranking is not in this version: leave rerank at False")
+    if protocol not in get_args(ranking.Protocol):
+        raise InputError(f"protocol {protocol!r} is not known: give one of {', '.join(get_args(ranking.Protocol))}")
+    if not features.local_features.numel() and any(distance != "global" for distance in distances):
+        raise InputError("the features have no local part: give distances=('global',)")
     if normalize:
-        units = (losses.unit_length(features.global_features), losses.unit_length(features.local_features))
-        features = dataclasses.replace(features, global_features=units[0], local_features=units[1])
-    found = _match_ranks(distances, *split(features))
-    rows = [_row(name, distance, False, ranks, features.cameras_known) for distance, ranks in found.items()]
+        features = _unit_length(features)
+    queries, gallery = split(features)
+    if multi_query is not None:
+        queries = pool_queries(queries, features[features.marks == MULTI_QUERY], multi_query)
+        queries = _unit_length(queries) if normalize else queries
+    found = _score_blocks(distances, queries, gallery, protocol)
+    rows = []
+    for distance in distances:
+        rows.append(_row(name, distance, False, *found[distance], gallery.cameras_known))
+        if rerank:
+            matrix = reranked_matrix(distance, queries, gallery)
+            scored = _score(matrix, queries, gallery, protocol)
+            rows.append(_row(name, distance, True, *scored, gallery.cameras_known))
     return ScoreTable(rows)
+
+
+def reranked_matrix(
+    distance: str, queries: Features, gallery: Features, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
+) -> np.ndarray:
+    """Re-ranked distances of all queries to all gallery images, float32 [Q, G].
+
+    Args and errors are those of `distance_matrix` and `reranking.rerank`. Derived in notebooks/09_reranking.
+    """
+    if distance == "global":  # from the features: no matrix of the gallery with itself
+        return reranking.rerank(queries.global_features, gallery.global_features, k1, k2, lambda_value)
+    query_gallery = distance_matrix(distance, queries, gallery)
+    query_query = distance_matrix(distance, queries, queries)
+    gallery_gallery = distance_matrix(distance, gallery, gallery)
+    return reranking.rerank_distances(query_gallery, query_query, gallery_gallery, k1, k2, lambda_value)
+
+
+def pool_queries(queries: Features, others: Features, how: str) -> Features:
+    """Each query's features pooled with those of other images of its person in its camera.
+
+    Args:
+        queries: the single queries; one nobody stands beside keeps its own features.
+        others: multi-query images.
+        how: average or max, channel by channel; likewise for each stripe.
+
+    Raises:
+        InputError: another way, or no multi-query images at all.
+
+    Source: Zheng et al. ICCV 2015, section 5.
+    """
+    if how not in ("average", "max"):
+        raise InputError(f"multi_query is {how!r}: give 'average', 'max' or None")
+    if not len(others):
+        raise InputError("there are no multi-query images (mark 2): only Market-1501 has them; leave multi_query None")
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, seen in enumerate(zip(others.ids.tolist(), others.cameras.tolist(), strict=True)):
+        places.setdefault(seen, []).append(place)
+    groups = [places.get(seen, []) for seen in zip(queries.ids.tolist(), queries.cameras.tolist(), strict=True)]
+
+    def pool(own: Tensor, rest: Tensor) -> Tensor:
+        joined = [torch.cat([one[None], rest[group]]) for one, group in zip(own, groups, strict=True)]
+        return torch.stack([group.mean(0) if how == "average" else group.amax(0) for group in joined])
+
+    return dataclasses.replace(
+        queries,
+        global_features=pool(queries.global_features, others.global_features),
+        local_features=pool(queries.local_features, others.local_features),
+    )
+
+
+def _unit_length(features: Features) -> Features:
+    units = (losses.unit_length(features.global_features), losses.unit_length(features.local_features))
+    return dataclasses.replace(features, global_features=units[0], local_features=units[1])
 
 
 def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]:
@@ -141,7 +154,7 @@ def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]
         found = extract(
             network, dataset, height=config.height, width=config.width, precision=config.precision, store=store
         )
-        row = evaluate(found, ("global",), normalize=config.normalize).rows[0]
+        row = evaluate(found, ("global",), rerank=False, normalize=config.normalize).rows[0]
         return {"mean_ap": row.mean_ap_step, "rank1": row.rank1}
 
     return validate
@@ -236,36 +249,46 @@ def _sum(distance: str, summands: Mapping[str, Tensor]) -> Tensor:
     return first + others[0] if others else first
 
 
-def _match_ranks(distances: Sequence[str], queries: Features, gallery: Features) -> dict[str, ranking.MatchRanks]:
-    """The rank of every match by each distance, without ever holding a whole matrix or computing a part twice."""
-    parts: dict[str, list[ranking.MatchRanks]] = {distance: [] for distance in distances}
+def _score_blocks(
+    distances: Sequence[str], queries: Features, gallery: Features, protocol: ranking.Protocol
+) -> dict[str, tuple[ranking.MatchRanks, np.ndarray]]:
+    """Matches and CMC by each distance, without ever holding a whole matrix or computing a part twice."""
+    parts: dict[str, list[tuple[ranking.MatchRanks, np.ndarray]]] = {distance: [] for distance in distances}
     names = sorted({part for distance in distances for part in distance.split("+")})
-    for begin in range(0, len(queries), _BLOCK):
-        block = queries[begin : begin + _BLOCK]
-        labels = (block.ids, gallery.ids, block.cameras, gallery.cameras)
+    step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
+    for begin in range(0, len(queries), step):
+        block = queries[begin : begin + step]
         summands = {name: _summand(name, block, gallery) for name in names}
-        for distance, ranks in parts.items():
-            matrix = _sum(distance, summands)
-            ranks.append(ranking.find_matches(matrix, *labels, keep_same_camera=not gallery.cameras_known))
-    return {distance: ranking.join_matches(ranks) for distance, ranks in parts.items()}
+        for distance, scored in parts.items():
+            scored.append(_score(_sum(distance, summands), block, gallery, protocol))
+    return {
+        distance: (ranking.join_matches([found for found, _ in scored]), np.concatenate([cmc for _, cmc in scored]))
+        for distance, scored in parts.items()
+    }
 
 
-def _row(name: str, distance: str, reranked: bool, found: ranking.MatchRanks, cameras_known: bool) -> ScoreRow:
+def _score(
+    matrix: Tensor | np.ndarray, queries: Features, gallery: Features, protocol: ranking.Protocol
+) -> tuple[ranking.MatchRanks, np.ndarray]:
+    """Matches, and the first ten places of the CMC of each query."""
+    labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
+    keep = not gallery.cameras_known
+    found = ranking.find_matches(matrix, *labels, keep_same_camera=keep)
+    if protocol != "cuhk03":
+        return found, ranking.cumulative_matches(found, protocol, 10)
+    scores = ranking.score_ranking(matrix, *labels, protocol, top=10, keep_same_camera=keep)
+    return found, scores.cmc_per_query
+
+
+def _row(
+    name: str, distance: str, reranked: bool, found: ranking.MatchRanks, cmc: np.ndarray, cameras_known: bool
+) -> ScoreRow:
     valid = found.counts > 0
 
     def mean(values: np.ndarray) -> float:
         return float(values[valid].mean()) if valid.any() else math.nan
 
-    cmc = ranking.cumulative_matches(found, "market1501", 10)
     rank1, rank5, rank10 = (mean(cmc[:, k - 1]) for k in (1, 5, 10))
     step, trapezoid = (mean(ranking.average_precisions(found, kind)) for kind in ("step", "trapezoid"))
     counts = (found.num_queries, int(valid.sum()))
     return ScoreRow(name, distance, reranked, rank1, rank5, rank10, step, trapezoid, *counts, cameras_known)
-
-
-def _cells(row: ScoreRow) -> list[str]:
-    scores = (row.rank1, row.rank5, row.rank10, row.mean_ap_step, row.mean_ap_trapezoid)
-    percents = ["-" if score != score else f"{100 * score:.1f}" for score in scores]
-    all_valid = row.num_valid == row.num_queries
-    queries = f"{row.num_queries}" if all_valid else f"{row.num_valid} of {row.num_queries}"
-    return [row.name, row.distance + (", re-ranked" if row.reranked else ""), *percents, queries]

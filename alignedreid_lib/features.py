@@ -5,14 +5,16 @@ Derived in notebooks/08_evaluation.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from alignedreid_lib import devices, images
+from alignedreid_lib import devices, images, runs
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
@@ -71,6 +73,8 @@ def extract(
     precision: str = "auto",
     workers: int = 2,
     store: images.ImageStore | None = None,
+    flip: bool = False,
+    cache: str | Path | None = None,
     progress: bool = False,
 ) -> Features:
     """Show the network every picture of a dataset, in its order, without augmentation.
@@ -83,6 +87,9 @@ def extract(
         precision: "auto", "float32" or "bfloat16", see `devices.choose_precision`; features are float32 always.
         workers: threads that decode, while the network works on earlier pictures.
         store: pictures of the same dataset that are decoded already; None decodes each once and keeps none.
+        flip: show every picture mirrored too and average the two features; twice the work.
+        cache: a folder in which features are kept, and found again by the same weights and settings for the same
+            files; None keeps nothing.
         progress: show a progress bar.
 
     Raises:
@@ -101,6 +108,14 @@ def extract(
     there = home if device is None else devices.choose_device(device)
     dtype = devices.choose_precision(precision, there, width)
 
+    kept = None
+    if cache is not None:
+        key = cache_key(model, dataset, height, width, flip, dtype)
+        kept = Path(cache) / f"features_{key}.pt"
+        found = _load_cached(kept, len(dataset))
+        if found is not None:
+            return Features.of(dataset, *found)
+
     def batch(begin: int) -> Tensor:  # uint8 [n, 3, h, w]
         pictures = store.fetch(range(begin, min(begin + batch_size, len(dataset))))
         return torch.stack([images.resize(picture, (height, width)) for picture in pictures])
@@ -115,10 +130,11 @@ def extract(
         model.to(there).eval()
         with torch.inference_mode(), devices.autocast(there, dtype):
             for pictures in batches:
-                embedding = model(images.normalize(pictures.to(there, non_blocking=True)))
+                batch_images = images.normalize(pictures.to(there, non_blocking=True))
+                views = [model(view) for view in ((batch_images, batch_images.flip(3)) if flip else (batch_images,))]
                 # Left on the device: a copy of each batch would make the GPU wait for the host.
-                global_parts.append(embedding.global_features.float())
-                local_parts.append(embedding.local_features.float())
+                global_parts.append(sum(view.global_features.float() for view in views) / len(views))
+                local_parts.append(sum(view.local_features.float() for view in views) / len(views))
                 bar.update(len(pictures))
     finally:
         for module, training in modes:
@@ -126,4 +142,30 @@ def extract(
         model.to(home)
         bar.close()
     # Joined outside of inference mode, so that the features are tensors like any other.
-    return Features.of(dataset, torch.cat(global_parts).cpu(), torch.cat(local_parts).cpu())
+    parts = torch.cat(global_parts).cpu(), torch.cat(local_parts).cpu()
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_atomic(kept, lambda beside: torch.save(list(parts), beside))
+    return Features.of(dataset, *parts)
+
+
+def cache_key(model: AlignedReID, dataset: Dataset, height: int, width: int, flip: bool, precision: torch.dtype) -> str:
+    """What features depend on, as 16 hexadecimal digits: the weights, the files (names, sizes, times), the settings."""
+    digest = hashlib.sha256(f"{height} {width} {flip} {precision} {torch.__version__}".encode())
+    for name, value in model.state_dict().items():
+        if not name.startswith("fc."):  # the classifier has no say in features
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    for path in dataset.paths:
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _load_cached(path: Path, count: int) -> tuple[Tensor, Tensor] | None:
+    """Kept features, None where there are none or they cannot be read: they are made anew then."""
+    try:
+        one, other = torch.load(path, weights_only=True)
+    except Exception:  # no such file, or cut short
+        return None
+    return (one, other) if len(one) == len(other) == count else None

@@ -23,6 +23,7 @@ from alignedreid_lib import images
 from alignedreid_lib.datasets import Dataset, DatasetCard
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import GALLERY, QUERY, ranked_list
+from alignedreid_lib.verification import choose_threshold, roc
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
@@ -238,6 +239,39 @@ def cmc_curves(curves: Mapping[str, ArrayLike]) -> Figure:
     ax.set(xlabel="rank k", ylabel="queries with a match in the first k", xlim=(1, max(longest, 2)), ylim=(0, 1.02))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
+    return fig
+
+
+def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) -> Figure:
+    """Distances of pairs of one person and of two with a threshold between them, and the ROC it lies on.
+
+    Args:
+        same, different: [S], [D] distances, see `verification.pair_distances`.
+        false_accept_rate: that the threshold is chosen for.
+    """
+    curve = roc(same, different)
+    threshold = choose_threshold(curve, false_accept_rate)
+    at = np.searchsorted(curve.thresholds, threshold, "right") - 1
+    false, true = (float(rate[at]) if at >= 0 else 0.0 for rate in curve[1:])
+    fig = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    left, right = fig.subplots(1, 2)
+    span = (float(curve.thresholds[0]), float(curve.thresholds[-1]))
+    for values, label, colour, style in ((same, "one person", BLUE, "-"), (different, "two people", VERMILLION, "--")):
+        heights, edges = np.histogram(np.asarray(values), bins=60, range=span, density=True)
+        left.stairs(heights, edges, color=colour, linestyle=style, label=label, linewidth=1.8)
+    if at >= 0:
+        left.axvline(threshold, color=BLACK, linestyle=":", label=f"threshold {_short(threshold)}")
+    left.set(xlabel="distance", yticks=[], title="Pairs")
+    left.legend()
+    right.plot(curve.false_accept_rate, curve.true_accept_rate, color=BLUE)
+    right.plot(false, true, "o", color=BLACK)
+    right.annotate(
+        f"{true:.0%} found\nat {false:.2%} false alarms", (false, true), (8, -18), textcoords="offset points", va="top"
+    )
+    low = max(0.1 / np.asarray(different).size, 1e-5)
+    right.set(xscale="log", xlim=(low, 1), ylim=(0, 1.02), title="ROC")
+    right.set(xlabel="false-accept rate", ylabel="true-accept rate")
+    right.yaxis.set_major_formatter(PercentFormatter(1))
     return fig
 
 

@@ -82,7 +82,7 @@ def rerank(
         raise InputError(f"query features have {queries.shape[1]} channels, gallery features {gallery.shape[1]}")
     if queries.device != gallery.device:
         raise InputError(f"query features are on {queries.device}, gallery features on {gallery.device}; use one")
-    return _rerank(_FromFeatures(queries, gallery), k1, k2, lambda_value)
+    return _rerank(FeatureDistances(torch.cat([queries, gallery]), len(queries)), k1, k2, lambda_value)
 
 
 def rerank_distances(
@@ -113,14 +113,16 @@ def rerank_distances(
         )
     if len({qg.device, qq.device, gg.device}) > 1:
         raise InputError("the three matrices are on different devices; use one")
-    return _rerank(_FromMatrices(qg, qq, gg), k1, k2, lambda_value)
+    return _rerank(MatrixDistances(qg, qq, gg), k1, k2, lambda_value)
 
 
-class _FromFeatures:
-    def __init__(self, queries: Tensor, gallery: Tensor):
-        self.features = torch.cat([queries, gallery])  # [N, C]
+class FeatureDistances:
+    """Squared euclidean distances of the features of N pictures, [N, C], the queries first."""
+
+    def __init__(self, features: Tensor, num_queries: int):
+        self.features = features  # [N, C]
         self.norms = self.features.square().sum(dim=1)  # [N]
-        self.size, self.num_queries, self.device = len(self.features), len(queries), queries.device
+        self.size, self.num_queries, self.device = len(features), num_queries, features.device
         self._buffer = torch.empty(0, self.size, device=self.device)
 
     def rows(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
@@ -142,7 +144,9 @@ class _FromFeatures:
         return torch.cat(parts) if parts else self.norms[:0]
 
 
-class _FromMatrices:
+class MatrixDistances:
+    """Squared distances of N pictures from three matrices of distances."""
+
     # A row here is a column of the published code's joined matrix, which it transposes; that matters only where
     # query_query or gallery_gallery are not symmetric.
     def __init__(self, query_gallery: Tensor, query_query: Tensor, gallery_gallery: Tensor):

@@ -182,6 +182,7 @@ def write_results(
         minutes: of training.
     """
     path = resolve(run_dir) / "results.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"scores": scores, "config": dict(config), "minutes": round(minutes, 2), **provenance(device)}
     write_json(path, content)
     return path

@@ -151,9 +151,9 @@ assert library[0] == nearest, "the loop and the library find the same picture"
 torch.manual_seed(settings.seed)
 untrained = AlignedReID(book.CONFIG.backbone)
 scores = (
-    evaluation.evaluate(embedded, name="trained")
-    + evaluation.evaluate(embed(untrained), name="untrained")
-    + evaluation.evaluate(evaluation.colour_histograms(test_set), name="colour histogram")
+    evaluation.evaluate(embedded, ("global",), False, name="trained")
+    + evaluation.evaluate(embed(untrained), ("global",), False, name="untrained")
+    + evaluation.evaluate(evaluation.colour_histograms(test_set), ("global",), False, name="colour histogram")
 )
 scores
 

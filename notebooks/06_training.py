@@ -64,7 +64,9 @@ memory_limit = 4294967296
 # the test
 test_distances = ("global",)
 test_sets = ()
+test_rerank = False
 combined_of = ()
+only_test = ()
 
 # %% [markdown]
 # The config is built from them. It knows every setting by name and type, so a misspelt or impossible one stops the
@@ -72,6 +74,7 @@ combined_of = ()
 
 # %%
 import dataclasses
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -81,8 +84,9 @@ from alignedreid_lib import book, datasets, devices, evaluation, features, figur
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
+from alignedreid_lib.scores import ScoreTable
 
-own = ("archive", "run_dir", "test_distances", "test_sets", "combined_of")
+own = ("archive", "run_dir", "test_distances", "test_sets", "test_rerank", "combined_of", "only_test")
 config = runs.read_parameters(training.TrainConfig, globals(), extra=own)
 
 # %% [markdown]
@@ -273,32 +277,35 @@ assert np.allclose(steps["naive"], steps["library"], rtol=1e-3), "three steps in
 # ## A run
 #
 # A training is this step, repeated: each epoch is one pass over the identities ([chapter 2](02_batches.ipynb)), each
-# ends with a checkpoint. `train` starts the run, goes on from its last finished epoch, or finds it finished.
+# ends with a checkpoint. `train` starts the run, goes on from its last finished epoch, or finds it finished. (To test
+# weights that are there already, name their files in `only_test`; then nothing is trained.)
 
 # %%
 validate = evaluation.validation(config) if config.validate_every else None
-result = training.train(config, run_dir, validate=validate)
-print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
+result = None if only_test else training.train(config, run_dir, validate=validate)
+if result:
+    print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
 
 # %% [markdown]
 # What the run folder holds. Every file is written beside and then renamed, so that a kill at any moment leaves the last
 # good one.
 
 # %%
-for path in sorted(result.run_dir.glob("*")):
+for path in sorted(runs.resolve(run_dir).glob("*")):
     if path.suffix in (".json", ".jsonl", ".pt", ".pth") or path.is_dir():
         print(path.name + ("/" if path.is_dir() else ""))
 
 # %%
 finished = {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.pth", "tensorboard"}
-assert finished <= {path.name for path in result.run_dir.iterdir()}, "a finished run is complete"
-assert [row["epoch"] for row in result.metrics] == list(range(1, config.total_epochs + 1)), "a row an epoch"
+if result:
+    assert finished <= {path.name for path in result.run_dir.iterdir()}, "a finished run is complete"
+    assert [row["epoch"] for row in result.metrics] == list(range(1, config.total_epochs + 1)), "a row an epoch"
 
 # %% [markdown]
 # ## Reading the curves
 
 # %% alt="Three panels over the epochs: the loss falls, precision and margin satisfaction rise, positive and negative distances part"
-figures.training_curves(result.metrics)
+figures.training_curves(result.metrics) if result else "nothing was trained"
 
 # %% [markdown]
 # Read the three together.
@@ -313,7 +320,11 @@ figures.training_curves(result.metrics)
 # And the picture of the beginning, with the same batch:
 
 # %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others"
-model = book.load(config, result.weights)
+tested = {Path(file).stem: runs.resolve(file) for file in only_test} or {"": result.weights}
+if result and result.best_weights:  # a run that validated: its best epoch beside its last
+    tested = {"last epoch": result.weights, f"epoch {result.best_epoch}": result.best_weights}
+networks = {name: book.load(config, file) for name, file in tested.items()}
+model = next(iter(networks.values()))
 draw_pairs({"before training": untrained, "after training": model} if config.backbone == "resnet18" else {"after": model})
 
 # %%
@@ -329,7 +340,6 @@ assert distances[same].mean() < distances[~same].mean(), "one person's pictures 
 
 # %%
 import tempfile
-from pathlib import Path
 
 book.dataset_folder("market1501")
 tiny = dataclasses.replace(
@@ -396,18 +406,15 @@ assert not train_people & val_people, "nobody is trained on and validated with"
 
 # %%
 assert (config.dataset, run_dir) != ("market1501", "runs/book/model") or config == book.CONFIG, "the book's own settings"
-networks = {"": model}
-if result.best_weights:  # a run that validated: its best epoch beside its last
-    networks = {"last epoch": model, f"epoch {result.best_epoch}": book.load(config, result.best_weights)}
 where = devices.choose_device(config.device)
 size = {"height": config.height, "width": config.width}
-scores = evaluation.ScoreTable([])
+scores = ScoreTable([])
 for test_name in tested_on:
     test_set = datasets.open_dataset(runs.resolve(config.data_root) / test_name, "test")
     for network_name, network in networks.items():
         embedded = features.extract(network, test_set, **size, device=config.device, precision=config.precision)
         name = ", ".join(filter(None, (test_name if len(tested_on) > 1 else "", network_name)))
-        scores += evaluation.evaluate(embedded, test_distances, name=name, normalize=config.normalize)
+        scores += evaluation.evaluate(embedded, test_distances, test_rerank, name=name, normalize=config.normalize)
 scores
 
 # %% [markdown]
@@ -416,10 +423,10 @@ scores
 
 # %%
 written = runs.write_results(
-    result.run_dir,
-    dataclasses.asdict(config) | {"precision": result.precision},
+    run_dir,
+    dataclasses.asdict(config) | ({"precision": result.precision} if result else {"only_test": list(only_test)}),
     scores.to_dict()["rows"],
-    result.minutes,
+    result.minutes if result else 0.0,
     where,
 )
 assert runs.read_json(written)["config"]["seed"] == config.seed, "the result says which seed it is of"

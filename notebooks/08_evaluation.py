@@ -337,14 +337,14 @@ values = torch.tensor([0.0, 5.0, *distances, 5.1])[:, None]  # two queries, then
 known = np.array([[9, 7, *ids, 7], [1, 5, *cameras, 5], [0, 0, 1, 1, 1, 1, 1, 1]])
 names = [f"{k}.jpg" for k in range(8)]
 tiny = features.Features(values, torch.zeros(8, 0, 0), *known, names)  # ids, cameras, marks
-evaluation.evaluate(tiny, name="by hand")
+evaluation.evaluate(tiny, ("global",), False, name="by hand")
 
 # %% [markdown]
 # The last column reads "1 of 2": two queries were asked, one could be answered. The scores are those of the first
 # query, as before. The library marks the other and gives its AP as nan, never as 0 or 1.
 
 # %% tags=["nbval-check-output"]
-row = evaluation.evaluate(tiny).rows[0]
+row = evaluation.evaluate(tiny, ("global",), False).rows[0]
 matrix = abs(values[:2] - values[2:].T)
 both = ranking.score_ranking(matrix, [9, 7], [*ids, 7], [1, 5], [*cameras, 5])
 print("valid:", both.valid, "  AP:", both.ap_per_query.round(4))
@@ -432,9 +432,9 @@ colours = evaluation.colour_histograms(dataset)
 # Three sets of features of the same pictures, one table: `evaluation.evaluate` ranks by the euclidean distance of global features.
 
 # %%
-table = (evaluation.evaluate(learned, name="trained model")
-         + evaluation.evaluate(untrained, name="the same network, untrained")
-         + evaluation.evaluate(colours, name="colour histogram"))  # fmt: skip
+table = (evaluation.evaluate(learned, ("global",), False, name="trained model")
+         + evaluation.evaluate(untrained, ("global",), False, name="the same network, untrained")
+         + evaluation.evaluate(colours, ("global",), False, name="colour histogram"))  # fmt: skip
 table
 
 # %% [markdown]

@@ -12,9 +12,13 @@ from PIL import Image
 from alignedreid_lib import evaluation
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import ScoreTable, colour_histograms, evaluate
+from alignedreid_lib.evaluation import colour_histograms, evaluate
 from alignedreid_lib.features import Features
 from alignedreid_lib.ranking import score_ranking
+from alignedreid_lib.reranking import rerank
+from alignedreid_lib.scores import ScoreTable, average
+
+GLOBAL = ("global",)
 
 
 def make_features(vectors, ids, cameras, marks):
@@ -34,8 +38,8 @@ def features():
 
 @pytest.mark.parametrize("block", [7, 1000])
 def test_equals_brute_force_whatever_the_block(features, block, monkeypatch):
-    monkeypatch.setattr(evaluation, "_BLOCK", block)
-    (row,) = evaluate(features).rows
+    monkeypatch.setattr(evaluation, "_BLOCK_BYTES", 4 * block * int((features.marks == 1).sum()))
+    (row,) = evaluate(features, GLOBAL, False).rows
     queries, gallery = features[features.marks == 0], features[features.marks == 1]
     differences = queries.global_features[:, None].double() - gallery.global_features[None].double()
     problem = (differences.norm(dim=2).numpy(), queries.ids, gallery.ids, queries.cameras, gallery.cameras)
@@ -49,13 +53,13 @@ def test_equals_brute_force_whatever_the_block(features, block, monkeypatch):
 def test_multi_query_images_take_no_part():
     """The mark-2 image is the nearest wrong one; it is neither query nor gallery."""
     people = make_features([[0.0], [0.1], [1.0]], [1, 2, 1], [0, 1, 1], [0, 2, 1])
-    (row,) = evaluate(people).rows
+    (row,) = evaluate(people, GLOBAL, False).rows
     assert row.rank1 == 1 and row.num_queries == 1
 
 
 def test_table_in_text():
     people = make_features([[0.0], [5.0], [1.0], [2.0]], [1, 9, 2, 1], [0, 0, 1, 1], [0, 0, 1, 1])
-    table = evaluate(people, name="trained") + evaluate(people)
+    table = evaluate(people, GLOBAL, False, name="trained") + evaluate(people, GLOBAL, False)
     assert table.to_markdown() == str(table) == table._repr_markdown_()
     assert str(table).splitlines() == [
         "| Features | Distance | Rank-1 | Rank-5 | Rank-10 | mAP (step) | mAP (trapezoid) | Queries |",
@@ -63,20 +67,25 @@ def test_table_in_text():
         "| trained  | global   |    0.0 |  100.0 |   100.0 |       50.0 |            25.0 |  1 of 2 |",
         "|          | global   |    0.0 |  100.0 |   100.0 |       50.0 |            25.0 |  1 of 2 |",
     ]
-    assert str(evaluate(people)).startswith("| Distance | Rank-1")
+    assert str(evaluate(people, GLOBAL, False)).startswith("| Distance | Rank-1")
 
 
 def test_table_as_data():
     people = make_features([[0.0], [1.0]], [1, 1], [0, 1], [0, 1])
     nobody = make_features([[0.0], [1.0]], [1, 2], [0, 1], [0, 1])
-    data = json.loads(json.dumps((evaluate(people) + evaluate(nobody, name="x")).to_dict(), allow_nan=False))
+    data = json.loads(
+        json.dumps(
+            (evaluate(people, GLOBAL, False) + evaluate(nobody, GLOBAL, False, name="x")).to_dict(), allow_nan=False
+        )
+    )
     assert data["rows"][0] == {
         "name": "", "distance": "global", "reranked": False, "rank1": 1.0, "rank5": 1.0, "rank10": 1.0,
         "mean_ap_step": 1.0, "mean_ap_trapezoid": 1.0, "num_queries": 1, "num_valid": 1, "cameras_known": True,
+        "runs": 1, "spread": None,
     }  # fmt: skip
     assert data["rows"][1]["rank1"] is None and data["rows"][1]["num_valid"] == 0
-    assert "|      - |" in str(evaluate(nobody))
-    assert isinstance(evaluate(people), ScoreTable)
+    assert "|      - |" in str(evaluate(nobody, GLOBAL, False))
+    assert isinstance(evaluate(people, GLOBAL, False), ScoreTable)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +94,8 @@ def test_table_as_data():
         ({"distances": ("cosine",)}, "global"),
         ({"distances": "global"}, "give a list"),
         ({"distances": ()}, "give a list"),
-        ({"rerank": True}, "re-ranking"),
+        ({"protocol": "viper"}, "protocol 'viper'"),
+        ({"multi_query": "sum"}, "multi_query is 'sum'"),
     ],
 )
 def test_unknown_settings_are_refused(features, settings, words):
@@ -96,10 +106,10 @@ def test_unknown_settings_are_refused(features, settings, words):
 def test_features_without_queries_gallery_or_sense_are_refused(features):
     for mark in (0, 1):
         with pytest.raises(InputError, match="val or test part"):
-            evaluate(features[features.marks != mark])
+            evaluate(features[features.marks != mark], GLOBAL, False)
     features.global_features[3] = torch.nan
     with pytest.raises(InputError, match="nan"):
-        evaluate(features)
+        evaluate(features, GLOBAL, False)
 
 
 def test_colour_histograms_know_colours_and_not_places(tmp_path):
@@ -120,7 +130,7 @@ def test_colour_histograms_know_colours_and_not_places(tmp_path):
     assert distances[0, 1] < 1e-3
     assert float(distances[0, 2]) == pytest.approx(np.sqrt(2 - np.sqrt(2)), abs=1e-5)
     assert float(distances[2, 3]) == pytest.approx(np.sqrt(2), abs=1e-5)
-    assert len(evaluate(features).rows) == 1
+    assert len(evaluate(features, GLOBAL, False).rows) == 1
     with pytest.raises(InputError, match="bins is 0"):
         colour_histograms(Dataset(tmp_path, "test", paths, numbers, numbers, None, numbers), bins=0)
 
@@ -151,9 +161,9 @@ def test_every_distance_is_what_its_name_says(striped):
 
 
 def test_a_table_of_all_distances_is_the_tables_of_each(striped):
-    table = evaluate(striped, evaluation.DISTANCES)
+    table = evaluate(striped, evaluation.DISTANCES, False)
     assert [row.distance for row in table.rows] == list(evaluation.DISTANCES)
-    assert table.rows == [row for name in evaluation.DISTANCES for row in evaluate(striped, [name]).rows]
+    assert table.rows == [row for name in evaluation.DISTANCES for row in evaluate(striped, [name], False).rows]
     queries, gallery = evaluation.split(striped)
     for row in table.rows:
         matrix = evaluation.distance_matrix(row.distance, queries, gallery).numpy()
@@ -168,5 +178,73 @@ def test_normalized_features_are_compared_at_unit_length(striped):
         global_features=striped.global_features * torch.rand(24, 1).add(0.5),
         local_features=striped.local_features * torch.rand(24, 3, 1).add(0.5),
     )
-    assert evaluate(longer, ["global+local"], normalize=True) == evaluate(striped, ["global+local"], normalize=True)
-    assert evaluate(longer, ["global+local"]) != evaluate(striped, ["global+local"])
+    assert evaluate(longer, ["global+local"], False, normalize=True) == evaluate(
+        striped, ["global+local"], False, normalize=True
+    )
+    assert evaluate(longer, ["global+local"], False) != evaluate(striped, ["global+local"], False)
+
+
+def test_the_whole_table(features):
+    """Every distance plain and re-ranked, in the original's order."""
+    rng = torch.Generator().manual_seed(0)
+    features = dataclasses.replace(features, local_features=torch.rand(300, 3, 4, generator=rng))
+    table = evaluate(features)
+    names = [(row.distance, row.reranked) for row in table.rows]
+    assert names == [(name, flag) for name in ("global", "local", "global+local") for flag in (False, True)]
+    queries, gallery = evaluation.split(features)
+    matrix = rerank(queries.global_features, gallery.global_features)
+    people = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
+    scores = score_ranking(matrix, *people, average_precision="step")
+    assert (table.rows[1].rank1, table.rows[1].mean_ap_step) == (scores.cmc[0], scores.mean_ap)
+    assert "global+local, re-ranked" in str(table)
+    assert table.rows[5] != table.rows[4] != table.rows[2]
+
+
+def test_protocols(features):
+    queries, gallery = evaluation.split(features)
+    people = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
+    matrix = evaluation.distance_matrix("global", queries, gallery)
+    for protocol in ("market1501", "allshots", "cuhk03"):
+        (row,) = evaluate(features, GLOBAL, False, protocol=protocol).rows
+        cmc = score_ranking(matrix, *people, protocol).cmc
+        assert (row.rank1, row.rank5, row.rank10) == pytest.approx((cmc[0], cmc[4], cmc[9]))
+
+
+def test_multi_query_pools_the_same_person_in_the_same_camera():
+    points = [[0.0, 4.0], [2.0, 0.0], [4.0, 2.0], [9.0, 9.0], [1.0, 1.0]]
+    #        query         its multi-query images    another camera's   gallery
+    people = make_features(points, [1, 1, 1, 1, 1], [0, 0, 0, 1, 1], [0, 2, 2, 2, 1])
+    queries = people[people.marks == 0]
+    others = people[people.marks == 2]
+    assert evaluation.pool_queries(queries, others, "average").global_features.tolist() == [[2.0, 2.0]]
+    assert evaluation.pool_queries(queries, others, "max").global_features.tolist() == [[4.0, 4.0]]
+    alone = evaluation.pool_queries(queries, others[others.cameras == 1], "max")
+    assert alone.global_features.tolist() == [[0.0, 4.0]]
+    assert len(evaluate(people, GLOBAL, False, "average").rows) == 1
+    with pytest.raises(InputError, match="only Market-1501 has them"):
+        evaluate(people[people.marks != 2], GLOBAL, False, "max")
+
+
+def test_multi_query_helps(features):
+    single, pooled = (evaluate(features, GLOBAL, False, how).rows[0].mean_ap_step for how in (None, "average"))
+    assert pooled > single
+
+
+def test_tables_of_several_runs_are_averaged(features):
+    tables = [evaluate(features[features.cameras != camera], GLOBAL, False, name="x") for camera in range(3)]
+    (row,) = average(tables).rows
+    firsts = [table.rows[0].rank1 for table in tables]
+    assert row.rank1 == pytest.approx(np.mean(firsts)) and row.spread["rank1"] == pytest.approx(np.std(firsts, ddof=1))
+    assert row.runs == 3 and "±" in str(average(tables)) and "±" not in str(average(tables[:1]))
+    json.dumps(average(tables).to_dict(), allow_nan=False)
+    with pytest.raises(InputError, match="different rows"):
+        average([tables[0], evaluate(features, GLOBAL, False, name="y")])
+    with pytest.raises(InputError, match="no tables"):
+        average([])
+
+
+def test_features_without_stripes_have_no_local_distance(features):
+    bare = dataclasses.replace(features, local_features=torch.zeros(300, 0, 0))
+    with pytest.raises(InputError, match="no local part"):
+        evaluate(bare)
+    assert evaluate(bare, GLOBAL, False, "max").rows

@@ -122,3 +122,34 @@ def test_no_pictures_are_refused(model, dataset):
     none = np.zeros(0, int)
     with pytest.raises(InputError, match="no pictures"):
         extract(model, Dataset(dataset.folder, "test", [], none, none, None, none))
+
+
+def test_flipped_views_are_averaged(model, dataset, tmp_path):
+    plain, both = (extract(model, dataset, **SIZE, flip=flip) for flip in (False, True))
+    mirrored = []
+    for path in dataset.paths:
+        mirrored.append(tmp_path / path.name.replace(".jpg", ".png"))
+        Image.fromarray(images.decode(path).permute(1, 2, 0).numpy()[:, ::-1]).save(mirrored[-1])
+    other = extract(model, Dataset(tmp_path, "test", mirrored, *[dataset.ids] * 2, None, dataset.marks), **SIZE)
+    for part in ("global_features", "local_features"):
+        wanted = (getattr(plain, part) + getattr(other, part)) / 2
+        torch.testing.assert_close(getattr(both, part), wanted, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(plain.global_features, both.global_features, atol=1e-3)
+
+
+def test_features_are_found_again(model, dataset, tmp_path, monkeypatch):
+    first = extract(model, dataset, **SIZE, cache=tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
+    monkeypatch.setattr(images, "decode", None)
+    again = extract(model, dataset, **SIZE, cache=tmp_path / "kept")
+    assert torch.equal(first.global_features, again.global_features)
+    assert torch.equal(first.local_features, again.local_features)
+    monkeypatch.undo()
+    extract(model, dataset, **SIZE, flip=True, cache=tmp_path / "kept")  # another setting, another file
+    other = AlignedReID("resnet18", local_channels=4)
+    changed = extract(other, dataset, **SIZE, cache=tmp_path / "kept")  # other weights
+    assert not torch.equal(changed.global_features, first.global_features)
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    kept.write_bytes(kept.read_bytes()[:100])  # cut short: made anew
+    mended = extract(model, dataset, **SIZE, cache=tmp_path / "kept")
+    assert torch.equal(mended.global_features, first.global_features) and len(kept.read_bytes()) > 100

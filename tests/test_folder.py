@@ -76,7 +76,7 @@ def test_unknown_cameras_are_said_and_nothing_is_left_out(people, tmp_path):
     points = np.eye(3, dtype=np.float32)[labels]  # perfect features
     import torch
 
-    table = evaluate(Features.of(test, torch.from_numpy(points), torch.zeros(len(test), 0, 0)))
+    table = evaluate(Features.of(test, torch.from_numpy(points), torch.zeros(len(test), 0, 0)), ("global",), False)
     assert table.rows[0].rank1 == 1.0 and table.rows[0].num_valid == 3 and not table.rows[0].cameras_known
     assert "Cameras are not known: no image was left out" in str(table)
     assert table.to_dict()["rows"][0]["cameras_known"] is False
