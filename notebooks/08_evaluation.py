@@ -7,7 +7,8 @@
 #
 # * the CMC and both average precisions of one query, worked out on paper, in a loop of a few lines, and by the library;
 # * three protocols on the same five pictures, and what happens to a query that has no match;
-# * the score table of the book's model beside two baselines, and the queries that it gets wrong.
+# * the score table of the book's model beside two baselines, and the queries that it gets wrong;
+# * what several pictures of a query bring, and a threshold for the case that nobody is there.
 #
 # **Time** on two cores: half a minute, and a minute or two more if the book's model is not trained yet.
 # **Hardware**: any laptop, no GPU.
@@ -507,6 +508,94 @@ figures.cmc_curves(curves)
 # somewhere, and cannot say where.
 
 # %% [markdown]
+# ## Asking with several pictures
+#
+# Market-1501 has more than one picture of a query's person in the query's camera: those of mark 2
+# ([chapter 1](01_datasets.ipynb)). Pool their features with the query's own, by the mean or the maximum of every channel, and the
+# question is better put: *multi-query*. Two channels, three pictures, by hand:
+
+# %% tags=["nbval-check-output"]
+three = torch.tensor([[0.0, 4.0], [2.0, 0.0], [4.0, 2.0]])
+print("average", three.mean(0).tolist(), "  maximum", three.amax(0).tolist())
+
+# %%
+one = features.Features(three, torch.zeros(3, 0, 0), np.ones(3, int), np.ones(3, int), np.array([0, 2, 2]), ["a", "b", "c"])
+pooled = evaluation.pool_queries(one[:1], one[1:], "average")
+assert pooled.global_features.tolist() == [three.mean(0).tolist()], "the query is pooled with the other two"
+
+# %%
+ways = {None: "single query", "average": "multi-query, average", "max": "multi-query, maximum"}
+parts = [evaluation.evaluate(learned, ("global",), False, how, name=name) for how, name in ways.items()]
+by_queries = parts[0] + parts[1] + parts[2]
+by_queries
+
+# %%
+single, average, maximum = by_queries.rows
+assert average.mean_ap_step > single.mean_ap_step, "more pictures of the person ask a better question"
+assert single.rank1 == model_row.rank1, "single query is what the table above shows"
+
+# %% [markdown]
+# The average of a few views says more of a person than one of them. It costs nothing but pictures, and papers that use it say so.
+#
+# ## An open set
+#
+# So far everybody who is asked for is in the gallery. On a real camera's day most are not, and a ranking cannot say "nobody": it
+# always has a first place. For that we need a threshold on the distance, and it errs in two ways. With $S$ the pairs of one
+# person and $D$ the pairs of two, accepting all up to $t$ gives
+#
+# $$ \mathrm{TAR}(t) = \frac{|\{s \in S : d_s \le t\}|}{|S|}, \qquad \mathrm{FAR}(t) = \frac{|\{s \in D : d_s \le t\}|}{|D|} $$ (eq-open-set)
+#
+# the *true-accept* and the *false-accept rate*. Three pairs of one person at distances 1, 2 and 4, four of two at 3, 5, 6
+# and 7; which threshold accepts at most a quarter of the wrong ones?
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib import verification
+
+curve = verification.roc([1, 2, 4], [3, 5, 6, 7])
+for t, false, true in zip(*curve, strict=True):
+    print(f"up to {t:.0f}: found {true:.2f}, false alarms {false:.2f}")
+print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
+
+# %% [markdown]
+# The largest distance at which still only the 3 is accepted wrongly: 4. Now the test set. A guard can look at one false alarm in
+# a thousand comparisons:
+
+# %% alt="Left: histograms of distances of pairs of one person and of two people, which overlap, and a threshold; right: the ROC with the chosen point"
+pairs = verification.pair_distances(learned)
+figures.open_set(pairs.same, pairs.different, false_accept_rate=0.001)
+
+# %%
+curve = verification.roc(*pairs)
+threshold = verification.choose_threshold(curve, 0.001)
+accepted = (pairs.different <= threshold).mean()
+assert accepted <= 0.001, "more false alarms than were allowed"
+print(f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are accepted")
+
+# %% [markdown]
+# The two histograms overlap, so the threshold that keeps strangers out keeps many of the right ones out too. This is a much harder
+# question than rank-1, where each query only has to beat its own gallery; and one in a thousand is a lot where ten thousand people pass.
+#
+# ## A gallery too large for a matrix
+#
+# A rank is a count: how many gallery pictures lie before the match. Counts add up, so the gallery may come in pieces, and nobody
+# needs to hold all distances at once. `streaming.score_stream` asks for the distances chunk by chunk:
+
+# %%
+from alignedreid_lib import streaming
+
+
+def chunk_of(begin, end):
+    return matrix[:, begin:end]  # here cut from the whole; a large gallery would be measured now
+
+
+in_chunks = streaming.score_stream(chunk_of, *labels, average_precision="step", chunk=100)
+whole = ranking.score_ranking(matrix, *labels, average_precision="step")
+assert (in_chunks.cmc == whole.cmc).all() and in_chunks.mean_ap == whole.mean_ap, "chunks change the scores"
+
+# %% [markdown]
+# The same to the last bit. `make bench` scores a million pictures so, in the memory of a laptop.
+
+# %% [markdown]
 # ## The ranked lists
 #
 # Numbers hide what pictures show. First two queries that went well: every match at the front, and as many matches as there are.
@@ -626,7 +715,7 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # the same distances: a mAP of 71.4 by trapezoid and one of 73 by step may be one model. *Which protocol?* CUHK03's old protocol has a
 # gallery of one picture for each of 100 people, the new one (Zhong et al., CVPR 2017) several pictures of each of 700 and
 # fewer people to train with; scores of the two have nothing to say to each other. *What was done to the list afterwards?* Re-ranking, the subject
-# of a later chapter, adds several points of rank-1 and many of mAP.
+# of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many of mAP.
 #
 # Our own table stands on drawn people, a small network and a minute of training. It can be compared with its two baselines, and with
 # nothing in the box.
@@ -638,6 +727,7 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # * CMC asks for the first match; AP asks for all of them. A protocol changes the CMC, never the AP.
 # * AP has two definitions. Step is never below trapezoid, and the gap, equation {eq}`eq-ap-gap`, follows from the ranks. Every mAP has to say which it is.
 # * Queries without a match are counted beside the score. Ties are ordered as the gallery is; a score that depends on them is no score.
+# * A ranking cannot say "nobody". A threshold can, at a false-accept rate that has to be chosen.
 # * A number stands beside a baseline, and the ranked lists beside the number.
 
 # %% [markdown]
