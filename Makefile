@@ -61,7 +61,9 @@ check-pairs: env  ## what is wrong with the committed pairs
 	@$(TOOL) check-pairs
 
 bench: env  ## the benchmarks, one after another: each a ratio to a floor measured beside it
-	@set -e; for script in tests/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; export BENCH=runs/bench.json; rm -f $$BENCH; \
+	  for script in tests/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done; \
+	  echo "== $$BENCH (chapter 11 shows it)"
 
 lint: env  ## ruff and mypy
 	@$(BIN)/ruff check .

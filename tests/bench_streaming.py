@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 from bench_ranking import labels
-from timing import measured
+from timing import measured, record
 
 from alignedreid_lib.streaming import score_stream
 
@@ -44,6 +44,8 @@ def main(size: int = 1_000_000, channels: int = 256) -> None:
     print(f"{len(queries)} queries x {size} gallery images, {channels} channels: rank-1 {scores.cmc[0]:.1%}")
     print(f"{seconds:.1f} s, {seconds / pairs * 1e9:.2f} ns a pair", end="; ")
     print(f"bare distances {floor:.1f} s; ratio {seconds / floor:.1f}")
+    what, megabytes = f"{len(queries)} x {size} in chunks", (memory + gallery.nbytes) / 1e6
+    record("scoring", what, seconds, floor, "bare distances", ratio=seconds / floor, megabytes=megabytes)
     print(f"{memory / 1e6:.0f} MB beyond the features' {gallery.nbytes / 1e6:.0f} MB (at most 3000 in all)")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from timing import timed
+from timing import record, timed
 
 from alignedreid_lib import devices, features, images, training
 from alignedreid_lib.datasets import Dataset
@@ -84,6 +84,11 @@ def bench(name: str, folder: Path) -> None:
         f"step {statistics.median(ours):.3f} s, bare {statistics.median(floor):.3f} s, ratio {ratio:.2f} (at most 1.10)"
     )
 
+    what = f"{name} {height} x {width}, batch {people * each}, {str(precision)[6:]}"
+    floor_is = "forward, backward and Adam of the bare backbone"
+    middle = statistics.median(ours), statistics.median(floor)
+    record("training step", what, *middle, floor_is, ratio=ratio, limit=1.1)
+
     network.eval()
     n = len(dataset)
 
@@ -104,6 +109,9 @@ def bench(name: str, folder: Path) -> None:
         print(
             f"  extraction {speed:.0f} images/s from {source}, {ratio:.0%} of the bare forward's speed (at least 90 %)"
         )
+        what = f"{n} pictures from {source}, {name} {height} x {width}, {str(precision)[6:]}"
+        middle = [statistics.median(values) for values in zip(*pairs, strict=True)]
+        record("extraction", what, *middle, "bare forward", ratio=1 / ratio, limit=1.11, images_per_second=speed)
 
 
 def main(names: list[str]) -> None:

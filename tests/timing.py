@@ -1,10 +1,17 @@
-"""How the benchmarks time, and how they see memory."""
+"""How the benchmarks time, see memory, and write down what they found.
 
+With BENCH naming a file each finding is added to its JSON, beside the machine it was found on: `make bench` does so,
+and chapter 11 reads it.
+"""
+
+import os
 import threading
 import time
 from pathlib import Path
 
 import torch
+
+from alignedreid_lib import devices, runs
 
 
 def timed(call, device: torch.device) -> float:
@@ -41,3 +48,24 @@ def measured(function, rounds=3):
     stop.set()
     watcher.join()
     return answer, min(seconds), max(peak[0] - start, 0)
+
+
+def record(step: str, what: str, seconds: float, floor: float | None = None, floor_is: str = "", **more) -> None:
+    """Add a finding to the file that BENCH names, if it names one.
+
+    Args:
+        step: of the pipeline, for example "scoring".
+        what: was measured, with its size.
+        seconds: of ours.
+        floor: seconds of what cannot be done without, measured in the same process.
+        floor_is: that, in words.
+        more: limit (of the ratio), megabytes, images_per_second, ...
+    """
+    if "BENCH" not in os.environ:
+        return
+    path = runs.resolve(os.environ["BENCH"])
+    content = runs.read_json(path) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = {"step": step, "what": what, "seconds": seconds, "floor": floor, "floor_is": floor_is, **more}
+    rows = [old for old in content.get("rows", []) if (old["step"], old["what"]) != (step, what)]
+    runs.write_json(path, {**runs.provenance(devices.choose_device()), "rows": [*rows, row]})
