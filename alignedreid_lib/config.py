@@ -16,7 +16,7 @@ from alignedreid_lib import devices, runs
 from alignedreid_lib.errors import InputError
 
 # What a continuation may set otherwise than the start did: where to compute, not what.
-FREE_SETTINGS = ("device", "workers", "memory_limit")
+FREE_SETTINGS = ("device", "model_devices", "workers", "memory_limit")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class TrainConfig:
     margin: float | None = 0.3  # None: soft margin
     normalize: bool = False  # features to unit length; the original's better half is False
 
+    # Mutual learning: models that see the same batches and learn from each other, too.
+    num_models: int = 1
+    backbones: tuple[str, ...] = ()  # one for each model; () for `backbone` for all
+    model_devices: tuple[str, ...] = ()  # likewise; () for `device` for all
+    probability_weight: float = 0.0  # of the term on class probabilities; needs id_weight
+    global_mutual_weight: float = 0.0  # of the term on global distance matrices; needs global_weight
+    local_mutual_weight: float = 0.0  # of the term on local distance matrices; needs local_weight
+
     # Optimiser and schedule.
     base_lr: float = 2e-4
     weight_decay: float = 5e-4
@@ -61,6 +69,7 @@ class TrainConfig:
     decay_at_epoch: int = 151  # exponential: the first epoch of the fall
     staircase_at_epochs: tuple[int, ...] = (101, 201)  # staircase: the epochs of the steps
     staircase_factor: float = 0.1
+    warmup_epochs: int = 0  # over which the rate climbs to the base in equal steps; 0, as published
 
     # Validation: every so many epochs the val part is ranked, and the best weights are kept; 0 for never.
     validate_every: int = 0
@@ -69,6 +78,7 @@ class TrainConfig:
     seed: int = 1
     device: str = "auto"
     precision: str = "auto"  # or float32, bfloat16
+    deterministic: bool = False  # refuse operations whose result depends on timing (GPUs have some)
     compiled: bool = False  # torch.compile the network: a minute at the start, then faster steps; CPUs need g++
     workers: int = 2  # threads that decode pictures
     memory_limit: int = 4 << 30  # bytes of decoded pictures to keep
@@ -77,7 +87,7 @@ class TrainConfig:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name]))
-        counts = ("height", "width", "total_epochs", "local_channels", "workers")
+        counts = ("height", "width", "total_epochs", "local_channels", "workers", "num_models")
         rules = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
             "train_part": (self.train_part in ("trainval", "train"), "trainval or train"),
             "mirror_prob": (0 <= self.mirror_prob <= 1, "between 0 and 1"),
@@ -94,7 +104,23 @@ class TrainConfig:
                 self.id_weight >= 0 and self.global_weight + self.local_weight + self.id_weight > 0,
                 "0 or more, and not all three weights 0",
             ),
+            **{
+                name: (len(getattr(self, name)) in (0, self.num_models), f"() or {self.num_models} names, one a model")
+                for name in ("backbones", "model_devices")
+            },
+            **{
+                name: (
+                    weight == 0 or (weight > 0 and self.num_models > 1 and own > 0),
+                    f"0, or above it with two models or more and {needed} above 0",
+                )
+                for name, weight, needed, own in (
+                    ("probability_weight", self.probability_weight, "id_weight", self.id_weight),
+                    ("global_mutual_weight", self.global_mutual_weight, "global_weight", self.global_weight),
+                    ("local_mutual_weight", self.local_mutual_weight, "local_weight", self.local_weight),
+                )
+            },
             "base_lr": (self.base_lr > 0, "above 0"),
+            "warmup_epochs": (0 <= self.warmup_epochs < self.total_epochs, f"from 0 to {self.total_epochs - 1}"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),
             "schedule": (self.schedule in ("exponential", "staircase"), "exponential or staircase"),
             "decay_at_epoch": (
@@ -131,7 +157,8 @@ class TrainConfig:
 def _typed(name: str, value: Any, hint: Any) -> Any:
     """`value` as the annotated type, or an InputError; no conversion but int to float and list to tuple."""
     if typing.get_origin(hint) is tuple:
-        if isinstance(value, list | tuple) and all(type(item) is int for item in value):
+        inside = typing.get_args(hint)[0]
+        if isinstance(value, list | tuple) and all(type(item) is inside for item in value):
             return tuple(value)
     else:
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
@@ -147,13 +174,15 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     """The learning rate of an epoch, counted from 1.
 
     Exponential: base until decay_at_epoch s, then base * 0.001 ** ((epoch + 1 - s) / (total + 1 - s)), so that the last
-    epoch has a thousandth of the base. Staircase: base * factor ** (steps reached).
+    epoch has a thousandth of the base. Staircase: base * factor ** (steps reached). In the first w `warmup_epochs` the
+    rate is epoch / (w + 1) of that.
 
     Source: the original reproduction; the exponential form is Hermans et al. 2017, section 4.
     """
+    base = config.base_lr * min(1.0, epoch / (config.warmup_epochs + 1))
     if config.schedule == "staircase":
-        return config.base_lr * config.staircase_factor ** sum(epoch >= step for step in config.staircase_at_epochs)
+        return base * config.staircase_factor ** sum(epoch >= step for step in config.staircase_at_epochs)
     start = config.decay_at_epoch
     if epoch < start:
-        return config.base_lr
-    return config.base_lr * 0.001 ** ((epoch + 1 - start) / (config.total_epochs + 1 - start))
+        return base
+    return base * 0.001 ** ((epoch + 1 - start) / (config.total_epochs + 1 - start))

@@ -22,7 +22,7 @@ import torchvision
 
 from alignedreid_lib.errors import InputError
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 Config = TypeVar("Config")
 
 

@@ -322,7 +322,7 @@ figures.training_curves(result.metrics) if result else "nothing was trained"
 # %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others"
 tested = {Path(file).stem: runs.resolve(file) for file in only_test} or {"": result.weights}
 if result and result.best_weights:  # a run that validated: its best epoch beside its last
-    tested = {"last epoch": result.weights, f"epoch {result.best_epoch}": result.best_weights}
+    tested = {"last epoch": result.weights, f"epoch {result.best_epoch}": result.best_weights[0]}
 networks = {name: book.load(config, file) for name, file in tested.items()}
 model = next(iter(networks.values()))
 draw_pairs({"before training": untrained, "after training": model} if config.backbone == "resnet18" else {"after": model})
@@ -381,7 +381,7 @@ assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in w
 watched = dataclasses.replace(tiny, train_part="train", validate_every=1)
 with tempfile.TemporaryDirectory() as folder:
     validated = training.train(watched, folder, validate=evaluation.validation(watched))
-    kept = torch.load(validated.best_weights)
+    kept = torch.load(validated.best_weights[0])
     last = torch.load(validated.weights)
 means = {row["epoch"]: row["val_mean_ap"] for row in validated.metrics}
 print(f"epochs {sorted(means)} were validated, one was kept")

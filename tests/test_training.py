@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import time
 import pytest
 import torch
 
-from alignedreid_lib import runs, training
+from alignedreid_lib import evaluation, images, losses, runs, training
+from alignedreid_lib.alignment import local_distances
+from alignedreid_lib.datasets import Partitions
+from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
@@ -94,9 +98,12 @@ train(TrainConfig(**json.loads(sys.argv[1])), sys.argv[2])
 """
 
 
-def test_killed_at_any_moment_it_goes_on(config, tmp_path):
+@pytest.mark.parametrize("num_models", [1, 2])
+def test_killed_at_any_moment_it_goes_on(config, tmp_path, num_models):
     """SIGKILL at random moments, in the middle of writing too; the end is the undisturbed one, bit for bit."""
-    config = dataclasses.replace(config, total_epochs=20)
+    config = dataclasses.replace(config, total_epochs=20, num_models=num_models)
+    if num_models == 2:
+        config = dataclasses.replace(config, global_mutual_weight=1.0)
     whole = train(config, tmp_path / "whole")
     settings = json.dumps(dataclasses.asdict(config))
     rng = random.Random(0)
@@ -117,7 +124,8 @@ def test_killed_at_any_moment_it_goes_on(config, tmp_path):
             break
     assert kills >= 3, "the test has to have killed something"
     assert process.returncode == 0
-    assert same(whole.weights, tmp_path / "cut" / "weights.pth")
+    for path in whole.all_weights:
+        assert same(path, tmp_path / "cut" / path.name)
     assert [row["epoch"] for row in runs.read_metrics(tmp_path / "cut")] == list(range(1, 21))
 
 
@@ -152,10 +160,12 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(config, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run", report=stop_after(2))
     state = runs.load_checkpoint(tmp_path / "run")
-    state["model"]["base.conv1.0.weight"][:] = float("nan")
+    state["models"][0]["base.conv1.0.weight"][:] = float("nan")
     runs.save_checkpoint(tmp_path / "run", state)
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
-    with pytest.raises(InputError, match="epoch 3, step 1: loss is not a number; the last good checkpoint is kept"):
+    with pytest.raises(
+        InputError, match="epoch 3, step 1: global_loss is not a number; the last good checkpoint is kept"
+    ):
         train(config, tmp_path / "run")
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
@@ -253,3 +263,184 @@ def test_the_schedule_is_the_optimiser_s(config, tmp_path, monkeypatch):
     assert all(torch.equal(parameter, weights[name]) for name, parameter in fresh.named_parameters()), (
         "no rate, no step"
     )
+
+
+# Validation
+
+
+def ranks_by(*scores):
+    """A validation that gives these mean APs, one after the other."""
+    left = list(scores)
+    return lambda network: {"mean_ap": left.pop(0), "rank1": 0.5}
+
+
+@pytest.fixture
+def split_config(config, tmp_path):
+    """`config` on a part `train`, with validation every epoch."""
+    root = tmp_path / "data"
+    shutil.copytree(config.folder, root / "tiny")
+    names = Partitions.load(root / "tiny" / "partitions.pkl").trainval_im_names
+    make_partitions(names, 2, names[:1], [], names[1:2]).save(root / "tiny" / "partitions.pkl")
+    return dataclasses.replace(config, data_root=str(root), train_part="train", validate_every=1, ids_per_batch=2)
+
+
+def test_the_best_weights_by_validation_are_kept(split_config, tmp_path):
+    kept = {}
+
+    def report(row):
+        kept[row["epoch"]] = (tmp_path / "run" / "best.pth").read_bytes()
+
+    result = train(split_config, tmp_path / "run", report, ranks_by(0.2, 0.6, 0.6, 0.4))
+    assert result.best_epoch == 2 and result.best_weights == (tmp_path / "run" / "best.pth",)
+    assert kept[1] != kept[2] == kept[3] == kept[4]
+    assert [row["val_mean_ap"] for row in result.metrics] == [0.2, 0.6, 0.6, 0.4] and "val_rank1" in result.metrics[0]
+    assert not same(result.best_weights[0], result.weights)
+    again = train(split_config, tmp_path / "run", validate=ranks_by())
+    assert again.best_epoch == 2 and again.resumed_at == 4
+
+
+def test_validation_goes_on_where_it_was_cut(split_config, tmp_path):
+    whole = train(split_config, tmp_path / "whole", None, ranks_by(0.2, 0.6, 0.7, 0.4))
+    with pytest.raises(KeyboardInterrupt):
+        train(split_config, tmp_path / "cut", stop_after(2), ranks_by(0.2, 0.6))
+    resumed = train(split_config, tmp_path / "cut", None, ranks_by(0.7, 0.4))
+    assert resumed.best_epoch == whole.best_epoch == 3
+    assert same(resumed.best_weights[0], whole.best_weights[0]) and same(resumed.weights, whole.weights)
+
+
+def test_validation_ranks_people_who_are_not_trained_on(split_config, tmp_path):
+    result = train(split_config, tmp_path / "run", validate=evaluation.validation(split_config))
+    assert 0 <= result.metrics[-1]["val_mean_ap"] <= 1
+    plain = train(dataclasses.replace(split_config, validate_every=0), tmp_path / "plain")
+    assert same(result.weights, plain.weights), "to look changes nothing"
+
+
+def test_what_validation_needs(config, split_config, tmp_path):
+    with pytest.raises(InputError, match="validate_every is 1; it has to be 0, or 1 or more with train_part 'train'"):
+        dataclasses.replace(config, validate_every=1)
+    with pytest.raises(InputError, match="give both or none"):
+        train(split_config, tmp_path / "run")
+    with pytest.raises(InputError, match="give both or none"):
+        train(config, tmp_path / "run", validate=ranks_by())
+    nobody = dataclasses.replace(split_config, data_root=config.data_root)
+    with pytest.raises(InputError, match=r"no part val|no validation people"):
+        evaluation.validation(nobody)
+
+
+# Several models
+
+MUTUAL = {"num_models": 2, "id_weight": 1.0, "probability_weight": 1.0, "global_mutual_weight": 1.0,
+          "local_weight": 1.0, "local_mutual_weight": 1.0}  # fmt: skip
+
+
+def learners_of(config, count):
+    return [training.make_learner(config, k, 4) for k in range(count)]
+
+
+@pytest.fixture
+def batch():
+    return torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+PEOPLE = torch.arange(12) // 3
+
+
+def test_one_model_in_the_mutual_step_is_the_plain_step(config, batch):
+    alone, (learner,) = learners_of(config, 1)[0], learners_of(config, 1)
+    plain = train_step(alone.network.train(), alone.optimizer, batch, PEOPLE, config, torch.float32)
+    learner.network.train()
+    (mutual,) = training.mutual_step([learner], batch, PEOPLE, config)
+    assert plain == mutual
+    for one, other in zip(alone.network.parameters(), learner.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_of_two_models_are_those_of_each_alone_with_the_other_as_a_constant(config, batch):
+    """By hand: forward of both, and for each model its losses and its terms against fixed numbers of the other."""
+    config = dataclasses.replace(config, **MUTUAL)
+    pair, copies = learners_of(config, 2), learners_of(config, 2)
+    for learner in pair + copies:
+        learner.network.train()
+        learner.optimizer = torch.optim.SGD(learner.network.parameters(), 0.0)
+    figures = training.mutual_step(pair, batch, PEOPLE, config)
+    assert {"probability_loss", "global_mutual_loss", "local_mutual_loss", "loss"} <= figures[0].keys()
+    seen = []
+    for learner in copies:
+        embedding = learner.network(images.normalize(batch))
+        x, y = embedding.global_features, embedding.local_features
+        matrices = losses.euclidean_distances(x, x), local_distances(y, y)
+        term = losses.global_triplet(x, PEOPLE, config.margin, False)
+        own = term.loss + losses.local_triplet(y, PEOPLE, config.margin, False, term.mined).loss
+        own = own + torch.nn.functional.cross_entropy(embedding.logits, PEOPLE)
+        seen.append((own, embedding.logits, *matrices))
+    for k in (0, 1):
+        own, logits, distances, local = seen[k]
+        fixed = [value.detach() for value in seen[1 - k]]
+        divergence = (fixed[1].softmax(1) * (fixed[1].log_softmax(1) - logits.log_softmax(1))).sum(1).mean()
+        squares = (distances - fixed[2]).square().mean() + (local - fixed[3]).square().mean()
+        loss = own + divergence + squares
+        assert figures[k]["loss"].item() == pytest.approx(loss.item(), rel=1e-4)
+        loss.backward(retain_graph=True)
+        for one, other in zip(pair[k].network.parameters(), copies[k].network.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_two_models_leave_two_of_everything(config, tmp_path):
+    config = dataclasses.replace(config, **MUTUAL, backbones=("shufflenet_v2_x0_5", "mobilenet_v3_small"))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", stop_after(2))
+    result = train(dataclasses.replace(config, model_devices=("cpu", "cpu")), tmp_path / "run")
+    assert result.resumed_at == 2
+    assert [path.name for path in result.all_weights] == ["weights_1.pth", "weights_2.pth"]
+    one, two = (torch.load(path) for path in result.all_weights)
+    assert one.keys() != two.keys(), "each has its own backbone"
+    for k in (1, 2):
+        rows = training.of_model(result.metrics, k)
+        assert len(rows) == 4 and {"epoch", "loss", "probability_loss", "global_precision"} <= rows[0].keys()
+    assert not [name for name in training.of_model(result.metrics, 1)[0] if name.startswith("model")]
+
+
+def test_models_start_from_seeds_of_their_own_and_the_first_is_the_single_run_s(config, tmp_path):
+    pair = dataclasses.replace(config, num_models=2)  # no mutual terms: two trainings side by side
+    both, alone = train(pair, tmp_path / "pair"), train(config, tmp_path / "alone")
+    assert same(both.all_weights[0], alone.weights)
+    assert not same(*both.all_weights)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"global_mutual_weight": 1.0}, "two models or more"),
+        ({"num_models": 2, "probability_weight": 1.0}, "id_weight above 0"),
+        ({"num_models": 2, "local_mutual_weight": 1.0}, "local_weight above 0"),
+        ({"num_models": 0}, "num_models is 0"),
+        ({"num_models": 2, "backbones": ("resnet18",)}, r"\(\) or 2 names"),
+        ({"num_models": 2, "model_devices": ("cpu", "cpu", "cpu")}, r"\(\) or 2 names"),
+        ({"warmup_epochs": 4}, "from 0 to 3"),
+    ],
+)
+def test_settings_of_several_models_that_make_no_sense(config, settings, says):
+    with pytest.raises(InputError, match=says):
+        dataclasses.replace(config, **settings)
+
+
+def test_warm_up_climbs_in_equal_steps(config):
+    config = dataclasses.replace(config, base_lr=1.0, total_epochs=6, decay_at_epoch=6, warmup_epochs=3)
+    assert [training.learning_rate(config, epoch) for epoch in range(1, 6)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_deterministic_is_for_the_training_alone(config, tmp_path):
+    def report(row):
+        assert torch.are_deterministic_algorithms_enabled()
+
+    train(dataclasses.replace(config, deterministic=True), tmp_path / "run", report)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_out_of_memory_names_the_batch(config, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "mutual_step", full)
+    with pytest.raises(InputError, match="epoch 1, step 1: out of memory with a batch of 6 pictures of 32 x 16; lower"):
+        train(config, tmp_path / "run")

@@ -5,6 +5,7 @@ and chapter 11 reads it.
 """
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -28,6 +29,11 @@ def timed(call, device: torch.device) -> float:
 def resident() -> int:
     """Bytes this process holds in memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def peak() -> float:
+    """MB: the most memory this process ever held, whatever its parent held before it began."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
 
 
 def measured(function, rounds=3):
