@@ -109,8 +109,9 @@ def model() -> BookModel:
     return BookModel(load(CONFIG, result.weights), result)
 
 
-def load(config: TrainConfig, weights: Path) -> AlignedReID:
-    """The network of a finished run, in evaluation mode."""
-    network = AlignedReID(config.backbone, None, None, config.local_channels, config.last_stride)
+def load(config: TrainConfig, weights: Path, k: int = 0) -> AlignedReID:
+    """The network of a finished run, of several models number k from 0 on, in evaluation mode."""
+    backbone = config.backbones[k] if config.backbones else config.backbone
+    network = AlignedReID(backbone, None, None, config.local_channels, config.last_stride)
     load_weights(network, weights)  # an identity head in the file is left over: the test people are none of its own
     return network.eval()

@@ -68,7 +68,10 @@ fig = figures.Figure(figsize=(7, 2.4), layout="constrained")
 ax = fig.subplots()
 for shift, (label, times, colour, hatch) in zip(
     (-0.2, 0.2),
-    (("the original, TITAN X and processor", original, figures.VERMILLION, "//"), ("this library, see above", ours, figures.BLUE, "")),
+    (
+        ("the original, TITAN X and processor", original, figures.VERMILLION, "//"),
+        ("this library, see above", ours, figures.BLUE, ""),
+    ),
     strict=True,
 ):
     places = np.arange(len(times)) + shift
@@ -196,7 +199,9 @@ for row in measured["rows"]:
     floor = f"{row['floor']:.3g}" if row["floor"] else "-"
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else "-"
     limit = f"{row['limit']:g}" if "limit" in row else "-"
-    lines.append(f"| {row['step']} | {row['what']} | {row['seconds']:.3g} | {floor} | {row['floor_is'] or '-'} | {ratio} | {limit} |")
+    lines.append(
+        f"| {row['step']} | {row['what']} | {row['seconds']:.3g} | {floor} | {row['floor_is'] or '-'} | {ratio} | {limit} |"
+    )
 Markdown("\n".join(lines))
 
 # %% [markdown]

@@ -1,0 +1,440 @@
+# %% [markdown]
+# # 07 Mutual learning
+#
+# Two networks see the same batches. Each is taught by the labels, and each is also taught by what the other makes of
+# the batch. Neither is a teacher, and both end up better than alone, says the paper.
+#
+# **What you will hold**
+#
+# * the terms by which models teach each other, by hand on three classes and on two pictures, then by the library;
+# * a training of two models, with the distance matrices of both before and after;
+# * a table of single against mutual learning over three seeds, and the notebook that full runs of several models use.
+#
+# **Time** on two cores: a minute and a half if the two models are not trained yet, else a quarter of a minute.
+# **Hardware**: a CPU. Full trainings want a GPU.
+
+# %% [markdown]
+# ## Settings
+#
+# As in [chapter 6](06_training.ipynb), with the settings of several models. A preset replaces some of them.
+
+# %% tags=["parameters"]
+# Parameters: the data
+data_root = "data/synthetic"
+dataset = "market1501"
+archive = ""
+run_dir = "runs/book/mutual"
+train_part = "trainval"
+height = 64
+width = 32
+mirror_prob = 0.5
+crop_prob = 0.0
+crop_ratio = 1.0
+ids_per_batch = 16
+images_per_id = 4
+# the networks
+num_models = 2
+backbone = "resnet18"
+backbones = ()
+model_devices = ()
+weights = None
+local_channels = 128
+last_stride = 2
+# the loss
+global_weight = 1.0
+local_weight = 0.0
+local_mining = "global"
+id_weight = 1.0
+probability_weight = 1.0
+global_mutual_weight = 0.1
+local_mutual_weight = 0.0
+margin = 0.3
+normalize = False
+# the optimiser and its schedule
+base_lr = 1e-3
+weight_decay = 5e-4
+total_epochs = 12
+schedule = "exponential"
+decay_at_epoch = 7
+staircase_at_epochs = (101, 201)
+staircase_factor = 0.1
+# the machine
+seed = 1
+device = "auto"
+precision = "float32"
+compiled = False
+workers = 2
+memory_limit = 4294967296
+# the test
+test_distances = ("global",)
+test_sets = ()
+test_rerank = False
+combined_of = ()
+# the study at the end: seeds of the trainings to make; none reads the committed results
+study_seeds = ()
+
+# %%
+import dataclasses
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alignedreid_lib import book, datasets, devices, evaluation, features, figures, images, losses, runs, training
+from alignedreid_lib.sampling import IdentitySampler
+from alignedreid_lib.scores import ScoreTable
+
+own = ("archive", "run_dir", "test_distances", "test_sets", "test_rerank", "combined_of", "study_seeds")
+config = runs.read_parameters(training.TrainConfig, globals(), extra=own)
+tested_on = book.prepare_data(config, archive, combined_of, test_sets)
+train_set = datasets.open_dataset(config.folder, config.train_part)
+
+# %% [markdown]
+# ## The problem in a picture
+#
+# A label says *who*, and nothing else. It does not say that this person is easily taken for that one, or that these two pictures
+# of somebody are nearly the same and those two are not. A network finds such things out by itself, and another network, started from
+# other random weights, finds out others. Here are two networks, a batch of eight people with four pictures each, and the
+# distances that each of them sees between the pictures:
+
+# %%
+store = images.ImageStore(train_set.paths, (config.height, config.width), memory_limit, workers)
+sampler = IdentitySampler(train_set.labels, ids_per_batch=8, images_per_id=4, seed=0)
+indices = next(iter(sampler))
+batch = torch.stack(store.fetch(indices))  # uint8 [32, 3, h, w]
+labels = torch.from_numpy(train_set.labels[indices])
+
+
+def matrix_of(network):
+    """The distances [32, 32] that a network sees in the batch, over their mean."""
+    with torch.no_grad():
+        x = network.eval()(images.normalize(batch)).global_features
+    distances = losses.euclidean_distances(x, x)
+    return (distances / distances.mean()).numpy()
+
+
+def draw_matrices(matrices, title):
+    """Two distance matrices and how they differ."""
+    fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
+    axes = fig.subplots(1, 3)
+    names = ("model 1", "model 2", "difference")
+    for ax, name, values in zip(axes, names, (*matrices, np.abs(matrices[0] - matrices[1])), strict=True):
+        image = ax.imshow(values, cmap="cividis", vmin=0, vmax=2)
+        ax.set(title=f"{name}", xticks=range(0, 33, 8), yticks=range(0, 33, 8), xlabel="picture")
+        ax.grid(False)
+    fig.suptitle(title)
+    fig.colorbar(image, ax=axes, label="distance over the mean")
+    return fig
+
+
+# %% alt="Two distance matrices of a batch by two untrained networks and their difference: blocks along the diagonal are hardly visible"
+untrained = [training.make_learner(config, k, 4).network for k in (0, 1)]
+before = [matrix_of(network) for network in untrained]
+draw_matrices(before, "before training")
+
+# %% [markdown]
+# Each group of four is a person, so a good matrix is dark in blocks of four along the diagonal. Both networks are untrained, and
+# neither shows much. Already they differ, and what they will learn will differ too.
+#
+# ## What a model can tell another
+#
+# ### Class probabilities
+#
+# With an identification head a model gives each picture a probability $p^c$ for each training person $c$. If the other model gives
+# $q^c$, the Kullback-Leibler divergence says how far the first is from it:
+#
+# $$ L_P = \frac1N \sum_i D(q_i \,\|\, p_i) = \frac1N \sum_i \sum_c q_i^c \log \frac{q_i^c}{p_i^c} $$ (eq-mutual-probability)
+#
+# One picture, three people, by hand. The first model is undecided; the second says person 0 or 1:
+
+# %% tags=["nbval-check-output"]
+p = [1 / 3, 1 / 3, 1 / 3]
+q = [1 / 2, 1 / 2, 0]
+by_hand = sum(b * np.log(b / a) for a, b in zip(p, q, strict=True) if b > 0)
+print(f"{by_hand:.4f} = log(3/2) = {np.log(3 / 2):.4f}")
+
+# %%
+small = torch.tensor([1e-30])
+logits = torch.log(torch.tensor([p]).maximum(small)), torch.log(torch.tensor([q]).maximum(small))
+assert np.isclose(losses.mutual_probability(logits[0], [logits[1]]).item(), by_hand, atol=1e-5), "not what we summed"
+
+# %% [markdown]
+# ### Distances
+#
+# AlignedReID adds a term of its own, the *metric mutual loss*: the two matrices of distances in the batch shall agree. With $d$ of
+# one model and $e$ of the other,
+#
+# $$ L_M = \frac1{N^2} \sum_{i, j} (d_{ij} - e_{ij})^2 $$ (eq-mutual-distance)
+#
+# Two pictures, 3 apart by one model and 5 by the other: two of the four entries differ by 2, so the mean is $2 \cdot 4 / 4 = 2$.
+
+# %% tags=["nbval-check-output"]
+d = torch.tensor([[0.0, 3.0], [3.0, 0.0]], requires_grad=True)
+e = torch.tensor([[0.0, 5.0], [5.0, 0.0]], requires_grad=True)
+loss = losses.mutual_distance(d, [e])
+loss.backward()
+print("loss", loss.item(), "| gradient of the first", d.grad[0, 1].item(), "| of the second", e.grad)
+
+# %%
+naive = sum((float(d[i, j]) - float(e[i, j])) ** 2 for i in (0, 1) for j in (0, 1)) / 4
+assert loss.item() == naive == 2.0, "the sum done by hand is the library's loss"
+assert e.grad is None, "the partner is taught by its own loss, not by this one"
+
+# %% [markdown]
+# The last line matters. Each model has a loss of its own, in which the partner's numbers are constants: it is *pulled to* the partner
+# and does not pull the partner to itself. That happens in the partner's loss. So the step of two models is two steps that
+# only share numbers, and the models may live on two devices.
+#
+# ## One step of two models, by hand
+
+
+# %%
+def naive_mutual_step(networks, optimizers, batch, labels, settings):
+    """Forward of all; then each model's own losses and its two terms against constants; then all step."""
+    seen = []
+    for network in networks:
+        embedding = network(images.normalize(batch))
+        x = embedding.global_features
+        seen.append((x, embedding.logits, losses.euclidean_distances(x, x)))
+    found = []
+    for k, (x, logits, distances) in enumerate(seen):
+        _, other_logits, other_distances = seen[1 - k]
+        term = losses.global_triplet(x, labels, settings.margin, settings.normalize)
+        total = term.loss + torch.nn.functional.cross_entropy(logits, labels)
+        q = other_logits.detach().softmax(1)
+        total = total + settings.probability_weight * (q * (q.log() - logits.log_softmax(1))).sum(1).mean()
+        total = total + settings.global_mutual_weight * (distances - other_distances.detach()).square().mean()
+        found.append(total)
+    for optimizer, total in zip(optimizers, found, strict=True):
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    return [total.item() for total in found]
+
+
+# %% [markdown]
+# `mutual_step` is the same for any number of models, with every term that the config switches on. Both start from equal weights:
+
+# %%
+pair = dataclasses.replace(
+    book.CONFIG,
+    backbone="shufflenet_v2_x0_5",
+    num_models=2,
+    probability_weight=1.0,
+    global_mutual_weight=0.1,
+    device="cpu",
+)
+people = torch.arange(32) // 4
+by_loop = [training.make_learner(pair, k, 8) for k in (0, 1)]
+by_library = [training.make_learner(pair, k, 8) for k in (0, 1)]
+for learner in by_loop + by_library:
+    learner.network.train()
+for step in (1, 2):
+    loop = naive_mutual_step(
+        [learner.network for learner in by_loop], [learner.optimizer for learner in by_loop], batch, people, pair
+    )
+    library = [row["loss"].item() for row in training.mutual_step(by_library, batch, people, pair)]
+    assert np.allclose(loop, library, rtol=1e-3), f"step {step} in loops is another than the library's"
+
+# %% [markdown]
+# ## A run
+#
+# `train` takes `num_models` from the config. All models see the same batches; each has its own weights, optimiser and seed (and its own
+# backbone and device, where `backbones` and `model_devices` name them). A checkpoint holds all of them, so a cut run goes on as in
+# chapter 6.
+
+# %%
+result = training.train(config, run_dir)
+print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
+print([path.name for path in result.all_weights])
+
+# %%
+metrics = (
+    [training.of_model(result.metrics, k) for k in range(1, num_models + 1)] if num_models > 1 else [result.metrics]
+)
+assert len(result.all_weights) == num_models, "a file of weights for each model"
+assert all(len(rows) == config.total_epochs for rows in metrics), "a row an epoch for each model"
+
+# %% alt="Losses over the epochs of both models: the identification loss falls, the mutual terms rise at first and then fall"
+fig = figures.Figure(figsize=(8, 2.6), layout="constrained")
+names = [name for name in ("id_loss", "probability_loss", "global_mutual_loss") if name in metrics[0][0]]
+for ax, name in zip(np.ravel(fig.subplots(1, max(len(names), 1))), names, strict=False):
+    for k, rows in enumerate(metrics):
+        values = [row[name] for row in rows]
+        ax.plot(
+            range(1, len(rows) + 1), values, figures.STYLES[k % 4], color=figures.COLOURS[k % 7], label=f"model {k + 1}"
+        )
+    ax.set(title=name.replace("_", " "), xlabel="epoch", ylim=(0, None))
+    ax.legend()
+fig
+
+# %% [markdown]
+# The models start with nothing to say to each other: both are undecided, and agree in that. As they begin to learn, each its own way,
+# the disagreement grows; then the labels and the partner pull in the same direction, and it falls.
+
+# %% alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and a nearly black difference"
+trained = [book.load(config, path, k) for k, path in enumerate(result.all_weights)]
+after = [matrix_of(network) for network in trained[:2]]
+draw_matrices(after if num_models > 1 else after * 2, "after training")
+
+# %% [markdown]
+# Now the blocks are dark, and in both matrices the same pairs of people are near each other. How much more alike are the two than two
+# models that were trained side by side without a word? The study below says it in numbers.
+
+
+# %%
+def contrast(matrix):
+    """Mean distance of two people over that of one person's pictures."""
+    same = (labels[:, None] == labels[None]).numpy() & ~np.eye(len(labels), dtype=bool)
+    return matrix[labels[:, None] != labels[None]].mean() / matrix[same].mean()
+
+
+for first, last in zip(before, after, strict=False):
+    assert contrast(last) > 1.5 * contrast(first), "training does not part the people of the batch"
+
+# %% [markdown]
+# ## The result
+#
+# Each model is tested by itself: mutual learning is a way to train, and at the end one of them is taken.
+
+# %%
+where = devices.choose_device(config.device)
+scores = ScoreTable([])
+for test_name in tested_on:
+    test_set = datasets.open_dataset(runs.resolve(config.data_root) / test_name, "test")
+    for k, network in enumerate(trained, 1):
+        embedded = features.extract(
+            network, test_set, height=height, width=width, device=config.device, precision=config.precision
+        )
+        name = ", ".join(filter(None, (test_name if len(tested_on) > 1 else "", f"model {k}")))
+        scores += evaluation.evaluate(embedded, test_distances, test_rerank, name=name, normalize=config.normalize)
+scores
+
+# %%
+settings = dataclasses.asdict(config) | {"precision": result.precision}
+written = runs.write_results(run_dir, settings, scores.to_dict()["rows"], result.minutes, where)
+assert len(runs.read_json(written)["scores"]) == num_models * len(tested_on) * len(test_distances) * (1 + test_rerank)
+
+# %% [markdown]
+# ## Single against mutual
+#
+# One pair of models says little. The preset `mutual_study` trains pairs from three seeds in three ways: side by side without a word
+# (two single models), with the probability term, and with the probability and the distance term. Everything else is the same.
+
+# %%
+WAYS = {
+    "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
+    "probability": {"probability_weight": 1.0, "global_mutual_weight": 0.0},
+    "probability and distance": {"probability_weight": 1.0, "global_mutual_weight": 0.1},
+}
+study, minutes = [], 0.0
+test_set = datasets.open_dataset(config.folder, "test") if study_seeds else None
+for study_seed in study_seeds:
+    for way, weights_of_terms in WAYS.items():
+        settings = dataclasses.replace(config, seed=study_seed, **weights_of_terms)
+        done = training.train(settings, Path(run_dir) / f"{way.replace(' ', '_')}_seed{study_seed}")
+        minutes += done.minutes
+        pair_of_models = [book.load(settings, path, k) for k, path in enumerate(done.all_weights)]
+        found = [matrix_of(network) for network in pair_of_models]
+        apart = float(np.abs(found[0] - found[1]).mean())
+        for k, network in enumerate(pair_of_models, 1):
+            embedded = features.extract(network, test_set, height=height, width=width, precision=config.precision)
+            (row,) = evaluation.evaluate(embedded, ("global",), rerank=False).to_dict()["rows"]
+            study.append({"seed": study_seed, "way": way, "model": k, "difference": apart} | row)
+if study_seeds:
+    settings = dataclasses.asdict(config) | {"study_seeds": list(study_seeds), "ways": WAYS}
+    study_file = runs.write_results(Path(run_dir) / "study", settings, study, minutes, where)
+else:
+    study_file = runs.resolve("notebooks/results/mutual_study.json")
+study = runs.read_json(study_file)["scores"]
+
+
+# %% [markdown]
+# Mean and spread (standard deviation) over six models each, in percent, and how far the two matrices of a pair differ:
+
+
+# %% tags=["nbval-check-output"]
+def of_way(way, score):
+    return [row[score] for row in study if row["way"] == way]
+
+
+print(f"{'':26} rank-1        mAP (step)    difference")
+for way in WAYS:
+    parts = [
+        f"{100 * statistics.mean(v):4.1f} ± {100 * statistics.stdev(v):3.1f}"
+        for v in (of_way(way, "rank1"), of_way(way, "mean_ap_step"))
+    ]
+    print(f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}")
+
+# %%
+assert len(study) >= 18 or study_seeds, "three seeds, three ways, two models"
+apart = {way: statistics.mean(of_way(way, "difference")) for way in WAYS}
+assert apart["probability and distance"] < apart["side by side"], "models that talk do not agree more"
+
+# %% [markdown]
+# Two things can be read off. The models that talk to each other agree more: that is what the terms ask for. Whether agreement
+# brings better scores on people nobody has seen is the other question, and the spread says how large a difference has to be before it is one.
+#
+# :::{admonition} The paper says
+# AlignedReID (Zhang et al. 2017, section 3.3) trains two networks with mutual learning (Zhang et al. 2018), by class probabilities and
+# by the metric mutual loss on global distances, and uses one of them.
+# The original reproduction reports on Market-1501, trapezoid AP: 87.05 / 71.38 for the global loss alone, 88.78 / 75.76 with mutual
+# learning.
+# :::
+#
+# Theirs are hours of training of ResNet-50 on real people; ours is a minute of a small network on drawn ones. What carries over is the
+# mechanism: the terms, who is taught by whom, and that a gain has to be measured over seeds.
+#
+# ## Summary
+#
+# * A partner's class probabilities say who is easily mistaken for whom; its distances say which pictures are alike.
+# * The partner's numbers are constants in a model's loss: two losses, two backwards, nothing shared but numbers.
+# * One loop trains one model or several; each may have its own backbone and device.
+# * Models that talk agree more. Whether they rank better is for a table with spreads to say.
+#
+# ## Exercises
+#
+# **1.** Why does the divergence of equation {eq}`eq-mutual-probability` not change when the two models swap their roles *and* are equal?
+# What is it for equal models?
+#
+# <details><summary>Solution</summary>
+#
+# 0: the logarithm of a quotient of equal numbers.
+#
+# ```python
+# same = torch.randn(4, 5)
+# assert abs(losses.mutual_probability(same, [same]).item()) < 1e-6
+# ```
+#
+# </details>
+#
+# **2.** The distance term compares distances, not features. Why would comparing features make no sense?
+#
+# <details><summary>Solution</summary>
+#
+# Channel 7 of one network has nothing to do with channel 7 of the other: each has its own coordinates. A rotation of all features
+# leaves the distances as they are.
+#
+# ```python
+# x = torch.randn(6, 3)
+# turn = torch.linalg.qr(torch.randn(3, 3)).Q
+# one, other = losses.euclidean_distances(x, x), losses.euclidean_distances(x @ turn, x @ turn)
+# assert torch.allclose(one, other, atol=1e-4)
+# ```
+#
+# </details>
+#
+# **3.** What do three models cost, compared with one?
+#
+# <details><summary>Solution</summary>
+#
+# Three forwards and three backwards on the same batch, which is decoded and augmented once; the mutual terms are products of matrices [N, N] and
+# [N, people], small beside a network. So a little less than three times one.
+#
+# ```python
+# for row in training.of_model(result.metrics, 1)[:3]:
+#     print(round(row["images_per_second"]), "pictures a second, two models")
+# ```
+#
+# </details>
