@@ -53,9 +53,9 @@ normalize = False
 # the optimiser and its schedule
 base_lr = 1e-3
 weight_decay = 5e-4
-total_epochs = 12
+total_epochs = 10
 schedule = "exponential"
-decay_at_epoch = 7
+decay_at_epoch = 6
 staircase_at_epochs = (101, 201)
 staircase_factor = 0.1
 # the machine
