@@ -601,7 +601,7 @@ figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=12)
 # Each person stands in the street first, with the perfect box (black) and the worst (orange); then comes what the boxes
 # of misalignment 0 to 1 cut out. Head and feet wander up or down, and in the end one of them is gone. Whoever compares
 # the first cut-out with the last row by row compares a head with a chest. This is the problem that AlignedReID exists
-# for; a later chapter solves it with a shortest path.
+# for; [chapter 4](04_alignment.ipynb) solves it with a shortest path.
 #
 # ## CUHK03: pictures inside a MATLAB file
 #

@@ -640,7 +640,7 @@ print(
 # ## Mutual terms
 #
 # In *mutual learning* several networks see the same batch and each learns from the others' answers too. Two terms say how far a network is from its
-# partners. Both are functions of numbers that a forward pass gives; a later chapter trains with them.
+# partners. Both are functions of numbers that a forward pass gives; [chapter 7](07_mutual_learning.ipynb) trains with them.
 #
 # ### Probabilities
 #

@@ -1,5 +1,6 @@
 """The book's machinery: the committed pairs, and the commands that run chapters and presets."""
 
+import csv
 import dataclasses
 import re
 from collections.abc import Callable
@@ -307,3 +308,28 @@ def test_a_full_run_counts_the_smallest_numbers_as_nought_in_every_thread() -> N
         )
         left.append(int(done.cells[-1].outputs[0]["text"]))
     assert left[0] > 0 == left[1]
+
+
+def test_every_published_row_has_its_preset() -> None:
+    """Each of the 64 rows of the original reproduction is answered by one preset, whose settings are the row's."""
+    with open(NOTEBOOKS / "results" / "published_scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    answers: dict[int, list[str]] = {number: [] for number in range(2, len(rows) + 2)}
+    for path in PRESETS:
+        match = re.search(r"Answers lines ((?:\d+[,\s#]*)+)", path.read_text())
+        for number in map(int, re.findall(r"\d+", match[1])) if match else ():
+            answers[number].append(path.stem)
+            row, given = rows[number - 2], yaml.safe_load(path.read_text())["parameters"]
+            config = TrainConfig(**{key: value for key, value in given.items() if hasattr(TrainConfig, key)})
+            assert config.dataset == row["train_set"] and config.base_lr == float(row["base_lr"])
+            assert config.total_epochs == int(row["total_epochs"])
+            assert config.decay_at_epoch == int(row["decay_at_epoch"])
+            weights = (config.global_weight, config.local_weight, config.id_weight)
+            assert weights == tuple(float(row[f"{term}_loss"]) for term in ("global", "local", "id"))
+            assert config.normalize == (row["normalize_feature"] == "1")
+            assert (config.num_models == 2) == (row["mutual"] == "1") == (config.global_mutual_weight > 0)
+            assert config.local_weight == 0 or config.local_mining == row["local_hard_samples"]
+            assert row["test_distance"] in given["test_distances"] and given["test_rerank"]
+            tested = given.get("combined_of", [given["dataset"]])
+            assert {"duke": "dukemtmc", "cuhk03": "cuhk03/detected"}.get(row["test_set"], row["test_set"]) in tested
+    assert all(len(names) == 1 for names in answers.values()), answers

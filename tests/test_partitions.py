@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from alignedreid_lib.datasets import Partitions
+from alignedreid_lib import images
+from alignedreid_lib.datasets import Partitions, combine, open_dataset
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name, split_validation
 from alignedreid_lib.datasets.pickles import load_pickle, save_pickle
 from alignedreid_lib.errors import InputError
@@ -133,8 +135,8 @@ def python2_scalar(code: bytes, order: bytes, size: bytes, data: bytes) -> bytes
     return b"cnumpy.core.multiarray\nscalar\n" + dtype + python2_text(data) + b"\x86R"
 
 
-def test_python_2_files_load(tmp_path):
-    names = [format_name(person, 1, 0) for person in (2, 300)]
+def python2_partitions(names: list[str]) -> bytes:
+    """A partitions.pkl of two names, written by hand as Python 2 did: numpy text, numpy ids, an object array."""
     text = [python2_scalar(b"S26", b"|", b"K\x1aK\x01K\x00", name.encode()) for name in names]
     ids = [
         python2_scalar(b"i8", b"<", b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00", person.to_bytes(8, "little"))
@@ -144,7 +146,7 @@ def test_python_2_files_load(tmp_path):
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x02\x85cnumpy\ndtype\n"
         b"U\x02O8K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb\x89](" + b"".join(text) + b"etb"
     )
-    content = (
+    return (
         b"\x80\x02}("
         + (python2_text(b"trainval_im_names") + b"](" + b"".join(text) + b"e")
         + (python2_text(b"trainval_ids2labels") + b"}(" + ids[0] + b"K\x00" + ids[1] + b"K\x01" + b"u")
@@ -152,13 +154,33 @@ def test_python_2_files_load(tmp_path):
         + (python2_text(b"test_marks") + b"](K\x00K\x01e")
         + b"u."
     )
+
+
+def test_python_2_files_load(tmp_path):
+    names = [format_name(person, 1, 0) for person in (2, 300)]
     path = tmp_path / "partitions.pkl"
-    path.write_bytes(content)
+    path.write_bytes(python2_partitions(names))
     loaded = Partitions.load(path)
     assert loaded.trainval_im_names == loaded.test_im_names == names
     assert loaded.trainval_ids2labels == {2: 0, 300: 1}
     assert all(type(value) is int for value in loaded.trainval_ids2labels)
     assert loaded.train_im_names is None
+
+
+def test_a_folder_that_the_original_transformed_opens_as_it_is(tmp_path):
+    """No prepared.json, and a pickle of Python 2; nothing is written into it."""
+    names = [format_name(person, 1, 0) for person in (2, 300)]
+    (tmp_path / "images").mkdir()
+    for name in names:
+        Image.new("RGB", (4, 8)).save(tmp_path / "images" / name)
+    (tmp_path / "partitions.pkl").write_bytes(python2_partitions(names))
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    trainval, test = open_dataset(tmp_path, "trainval"), open_dataset(tmp_path, "test")
+    assert [path.name for path in trainval.paths] == [path.name for path in test.paths] == names
+    assert trainval.labels.tolist() == [0, 1] and test.marks.tolist() == [0, 1] and trainval.ids.tolist() == [2, 300]
+    assert trainval.cameras_known and images.decode(test.paths[0]).shape == (3, 8, 4)
+    assert combine([tmp_path], tmp_path.parent / "new").name == "combined"
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
@@ -263,3 +285,22 @@ def test_pickles_that_are_no_partitions(content, says, tmp_path):
     with pytest.raises(InputError, match=says) as refused:
         Partitions.load(tmp_path / "p.pkl")
     assert "p.pkl" in str(refused.value)
+
+
+def test_tuples_of_tuples_do_not_hang(tmp_path):
+    """Twice the same inside the same, 60 times: as a key it would take 2**60 steps to hash, to copy as many."""
+    nested = "x"
+    for _ in range(60):
+        nested = (nested, nested)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"key": nested}, 2))
+    loaded = load_pickle(tmp_path / "a.pkl")["key"]
+    assert loaded[0] is loaded[1]
+    content = pickle.dumps(nested, 2)
+    (tmp_path / "b.pkl").write_bytes(b"\x80\x02}" + content[2:-1] + b"K\x01s.")
+    with pytest.raises(InputError, match="UnpicklingError"):
+        load_pickle(tmp_path / "b.pkl")
+
+
+def test_a_memo_index_of_billions_costs_nothing(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")
+    assert load_pickle(tmp_path / "a.pkl") == []
