@@ -843,7 +843,7 @@ assert known.cameras_known and not unknown.cameras_known, "cameras from nowhere"
 assert set(known.ids) == set(unknown.ids), "one seed, other people"
 
 # %% [markdown]
-# Pictures of people are theirs before they are data: ask them. A later chapter searches in such a folder.
+# Pictures of people are theirs before they are data: ask them. [Chapter 12](12_your_own_people.ipynb) searches in such a folder.
 #
 # ## The real data sets
 #
