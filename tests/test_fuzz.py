@@ -231,6 +231,7 @@ def test_pictures():
     survive(use, 2000, 7, *goods)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_weights_and_checkpoints(place):
     network = torch.nn.Sequential(torch.nn.Linear(3, 2))
     target = torch.nn.Sequential(torch.nn.Linear(3, 2))
