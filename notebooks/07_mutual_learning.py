@@ -81,11 +81,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alignedreid_lib import book, datasets, devices, evaluation, features, figures, images, losses, runs, training
+from alignedreid_lib import (
+    book,
+    datasets,
+    devices,
+    evaluation,
+    features,
+    figures,
+    images,
+    losses,
+    runs,
+    training,
+)
 from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.scores import ScoreTable
 
-own = ("archive", "run_dir", "test_distances", "test_sets", "test_rerank", "combined_of", "study_seeds")
+own = (
+    "archive",
+    "run_dir",
+    "test_distances",
+    "test_sets",
+    "test_rerank",
+    "combined_of",
+    "study_seeds",
+)
 config = runs.read_parameters(training.TrainConfig, globals(), extra=own)
 tested_on = book.prepare_data(config, archive, combined_of, test_sets)
 train_set = datasets.open_dataset(config.folder, config.train_part)
@@ -99,8 +118,12 @@ train_set = datasets.open_dataset(config.folder, config.train_part)
 # distances that each of them sees between the pictures:
 
 # %%
-store = images.ImageStore(train_set.paths, (config.height, config.width), memory_limit, workers)
-sampler = IdentitySampler(train_set.labels, ids_per_batch=8, images_per_id=4, seed=0)
+store = images.ImageStore(
+    train_set.paths, (config.height, config.width), memory_limit, workers
+)
+sampler = IdentitySampler(
+    train_set.labels, ids_per_batch=8, images_per_id=4, seed=0
+)
 indices = next(iter(sampler))
 batch = torch.stack(store.fetch(indices))  # uint8 [32, 3, h, w]
 labels = torch.from_numpy(train_set.labels[indices])
@@ -119,9 +142,16 @@ def draw_matrices(matrices, title):
     fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
     axes = fig.subplots(1, 3)
     names = ("model 1", "model 2", "difference")
-    for ax, name, values in zip(axes, names, (*matrices, np.abs(matrices[0] - matrices[1])), strict=True):
+    for ax, name, values in zip(
+        axes, names, (*matrices, np.abs(matrices[0] - matrices[1])), strict=True
+    ):
         image = ax.imshow(values, cmap="cividis", vmin=0, vmax=2)
-        ax.set(title=f"{name}", xticks=range(0, 33, 8), yticks=range(0, 33, 8), xlabel="picture")
+        ax.set(
+            title=f"{name}",
+            xticks=range(0, 33, 8),
+            yticks=range(0, 33, 8),
+            xlabel="picture",
+        )
         ax.grid(False)
     fig.suptitle(title)
     fig.colorbar(image, ax=axes, label="distance over the mean")
@@ -156,8 +186,13 @@ print(f"{by_hand:.4f} = log(3/2) = {np.log(3 / 2):.4f}")
 
 # %%
 small = torch.tensor([1e-30])
-logits = torch.log(torch.tensor([p]).maximum(small)), torch.log(torch.tensor([q]).maximum(small))
-assert np.isclose(losses.mutual_probability(logits[0], [logits[1]]).item(), by_hand, atol=1e-5), "not what we summed"
+logits = (
+    torch.log(torch.tensor([p]).maximum(small)),
+    torch.log(torch.tensor([q]).maximum(small)),
+)
+assert np.isclose(
+    losses.mutual_probability(logits[0], [logits[1]]).item(), by_hand, atol=1e-5
+), "not what we summed"
 
 # %% [markdown]
 # ### Distances
@@ -174,7 +209,14 @@ d = torch.tensor([[0.0, 3.0], [3.0, 0.0]], requires_grad=True)
 e = torch.tensor([[0.0, 5.0], [5.0, 0.0]], requires_grad=True)
 loss = losses.mutual_distance(d, [e])
 loss.backward()
-print("loss", loss.item(), "| gradient of the first", d.grad[0, 1].item(), "| of the second", e.grad)
+print(
+    "loss",
+    loss.item(),
+    "| gradient of the first",
+    d.grad[0, 1].item(),
+    "| of the second",
+    e.grad,
+)
 
 # %%
 one, other = d.tolist(), e.tolist()
@@ -201,11 +243,21 @@ def naive_mutual_step(networks, optimizers, batch, labels, settings):
     found = []
     for k, (x, logits, distances) in enumerate(seen):
         _, other_logits, other_distances = seen[1 - k]
-        term = losses.global_triplet(x, labels, settings.margin, settings.normalize)
+        term = losses.global_triplet(
+            x, labels, settings.margin, settings.normalize
+        )
         total = term.loss + torch.nn.functional.cross_entropy(logits, labels)
         q = other_logits.detach().softmax(1)
-        total = total + settings.probability_weight * (q * (q.log() - logits.log_softmax(1))).sum(1).mean()
-        total = total + settings.global_mutual_weight * (distances - other_distances.detach()).square().mean()
+        total = (
+            total
+            + settings.probability_weight
+            * (q * (q.log() - logits.log_softmax(1))).sum(1).mean()
+        )
+        total = (
+            total
+            + settings.global_mutual_weight
+            * (distances - other_distances.detach()).square().mean()
+        )
         found.append(total)
     for optimizer, total in zip(optimizers, found, strict=True):
         optimizer.zero_grad()
@@ -233,10 +285,19 @@ for learner in by_loop + by_library:
     learner.network.train()
 for step in (1, 2):
     loop = naive_mutual_step(
-        [learner.network for learner in by_loop], [learner.optimizer for learner in by_loop], batch, people, pair
+        [learner.network for learner in by_loop],
+        [learner.optimizer for learner in by_loop],
+        batch,
+        people,
+        pair,
     )
-    library = [row["loss"].item() for row in training.mutual_step(by_library, batch, people, pair)]
-    assert np.allclose(loop, library, rtol=1e-3), f"step {step} in loops is another than the library's"
+    library = [
+        row["loss"].item()
+        for row in training.mutual_step(by_library, batch, people, pair)
+    ]
+    assert np.allclose(loop, library, rtol=1e-3), (
+        f"step {step} in loops is another than the library's"
+    )
 
 # %% [markdown]
 # ## A run
@@ -247,24 +308,40 @@ for step in (1, 2):
 
 # %%
 result = training.train(config, run_dir)
-print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
+print(
+    f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked"
+)
 print([path.name for path in result.all_weights])
 
 # %%
 metrics = (
-    [training.of_model(result.metrics, k) for k in range(1, num_models + 1)] if num_models > 1 else [result.metrics]
+    [training.of_model(result.metrics, k) for k in range(1, num_models + 1)]
+    if num_models > 1
+    else [result.metrics]
 )
 assert len(result.all_weights) == num_models, "a file of weights for each model"
-assert all(len(rows) == config.total_epochs for rows in metrics), "a row an epoch for each model"
+assert all(len(rows) == config.total_epochs for rows in metrics), (
+    "a row an epoch for each model"
+)
 
 # %% alt="Losses over the epochs of both models, which lie on each other: the identification loss falls slowly, the probability term stays at two thousandths, the distance term falls to a sixth"
 fig = figures.Figure(figsize=(8, 2.6), layout="constrained")
-names = [name for name in ("id_loss", "probability_loss", "global_mutual_loss") if name in metrics[0][0]]
-for ax, name in zip(np.ravel(fig.subplots(1, max(len(names), 1))), names, strict=False):
+names = [
+    name
+    for name in ("id_loss", "probability_loss", "global_mutual_loss")
+    if name in metrics[0][0]
+]
+for ax, name in zip(
+    np.ravel(fig.subplots(1, max(len(names), 1))), names, strict=False
+):
     for k, rows in enumerate(metrics):
         values = [row[name] for row in rows]
         ax.plot(
-            range(1, len(rows) + 1), values, figures.STYLES[k % 4], color=figures.COLOURS[k % 7], label=f"model {k + 1}"
+            range(1, len(rows) + 1),
+            values,
+            figures.STYLES[k % 4],
+            color=figures.COLOURS[k % 7],
+            label=f"model {k + 1}",
         )
     ax.set(title=name.replace("_", " "), xlabel="epoch", ylim=(0, None))
     ax.legend()
@@ -276,7 +353,9 @@ fig
 # $\log 170 = 5.1$, and after these few epochs the classifiers are hardly beyond that. Two who know nothing agree.
 
 # %% alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and a nearly black difference"
-trained = [book.load(config, path, k) for k, path in enumerate(result.all_weights)]
+trained = [
+    book.load(config, path, k) for k, path in enumerate(result.all_weights)
+]
 after = [matrix_of(network) for network in trained[:2]]
 draw_matrices(after if num_models > 1 else after * 2, "after training")
 
@@ -288,12 +367,16 @@ draw_matrices(after if num_models > 1 else after * 2, "after training")
 # %%
 def contrast(matrix):
     """Mean distance of two people over that of one person's pictures."""
-    same = (labels[:, None] == labels[None]).numpy() & ~np.eye(len(labels), dtype=bool)
+    same = (labels[:, None] == labels[None]).numpy() & ~np.eye(
+        len(labels), dtype=bool
+    )
     return matrix[labels[:, None] != labels[None]].mean() / matrix[same].mean()
 
 
 for first, last in zip(before, after, strict=False):
-    assert contrast(last) > 1.5 * contrast(first), "training does not part the people of the batch"
+    assert contrast(last) > 1.5 * contrast(first), (
+        "training does not part the people of the batch"
+    )
 
 # %% [markdown]
 # ## The result
@@ -304,19 +387,40 @@ for first, last in zip(before, after, strict=False):
 where = devices.choose_device(config.device)
 scores = ScoreTable([])
 for test_name in tested_on:
-    test_set = datasets.open_dataset(runs.resolve(config.data_root) / test_name, "test")
+    test_set = datasets.open_dataset(
+        runs.resolve(config.data_root) / test_name, "test"
+    )
     for k, network in enumerate(trained, 1):
         embedded = features.extract(
-            network, test_set, height=height, width=width, device=config.device, precision=config.precision
+            network,
+            test_set,
+            height=height,
+            width=width,
+            device=config.device,
+            precision=config.precision,
         )
-        name = ", ".join(filter(None, (test_name if len(tested_on) > 1 else "", f"model {k}")))
-        scores += evaluation.evaluate(embedded, test_distances, test_rerank, name=name, normalize=config.normalize)
+        name = ", ".join(
+            filter(
+                None, (test_name if len(tested_on) > 1 else "", f"model {k}")
+            )
+        )
+        scores += evaluation.evaluate(
+            embedded,
+            test_distances,
+            test_rerank,
+            name=name,
+            normalize=config.normalize,
+        )
 scores
 
 # %%
 settings = dataclasses.asdict(config) | {"precision": result.precision}
-written = runs.write_results(run_dir, settings, scores.to_dict()["rows"], result.minutes, where)
-assert len(runs.read_json(written)["scores"]) == num_models * len(tested_on) * len(test_distances) * (1 + test_rerank)
+written = runs.write_results(
+    run_dir, settings, scores.to_dict()["rows"], result.minutes, where
+)
+assert len(runs.read_json(written)["scores"]) == num_models * len(
+    tested_on
+) * len(test_distances) * (1 + test_rerank)
 
 # %% [markdown]
 # ## Single against mutual
@@ -328,25 +432,57 @@ assert len(runs.read_json(written)["scores"]) == num_models * len(tested_on) * l
 WAYS = {
     "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
     "probability": {"probability_weight": 1.0, "global_mutual_weight": 0.0},
-    "probability and distance": {"probability_weight": 1.0, "global_mutual_weight": 0.1},
+    "probability and distance": {
+        "probability_weight": 1.0,
+        "global_mutual_weight": 0.1,
+    },
 }
 study, minutes = [], 0.0
 test_set = datasets.open_dataset(config.folder, "test") if study_seeds else None
 for study_seed in study_seeds:
     for way, weights_of_terms in WAYS.items():
-        settings = dataclasses.replace(config, seed=study_seed, **weights_of_terms)
-        done = training.train(settings, Path(run_dir) / f"{way.replace(' ', '_')}_seed{study_seed}")
+        settings = dataclasses.replace(
+            config, seed=study_seed, **weights_of_terms
+        )
+        done = training.train(
+            settings,
+            Path(run_dir) / f"{way.replace(' ', '_')}_seed{study_seed}",
+        )
         minutes += done.minutes
-        pair_of_models = [book.load(settings, path, k) for k, path in enumerate(done.all_weights)]
+        pair_of_models = [
+            book.load(settings, path, k)
+            for k, path in enumerate(done.all_weights)
+        ]
         found = [matrix_of(network) for network in pair_of_models]
         apart = float(np.abs(found[0] - found[1]).mean())
         for k, network in enumerate(pair_of_models, 1):
-            embedded = features.extract(network, test_set, height=height, width=width, precision=config.precision)
-            (row,) = evaluation.evaluate(embedded, ("global",), rerank=False).to_dict()["rows"]
-            study.append({"seed": study_seed, "way": way, "model": k, "difference": apart} | row)
+            embedded = features.extract(
+                network,
+                test_set,
+                height=height,
+                width=width,
+                precision=config.precision,
+            )
+            (row,) = evaluation.evaluate(
+                embedded, ("global",), rerank=False
+            ).to_dict()["rows"]
+            study.append(
+                {
+                    "seed": study_seed,
+                    "way": way,
+                    "model": k,
+                    "difference": apart,
+                }
+                | row
+            )
 if study_seeds:
-    settings = dataclasses.asdict(config) | {"study_seeds": list(study_seeds), "ways": WAYS}
-    study_file = runs.write_results(Path(run_dir) / "study", settings, study, minutes, where)
+    settings = dataclasses.asdict(config) | {
+        "study_seeds": list(study_seeds),
+        "ways": WAYS,
+    }
+    study_file = runs.write_results(
+        Path(run_dir) / "study", settings, study, minutes, where
+    )
 else:
     study_file = runs.resolve("notebooks/results/mutual_study.json")
 study = runs.read_json(study_file)["scores"]
@@ -367,12 +503,16 @@ for way in WAYS:
         f"{100 * statistics.mean(v):4.1f} ± {100 * statistics.stdev(v):3.1f}"
         for v in (of_way(way, "rank1"), of_way(way, "mean_ap_step"))
     ]
-    print(f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}")
+    print(
+        f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}"
+    )
 
 # %%
 assert len(study) >= 18 or study_seeds, "three seeds, three ways, two models"
 apart = {way: statistics.mean(of_way(way, "difference")) for way in WAYS}
-assert apart["probability and distance"] < apart["side by side"], "models that talk do not agree more"
+assert apart["probability and distance"] < apart["side by side"], (
+    "models that talk do not agree more"
+)
 
 # %% [markdown]
 # Two things can be read off. The models that talk about distances agree more: that is what the term asks for. And they rank a point

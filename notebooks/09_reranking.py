@@ -28,7 +28,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alignedreid_lib import book, evaluation, features, figures, ranking, reranking, runs
+from alignedreid_lib import (
+    book,
+    evaluation,
+    features,
+    figures,
+    ranking,
+    reranking,
+    runs,
+)
 from alignedreid_lib.datasets import open_dataset
 from alignedreid_lib.errors import InputError
 
@@ -41,7 +49,9 @@ class Settings:
 
     def __post_init__(self):
         if self.k1 < 1 or self.k2 < 1 or not 0 <= self.lambda_value <= 1:
-            raise InputError(f"{self}: k1 and k2 are 1 or more, lambda_value is from 0 to 1")
+            raise InputError(
+                f"{self}: k1 and k2 are 1 or more, lambda_value is from 0 to 1"
+            )
 
 
 settings = runs.read_parameters(Settings, globals())
@@ -54,9 +64,32 @@ settings = runs.read_parameters(Settings, globals())
 # crowd, and it happens to lie near the query.
 
 # %%
-chain = [(0.0, 0.0), (0.6, 0.3), (1.2, 0.7), (1.8, 1.2), (2.5, 1.7), (3.1, 2.2), (3.7, 2.9)]
-crowd = [(-0.1, -1.4), (0.2, -2.3), (0.8, -1.7), (0.7, -2.4), (0.4, -1.8), (-0.3, -2.4), (0.0, -1.8)]
-strangers = [(-1.9, 1.6), (4.9, -0.6), (-2.6, -1.0), (3.2, -1.8), (0.8, 3.2), (6.6, 1.4)]
+chain = [
+    (0.0, 0.0),
+    (0.6, 0.3),
+    (1.2, 0.7),
+    (1.8, 1.2),
+    (2.5, 1.7),
+    (3.1, 2.2),
+    (3.7, 2.9),
+]
+crowd = [
+    (-0.1, -1.4),
+    (0.2, -2.3),
+    (0.8, -1.7),
+    (0.7, -2.4),
+    (0.4, -1.8),
+    (-0.3, -2.4),
+    (0.0, -1.8),
+]
+strangers = [
+    (-1.9, 1.6),
+    (4.9, -0.6),
+    (-2.6, -1.0),
+    (3.2, -1.8),
+    (0.8, 3.2),
+    (6.6, 1.4),
+]
 points = np.array(chain + crowd + strangers, dtype=np.float32)  # [N, 2]
 who = np.array(["A"] * 7 + ["B"] * 7 + ["?"] * 6)
 N, query = len(points), 0
@@ -65,22 +98,48 @@ N, query = len(points), 0
 # %%
 def draw(ax, title, marked=(), lines=(), numbers=True):
     """The points by person, the query as a star, some of them ringed and joined."""
-    for name, colour, shape in (("A", figures.BLUE, "o"), ("B", figures.VERMILLION, "s"), ("?", figures.GREY, "^")):
-        ax.plot(*points[who == name].T, shape, color=colour, markersize=6, label=name)
+    for name, colour, shape in (
+        ("A", figures.BLUE, "o"),
+        ("B", figures.VERMILLION, "s"),
+        ("?", figures.GREY, "^"),
+    ):
+        ax.plot(
+            *points[who == name].T,
+            shape,
+            color=colour,
+            markersize=6,
+            label=name,
+        )
     for i, j in lines:
         ax.plot(*points[[i, j]].T, color=figures.BLACK, linewidth=0.7, zorder=0)
     if len(marked):
-        ax.plot(*points[list(marked)].T, "o", markersize=13, markerfacecolor="none", color=figures.BLACK)
-    ax.plot(*points[query], "*", color=figures.BLUE, markersize=16, markeredgecolor="black")
+        ax.plot(
+            *points[list(marked)].T,
+            "o",
+            markersize=13,
+            markerfacecolor="none",
+            color=figures.BLACK,
+        )
+    ax.plot(
+        *points[query],
+        "*",
+        color=figures.BLUE,
+        markersize=16,
+        markeredgecolor="black",
+    )
     for i, (x, y) in enumerate(points if numbers else ()):
-        ax.annotate(str(i), (x, y), (5, 4), textcoords="offset points", fontsize=7)
+        ax.annotate(
+            str(i), (x, y), (5, 4), textcoords="offset points", fontsize=7
+        )
     ax.set(title=title, xticks=[], yticks=[], aspect="equal")
     ax.grid(False)
 
 
 # %% alt="Twenty points in the plane: person A is a chain that leads away from the query, person B a crowd of points below it; the six nearest of the query are ringed, four of them B"
 squared = ((points[:, None] - points[None]) ** 2).sum(2)  # [N, N]
-nearest = squared.argsort(axis=1, kind="stable")  # each row begins with the point itself
+nearest = squared.argsort(
+    axis=1, kind="stable"
+)  # each row begins with the point itself
 fig = figures.Figure(figsize=(6, 3.6), layout="constrained")
 ax = fig.subplots()
 draw(ax, "the six nearest of the query", nearest[query, 1:7])
@@ -108,7 +167,10 @@ def reciprocal(i, k):
 
 
 small_k = 6
-print("nearest of the query:   ", [int(j) for j in nearest[query, 1 : small_k + 1]])
+print(
+    "nearest of the query:   ",
+    [int(j) for j in nearest[query, 1 : small_k + 1]],
+)
 print("reciprocal with it:     ", sorted(reciprocal(query, small_k) - {query}))
 
 # %% [markdown]
@@ -120,7 +182,9 @@ print("reciprocal with it:     ", sorted(reciprocal(query, small_k) - {query}))
 neighbours = torch.from_numpy(nearest)
 is_reciprocal = reranking.reciprocal(neighbours, small_k).numpy()  # [N, k + 1]
 for i in range(N):
-    assert set(nearest[i, : small_k + 1][is_reciprocal[i]].tolist()) == reciprocal(i, small_k), f"picture {i} differs"
+    assert set(
+        nearest[i, : small_k + 1][is_reciprocal[i]].tolist()
+    ) == reciprocal(i, small_k), f"picture {i} differs"
 
 # %% [markdown]
 # ## Expansion
@@ -145,17 +209,24 @@ def expand(i, k):
 
 print("reciprocal:", sorted(reciprocal(query, small_k)))
 print("expanded:  ", sorted(expand(query, small_k)))
-gains = {i: sorted(expand(i, small_k) - reciprocal(i, small_k)) for i in range(N)}
+gains = {
+    i: sorted(expand(i, small_k) - reciprocal(i, small_k)) for i in range(N)
+}
 print("who gains: ", {i: gained for i, gained in gains.items() if gained})
 
 # %%
 rows, columns = reranking.expanded(neighbours, small_k)
 for i in range(N):
-    assert set(columns[rows == i].tolist()) == expand(i, small_k), f"picture {i} differs"
+    assert set(columns[rows == i].tolist()) == expand(i, small_k), (
+        f"picture {i} differs"
+    )
 
 # %% alt="The points three times: the five nearest of the query, its reciprocal neighbours, and the expanded set"
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
-sets = {"nearest": set(nearest[query, : small_k + 1].tolist()), "reciprocal": reciprocal(query, small_k)}
+sets = {
+    "nearest": set(nearest[query, : small_k + 1].tolist()),
+    "reciprocal": reciprocal(query, small_k),
+}
 sets["expanded"] = expand(query, small_k)
 for ax, (title, members) in zip(fig.subplots(1, 3), sets.items(), strict=True):
     others = sorted(members - {query})
@@ -202,9 +273,19 @@ averaged = np.array([V[nearest[i, :small_k2]].mean(axis=0) for i in range(N)])
 
 # %% alt="Two matrices of twenty rows: the weights before and after averaging; both are dark almost everywhere, with blocks for A and for B"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
-for ax, (title, matrix) in zip(fig.subplots(1, 2), {"weights V": V, "averaged": averaged}.items(), strict=True):
+for ax, (title, matrix) in zip(
+    fig.subplots(1, 2),
+    {"weights V": V, "averaged": averaged}.items(),
+    strict=True,
+):
     image = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=0.4)
-    ax.set(title=title, xlabel="picture", ylabel="picture", xticks=[0, 7, 14], yticks=[0, 7, 14])
+    ax.set(
+        title=title,
+        xlabel="picture",
+        ylabel="picture",
+        xticks=[0, 7, 14],
+        yticks=[0, 7, 14],
+    )
     ax.grid(False)
 fig.colorbar(image, ax=fig.axes, label="weight")
 fig
@@ -239,8 +320,16 @@ print(jaccard((half, half, 0), (0, half, half)))
 
 # %%
 share = 0.3
-by_loop = np.array([(1 - share) * jaccard(averaged[query], averaged[j]) + share * d[query, j] for j in range(1, N)])
-by_library = reranking.rerank(points[:1], points[1:], small_k, small_k2, share)[0]
+by_loop = np.array(
+    [
+        (1 - share) * jaccard(averaged[query], averaged[j])
+        + share * d[query, j]
+        for j in range(1, N)
+    ]
+)
+by_library = reranking.rerank(points[:1], points[1:], small_k, small_k2, share)[
+    0
+]
 assert np.allclose(by_loop, by_library, atol=1e-5), "loop and library differ"
 
 # %% [markdown]
@@ -249,19 +338,41 @@ assert np.allclose(by_loop, by_library, atol=1e-5), "loop and library differ"
 # %% tags=["nbval-check-output"]
 before = 1 + squared[query, 1:].argsort(kind="stable")
 after = 1 + by_library.argsort(kind="stable")
-print("by distance:", "".join(who[before]), "  A at ranks", [int(r) for r in 1 + np.flatnonzero(who[before] == "A")])
-print("re-ranked:  ", "".join(who[after]), "  A at ranks", [int(r) for r in 1 + np.flatnonzero(who[after] == "A")])
+print(
+    "by distance:",
+    "".join(who[before]),
+    "  A at ranks",
+    [int(r) for r in 1 + np.flatnonzero(who[before] == "A")],
+)
+print(
+    "re-ranked:  ",
+    "".join(who[after]),
+    "  A at ranks",
+    [int(r) for r in 1 + np.flatnonzero(who[after] == "A")],
+)
 
 # %%
 precision = [
-    np.mean([k / r for k, r in enumerate(1 + np.flatnonzero(who[order] == "A"), 1)]) for order in (before, after)
+    np.mean(
+        [k / r for k, r in enumerate(1 + np.flatnonzero(who[order] == "A"), 1)]
+    )
+    for order in (before, after)
 ]
 assert precision[1] > precision[0], "re-ranking has not helped the query"
 
 # %% alt="The points twice, each numbered by its place in the query's list: by distance B's crowd comes before the rest of the chain; re-ranked the chain comes forward"
 fig = figures.Figure(figsize=(8, 3.3), layout="constrained")
-for ax, (title, order) in zip(fig.subplots(1, 2), {"by distance": before, "re-ranked": after}.items(), strict=True):
-    draw(ax, f"{title}: joined are the first six", order[:6], [(query, j) for j in order[:6]])
+for ax, (title, order) in zip(
+    fig.subplots(1, 2),
+    {"by distance": before, "re-ranked": after}.items(),
+    strict=True,
+):
+    draw(
+        ax,
+        f"{title}: joined are the first six",
+        order[:6],
+        [(query, j) for j in order[:6]],
+    )
 fig
 
 # %% [markdown]
@@ -277,24 +388,35 @@ fig
 trained = book.model()
 print(trained.origin)
 dataset = open_dataset(book.dataset_folder(), "test")
-embedded = features.extract(trained.network, dataset, height=book.CONFIG.height, width=book.CONFIG.width)
+embedded = features.extract(
+    trained.network, dataset, height=book.CONFIG.height, width=book.CONFIG.width
+)
 queries, gallery = evaluation.split(embedded)
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
 plain = evaluation.distance_matrix("global", queries, gallery).numpy()
 how = (settings.k1, settings.k2, settings.lambda_value)
-again = reranking.rerank(queries.global_features, gallery.global_features, *how)  # [Q, G]
+again = reranking.rerank(
+    queries.global_features, gallery.global_features, *how
+)  # [Q, G]
 
 # %% [markdown]
 # `evaluation.evaluate` does it with `rerank=True`, the default; here is its table.
 
 # %%
-table = evaluation.evaluate(embedded, ("global",), rerank=True, name="trained model")
+table = evaluation.evaluate(
+    embedded, ("global",), rerank=True, name="trained model"
+)
 table
 
 # %%
-scored = [ranking.score_ranking(matrix, *labels, average_precision="step", top=20) for matrix in (plain, again)]
+scored = [
+    ranking.score_ranking(matrix, *labels, average_precision="step", top=20)
+    for matrix in (plain, again)
+]
 if how == (20, 6, 0.3):
-    assert np.isclose(table.rows[1].mean_ap_step, scored[1].mean_ap), "the table re-ranks by other settings"
+    assert np.isclose(table.rows[1].mean_ap_step, scored[1].mean_ap), (
+        "the table re-ranks by other settings"
+    )
     assert scored[1].mean_ap > scored[0].mean_ap, "re-ranking does not lift mAP"
 
 # %% [markdown]
@@ -312,15 +434,30 @@ change = scored[1].ap_per_query - scored[0].ap_per_query
 fig = figures.Figure(figsize=(4.2, 3.6), layout="constrained")
 ax = fig.subplots()
 ax.plot([0, 1], [0, 1], color=figures.BLACK, linewidth=0.8)
-for mask, colour, shape in ((change >= 0, figures.BLUE, "o"), (change < 0, figures.VERMILLION, "v")):
-    ax.plot(scored[0].ap_per_query[mask], scored[1].ap_per_query[mask], shape, color=colour, markersize=3.5)
-ax.set(xlabel="AP by distance", ylabel="AP re-ranked", title="A point a query: above the line it is helped")
+for mask, colour, shape in (
+    (change >= 0, figures.BLUE, "o"),
+    (change < 0, figures.VERMILLION, "v"),
+):
+    ax.plot(
+        scored[0].ap_per_query[mask],
+        scored[1].ap_per_query[mask],
+        shape,
+        color=colour,
+        markersize=3.5,
+    )
+ax.set(
+    xlabel="AP by distance",
+    ylabel="AP re-ranked",
+    title="A point a query: above the line it is helped",
+)
 ax.set_aspect("equal")
 fig
 
 # %%
 helped, hurt = (change > 1e-9).sum(), (change < -1e-9).sum()
-print(f"of {len(change)} queries {helped / len(change):.0%} are helped, {hurt / len(change):.0%} are hurt")
+print(
+    f"of {len(change)} queries {helped / len(change):.0%} are helped, {hurt / len(change):.0%} are hurt"
+)
 assert helped > hurt > 0, "it helps more queries than it hurts, and hurts some"
 
 # %% [markdown]
@@ -356,10 +493,14 @@ figures.ranked_lists([worst], dataset, again, top=12)
 
 # %%
 whole = torch.cat([queries.global_features, gallery.global_features])
-near, largest, _ = reranking.nearest(reranking.FeatureDistances(whole, len(queries)), settings.k1 + 1)
+near, largest, _ = reranking.nearest(
+    reranking.FeatureDistances(whole, len(queries)), settings.k1 + 1
+)
 rows, columns = reranking.expanded(near.indices, settings.k1)
 share_stored = len(rows) / len(whole) ** 2
-print(f"{len(whole)} pictures, {len(rows) / len(whole):.0f} weights each: {share_stored:.1%} of the matrix")
+print(
+    f"{len(whole)} pictures, {len(rows) / len(whole):.0f} weights each: {share_stored:.1%} of the matrix"
+)
 assert share_stored < 0.05, "the weights are not sparse"
 
 # %% [markdown]
@@ -375,7 +516,9 @@ assert share_stored < 0.05, "the weights are not sparse"
 matrices = [evaluation.distance_matrix("global", one, other) for one, other in (
     (queries, gallery), (queries, queries), (gallery, gallery))]  # fmt: skip
 from_matrices = reranking.rerank_distances(*matrices, *how)
-assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say different things"
+assert np.allclose(from_matrices, again, atol=2e-3), (
+    "features and matrices say different things"
+)
 
 # %% [markdown]
 # ## What the paper says, and what we see

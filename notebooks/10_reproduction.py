@@ -35,8 +35,12 @@ class Settings:
     results_folder: str = "notebooks/results"
 
     def __post_init__(self):
-        if not (runs.resolve(self.results_folder) / "published_scores.csv").is_file():
-            raise InputError(f"{self.results_folder} holds no published_scores.csv; give the folder of the results")
+        if not (
+            runs.resolve(self.results_folder) / "published_scores.csv"
+        ).is_file():
+            raise InputError(
+                f"{self.results_folder} holds no published_scores.csv; give the folder of the results"
+            )
 
 
 folder = runs.resolve(runs.read_parameters(Settings, globals()).results_folder)
@@ -58,16 +62,38 @@ assert len(published) == 64, "64 rows were published"
 fig = figures.Figure(figsize=(6, 3.4), layout="constrained")
 ax = fig.subplots()
 kinds = {
-    "Market-1501, single": (figures.BLUE, "o", lambda r: r["train_set"] == "market1501" and r["mutual"] == "0"),
-    "Market-1501, mutual": (figures.VERMILLION, "s", lambda r: r["train_set"] == "market1501" and r["mutual"] == "1"),
-    "three sets, single": (figures.GREEN, "^", lambda r: r["train_set"] == "combined" and r["mutual"] == "0"),
-    "three sets, mutual": (figures.BLACK, "D", lambda r: r["train_set"] == "combined" and r["mutual"] == "1"),
+    "Market-1501, single": (
+        figures.BLUE,
+        "o",
+        lambda r: r["train_set"] == "market1501" and r["mutual"] == "0",
+    ),
+    "Market-1501, mutual": (
+        figures.VERMILLION,
+        "s",
+        lambda r: r["train_set"] == "market1501" and r["mutual"] == "1",
+    ),
+    "three sets, single": (
+        figures.GREEN,
+        "^",
+        lambda r: r["train_set"] == "combined" and r["mutual"] == "0",
+    ),
+    "three sets, mutual": (
+        figures.BLACK,
+        "D",
+        lambda r: r["train_set"] == "combined" and r["mutual"] == "1",
+    ),
 }
 for label, (colour, shape, belongs) in kinds.items():
-    rows = [r for r in published if r["test_set"] == "market1501" and belongs(r)]
+    rows = [
+        r for r in published if r["test_set"] == "market1501" and belongs(r)
+    ]
     points = np.array([(float(r["rank1"]), float(r["mAP"])) for r in rows])
     ax.plot(*points.T, shape, color=colour, label=label, markersize=5)
-ax.set(xlabel="rank-1, %", ylabel="mAP (trapezoid), %", title="Published, tested on Market-1501")
+ax.set(
+    xlabel="rank-1, %",
+    ylabel="mAP (trapezoid), %",
+    title="Published, tested on Market-1501",
+)
 ax.legend()
 fig
 
@@ -85,14 +111,19 @@ fig
 # %% tags=["nbval-check-output"]
 three = [0.70, 0.71, 0.75]
 mean = sum(three) / 3
-print(f"{100 * mean:.1f} ± {100 * (sum((s - mean) ** 2 for s in three) / 2) ** 0.5:.2f}")
+print(
+    f"{100 * mean:.1f} ± {100 * (sum((s - mean) ** 2 for s in three) / 2) ** 0.5:.2f}"
+)
 
 # %%
-tables = [ScoreTable([ScoreRow("", "global", False, s, s, s, s, s, 10, 10)]) for s in three]
+tables = [
+    ScoreTable([ScoreRow("", "global", False, s, s, s, s, s, 10, 10)])
+    for s in three
+]
 (row,) = average(tables).rows
-assert np.isclose(row.rank1, mean) and np.isclose(row.spread["rank1"], statistics.stdev(three)), (
-    "another mean or spread"
-)
+assert np.isclose(row.rank1, mean) and np.isclose(
+    row.spread["rank1"], statistics.stdev(three)
+), "another mean or spread"
 
 # %% [markdown]
 # ## All published rows
@@ -105,18 +136,33 @@ assert np.isclose(row.rank1, mean) and np.isclose(row.spread["rank1"], statistic
 def lines_of(text):
     """The lines of the published table that a preset says it answers."""
     match = re.search(r"Answers lines ((?:\d+[,\s#]*)+)", text)
-    return [int(number) for number in re.findall(r"\d+", match[1])] if match else []
+    return (
+        [int(number) for number in re.findall(r"\d+", match[1])]
+        if match
+        else []
+    )
 
 
-presets = {path.stem: path.read_text() for path in sorted((folder.parent / "presets").glob("*.yaml"))}
-preset_of = {line: name for name, text in presets.items() for line in lines_of(text)}
-finished = {path.stem: runs.read_json(path) for path in sorted(folder.glob("*.json"))}
+presets = {
+    path.stem: path.read_text()
+    for path in sorted((folder.parent / "presets").glob("*.yaml"))
+}
+preset_of = {
+    line: name for name, text in presets.items() for line in lines_of(text)
+}
+finished = {
+    path.stem: runs.read_json(path) for path in sorted(folder.glob("*.json"))
+}
 assert set(preset_of) == set(range(2, 66)), "a published row has no preset"
 
 
 def of_preset(name):
     """The finished runs of a preset, its own and those of other seeds."""
-    return [run for file, run in finished.items() if re.fullmatch(rf"{name}(_seed\d+)?", file)]
+    return [
+        run
+        for file, run in finished.items()
+        if re.fullmatch(rf"{name}(_seed\d+)?", file)
+    ]
 
 
 # %%
@@ -125,13 +171,20 @@ def our_score(row):
     values = []
     for run in of_preset(preset_of[row["line"]]):
         for score in run["scores"]:
-            if score["distance"] == row["test_distance"] and not score["reranked"]:
+            if (
+                score["distance"] == row["test_distance"]
+                and not score["reranked"]
+            ):
                 values.append((score["rank1"], score["mean_ap_trapezoid"]))
     if not values:
         return None
     parts = []
     for column in zip(*values, strict=True):
-        spread = f" ± {100 * statistics.stdev(column):.1f}" if len(column) > 1 else ""
+        spread = (
+            f" ± {100 * statistics.stdev(column):.1f}"
+            if len(column) > 1
+            else ""
+        )
         parts.append(f"{100 * statistics.mean(column):.1f}{spread}")
     return " / ".join(parts)
 
@@ -140,8 +193,12 @@ head = "| line | train | test | losses | distance | published rank-1 / mAP | re-
 lines = [head, "|---:|---|---|---|---|---:|---:|---:|---|"]
 gaps = 0
 for row in published:
-    terms = [name for name in ("global", "local", "id") if row[f"{name}_loss"] == "1"]
-    terms += ["mutual, " + row["model"]] * (row["mutual"] == "1") + ["unit length"] * (row["normalize_feature"] == "1")
+    terms = [
+        name for name in ("global", "local", "id") if row[f"{name}_loss"] == "1"
+    ]
+    terms += ["mutual, " + row["model"]] * (row["mutual"] == "1") + [
+        "unit length"
+    ] * (row["normalize_feature"] == "1")
     ours = our_score(row)
     gaps += ours is None
     cells = [
@@ -151,13 +208,21 @@ for row in published:
         ", ".join(terms),
         row["test_distance"],
     ]
-    cells += [f"{row['rank1']} / {row['mAP']}", f"{row['rerank_rank1']} / {row['rerank_mAP']}", ours or "no run yet"]
-    lines.append("| " + " | ".join(map(str, cells)) + f" | `{preset_of[row['line']]}` |")
+    cells += [
+        f"{row['rank1']} / {row['mAP']}",
+        f"{row['rerank_rank1']} / {row['rerank_mAP']}",
+        ours or "no run yet",
+    ]
+    lines.append(
+        "| " + " | ".join(map(str, cells)) + f" | `{preset_of[row['line']]}` |"
+    )
 Markdown("\n".join(lines))
 
 # %%
 print(f"{len(published) - gaps} of {len(published)} rows have a run of ours")
-assert gaps == sum("no run yet" in line for line in lines), "a gap is not marked"
+assert gaps == sum("no run yet" in line for line in lines), (
+    "a gap is not marked"
+)
 
 # %% [markdown]
 # The gaps are marked and not filled from elsewhere: these trainings want Market-1501, CUHK03 and DukeMTMC-reID and hours of a GPU. The third set was
@@ -173,27 +238,65 @@ head = "| result | data | model | models | rank-1 / mAP (step), global | seed | 
 lines = [head, "|---|---|---|---:|---:|---:|---:|---|---|---|"]
 for name, run in finished.items():
     config = run.get("config", {})
-    scores = [score for score in run.get("scores", []) if score["distance"] == "global" and not score["reranked"]]
+    scores = [
+        score
+        for score in run.get("scores", [])
+        if score["distance"] == "global" and not score["reranked"]
+    ]
     if not scores:
         continue
-    shown = [f"{100 * s['rank1']:.1f} / {100 * s['mean_ap_step']:.1f}" for s in scores]
-    best = "; ".join(shown) if len(shown) <= 3 else f"{len(shown)} tests, see its chapter"
+    shown = [
+        f"{100 * s['rank1']:.1f} / {100 * s['mean_ap_step']:.1f}"
+        for s in scores
+    ]
+    best = (
+        "; ".join(shown)
+        if len(shown) <= 3
+        else f"{len(shown)} tests, see its chapter"
+    )
     seeds = config.get("seeds") or config.get("study_seeds") or [config["seed"]]
     changed = "+" if run["changed_since_commit"] else ""
-    cells = [f"`{name}`", config["dataset"], f"{config['backbone']}, {config['height']} x {config['width']}"]
-    cells += [config.get("num_models", 1), best, ", ".join(map(str, seeds)), f"{run['minutes']:.1f}"]
-    cells += [(run["commit"] or "none")[:7] + changed, run["torch"], run["device"]]
+    cells = [
+        f"`{name}`",
+        config["dataset"],
+        f"{config['backbone']}, {config['height']} x {config['width']}",
+    ]
+    cells += [
+        config.get("num_models", 1),
+        best,
+        ", ".join(map(str, seeds)),
+        f"{run['minutes']:.1f}",
+    ]
+    cells += [
+        (run["commit"] or "none")[:7] + changed,
+        run["torch"],
+        run["device"],
+    ]
     lines.append("| " + " | ".join(map(str, cells)) + " |")
 Markdown("\n".join(lines))
 
 # %%
-named = {re.sub(r"_seed\d+$", "", name) for name, run in finished.items() if "scores" in run}
+named = {
+    re.sub(r"_seed\d+$", "", name)
+    for name, run in finished.items()
+    if "scores" in run
+}
 assert named <= set(presets), f"results of no preset: {named - set(presets)}"
 for name in named:
-    given, config = yaml.safe_load(presets[name])["parameters"], finished[name]["config"]
+    given, config = (
+        yaml.safe_load(presets[name])["parameters"],
+        finished[name]["config"],
+    )
     for key in set(given) & set(config):
-        value = list(config[key]) if isinstance(config[key], list | tuple) else config[key]
-        assert value == given[key] or (key, given[key]) == ("precision", "auto"), f"{name} was run with another {key}"
+        value = (
+            list(config[key])
+            if isinstance(config[key], list | tuple)
+            else config[key]
+        )
+        assert value == given[key] or (key, given[key]) == (
+            "precision",
+            "auto",
+        ), f"{name} was run with another {key}"
 
 # %% [markdown]
 # The last cell compares each result with its preset: no number here was made with other settings than the file of its name says.

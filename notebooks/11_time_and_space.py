@@ -36,12 +36,20 @@ class Settings:
 
     def __post_init__(self):
         if not runs.resolve(self.bench).is_file():
-            raise InputError(f"{self.bench} is not there; make it with `make bench` and name runs/bench.json")
+            raise InputError(
+                f"{self.bench} is not there; make it with `make bench` and name runs/bench.json"
+            )
 
 
 settings = runs.read_parameters(Settings, globals())
 measured = runs.read_json(runs.resolve(settings.bench))
-print(measured["device"], "| torch", measured["torch"], "| commit", (measured["commit"] or "none")[:7])
+print(
+    measured["device"],
+    "| torch",
+    measured["torch"],
+    "| commit",
+    (measured["commit"] or "none")[:7],
+)
 
 # %% [markdown]
 # ## The problem in a picture
@@ -53,10 +61,18 @@ print(measured["device"], "| torch", measured["torch"], "| commit", (measured["c
 # %%
 def find(step, part):
     """The measurement of a step whose description has these words."""
-    return next(row for row in measured["rows"] if row["step"] == step and part in row["what"])
+    return next(
+        row
+        for row in measured["rows"]
+        if row["step"] == step and part in row["what"]
+    )
 
 
-original = {"local distances": 140, "CMC and mAP": 15, "re-ranking": 80}  # seconds
+original = {
+    "local distances": 140,
+    "CMC and mAP": 15,
+    "re-ranking": 80,
+}  # seconds
 ours = {
     "local distances": find("distances", "aligned")["seconds"],
     "CMC and mAP": find("scoring", "trained")["seconds"],
@@ -69,16 +85,41 @@ ax = fig.subplots()
 for shift, (label, times, colour, hatch) in zip(
     (-0.2, 0.2),
     (
-        ("the original, TITAN X and processor", original, figures.VERMILLION, "//"),
+        (
+            "the original, TITAN X and processor",
+            original,
+            figures.VERMILLION,
+            "//",
+        ),
         ("this library, see above", ours, figures.BLUE, ""),
     ),
     strict=True,
 ):
     places = np.arange(len(times)) + shift
-    ax.barh(places, times.values(), height=0.38, color=colour, hatch=hatch, edgecolor="white", label=label)
+    ax.barh(
+        places,
+        times.values(),
+        height=0.38,
+        color=colour,
+        hatch=hatch,
+        edgecolor="white",
+        label=label,
+    )
     for place, value in zip(places, times.values(), strict=True):
-        ax.text(value * 1.06, place, f"{value:.2g} s" if value < 10 else f"{value:.0f} s", va="center", fontsize=8)
-ax.set(yticks=range(len(original)), yticklabels=original, xscale="log", xlabel="seconds", xlim=(0.05, 600))
+        ax.text(
+            value * 1.06,
+            place,
+            f"{value:.2g} s" if value < 10 else f"{value:.0f} s",
+            va="center",
+            fontsize=8,
+        )
+ax.set(
+    yticks=range(len(original)),
+    yticklabels=original,
+    xscale="log",
+    xlabel="seconds",
+    xlim=(0.05, 600),
+)
 ax.invert_yaxis()
 ax.grid(axis="y", visible=False)
 ax.legend(loc="upper center", bbox_to_anchor=(0.4, 1.28), ncols=2)
@@ -86,7 +127,9 @@ fig
 
 # %%
 for step, seconds in original.items():
-    assert ours[step] < seconds, f"{step} takes longer than eight years ago on another machine"
+    assert ours[step] < seconds, (
+        f"{step} takes longer than eight years ago on another machine"
+    )
 
 # %% [markdown]
 # These are two machines and eight years; the picture is no race. What one can learn from is the *floor*: what the same machine
@@ -125,8 +168,12 @@ print(f"re-ranking: {2 * (Q + G) ** 2 * C / 1e9:6.0f} billion operations")
 # %%
 row = find("re-ranking", "3368")
 rate = 2 * (Q + G) ** 2 * C / row["floor"]
-print(f"at least {rate / 1e9:.0f} billion operations a second, finding the nearest included")
-assert row["seconds"] > row["floor"], "re-ranking is faster than its own floor: something was not measured"
+print(
+    f"at least {rate / 1e9:.0f} billion operations a second, finding the nearest included"
+)
+assert row["seconds"] > row["floor"], (
+    "re-ranking is faster than its own floor: something was not measured"
+)
 
 # %% [markdown]
 # ## A floor on paper: what a step must remember
@@ -149,7 +196,10 @@ def kept_bytes(network, batch, height, width):
 
     def keep(tensor):
         storage = tensor.untyped_storage()
-        storages[storage._cdata] = (storage.nbytes(), tensor)  # held, so that no other storage takes its address
+        storages[storage._cdata] = (
+            storage.nbytes(),
+            tensor,
+        )  # held, so that no other storage takes its address
         return tensor
 
     network = network.to("meta").train()
@@ -159,7 +209,9 @@ def kept_bytes(network, batch, height, width):
     return sum(size for size, _ in storages.values())
 
 
-small = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.ReLU())
+small = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.ReLU()
+)
 by_hand = 4 * (3 * 16 + 8 * 3 * 9 + 8 * 16)
 print(kept_bytes(small, 1, 4, 4), by_hand)
 assert kept_bytes(small, 1, 4, 4) == by_hand, "forward keeps something else"
@@ -169,22 +221,40 @@ assert kept_bytes(small, 1, 4, 4) == by_hand, "forward keeps something else"
 
 # %% tags=["nbval-check-output"]
 network = AlignedReID("resnet50")
-print("batch " + "".join(f"{f'{h} x {w}':>12}" for h, w in ((128, 64), (256, 128), (384, 192))))
+print(
+    "batch "
+    + "".join(
+        f"{f'{h} x {w}':>12}" for h, w in ((128, 64), (256, 128), (384, 192))
+    )
+)
 table = {}
 for batch in (32, 64, 128):
     for h, w in ((128, 64), (256, 128), (384, 192)):
         table[batch, h, w] = kept_bytes(network, batch, h, w) / 1e9
-    print(f"{batch:5} " + "".join(f"{table[batch, h, w]:9.2f} GB" for h, w in ((128, 64), (256, 128), (384, 192))))
+    print(
+        f"{batch:5} "
+        + "".join(
+            f"{table[batch, h, w]:9.2f} GB"
+            for h, w in ((128, 64), (256, 128), (384, 192))
+        )
+    )
 
 # %%
-steps = table[64, 256, 128] - table[32, 256, 128], table[128, 256, 128] - table[64, 256, 128]
-assert np.isclose(2 * steps[0], steps[1], rtol=1e-3), "memory does not grow with the batch in a straight line"
+steps = (
+    table[64, 256, 128] - table[32, 256, 128],
+    table[128, 256, 128] - table[64, 256, 128],
+)
+assert np.isclose(2 * steps[0], steps[1], rtol=1e-3), (
+    "memory does not grow with the batch in a straight line"
+)
 area = [table[64, h, w] - table[32, h, w] for h, w in ((128, 64), (256, 128))]
-assert np.isclose(area[1] / area[0], 4, rtol=0.01), "nor with the area, but for the features at its end"
+assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
+    "nor with the area, but for the features at its end"
+)
 
 # %% [markdown]
 # Twice the batch or twice the area is twice the memory, as equation {eq}`eq-time-memory` says. The original reports 9.6 GB at
-# 256 x 128 and a batch of 128, which is in this order of magnitude; bfloat16 keeps about half of it.
+# 256 x 128 and a batch of 128, which is in this order of magnitude.
 #
 # ## Everything measured
 #
@@ -194,7 +264,10 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), "nor with the area, but for 
 # %%
 from IPython.display import Markdown
 
-lines = ["| step | what | seconds | floor | floor is | ratio | promised |", "|---|---|---:|---:|---|---:|---:|"]
+lines = [
+    "| step | what | seconds | floor | floor is | ratio | promised |",
+    "|---|---|---:|---:|---|---:|---:|",
+]
 for row in measured["rows"]:
     floor = f"{row['floor']:.3g}" if row["floor"] else "-"
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else "-"
@@ -211,12 +284,21 @@ Markdown("\n".join(lines))
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]
 for row in measured["rows"]:
     if "megabytes" in row or "images_per_second" in row:
-        cells = [f"{row[name]:.0f}" if name in row else "-" for name in ("megabytes", "images_per_second")]
-        lines.append(f"| {row['step']} | {row['what']} | {cells[0]} | {cells[1]} |")
+        cells = [
+            f"{row[name]:.0f}" if name in row else "-"
+            for name in ("megabytes", "images_per_second")
+        ]
+        lines.append(
+            f"| {row['step']} | {row['what']} | {cells[0]} | {cells[1]} |"
+        )
 Markdown("\n".join(lines))
 
 # %%
-late = [row["what"] for row in measured["rows"] if "limit" in row and row["ratio"] > row["limit"]]
+late = [
+    row["what"]
+    for row in measured["rows"]
+    if "limit" in row and row["ratio"] > row["limit"]
+]
 print("over what was promised:", "; ".join(late) or "nothing")
 assert len(measured["rows"]) >= 8, "the file is not a whole `make bench`"
 

@@ -51,9 +51,13 @@ class Settings:
 
     def __post_init__(self):
         if not 0 < self.false_accept_rate < 1:
-            raise InputError(f"false_accept_rate is {self.false_accept_rate}; give a share between 0 and 1")
+            raise InputError(
+                f"false_accept_rate is {self.false_accept_rate}; give a share between 0 and 1"
+            )
         if self.pictures and not runs.resolve(self.pictures).exists():
-            raise InputError(f"pictures is {self.pictures!r}, and nothing is there; give a folder or a CSV file")
+            raise InputError(
+                f"pictures is {self.pictures!r}, and nothing is there; give a folder or a CSV file"
+            )
 
 
 settings = runs.read_parameters(Settings, globals())
@@ -70,24 +74,38 @@ import tempfile
 scratch = tempfile.TemporaryDirectory()
 temporary = Path(scratch.name)
 if settings.pictures:
-    source, name_pattern = runs.resolve(settings.pictures), settings.pattern or None
+    source, name_pattern = (
+        runs.resolve(settings.pictures),
+        settings.pattern or None,
+    )
 else:
-    source, name_pattern = temporary / "crops", r"(?P<person>p\d+)_cam(?P<camera>\d+)"
+    source, name_pattern = (
+        temporary / "crops",
+        r"(?P<person>p\d+)_cam(?P<camera>\d+)",
+    )
     source.mkdir()
     cameras = synthetic.sample_cameras(4, seed=7)
     for person in range(12):
         for camera in range(4):
             for moment in (0, 1):
-                shot = synthetic.Shot(2000 + person, camera, 2 * camera + moment, box=1)
-                crop = Image.fromarray(synthetic.take(shot, cameras, 0.3, seed=7))
+                shot = synthetic.Shot(
+                    2000 + person, camera, 2 * camera + moment, box=1
+                )
+                crop = Image.fromarray(
+                    synthetic.take(shot, cameras, 0.3, seed=7)
+                )
                 crop.save(source / f"p{person:02d}_cam{camera}_{moment}.png")
-folder = datasets.prepare("folder", source, temporary, pattern=name_pattern, test_share=1)
+folder = datasets.prepare(
+    "folder", source, temporary, pattern=name_pattern, test_share=1
+)
 people = datasets.open_dataset(folder, "test")
 print(datasets.describe(people))
 
 # %% alt="A picture each of the first twelve people of the folder"
 firsts = np.unique(people.ids, return_index=True)[1][:12]
-figures.contact_sheet([images.decode(people.paths[k]) for k in firsts], columns=12)
+figures.contact_sheet(
+    [images.decode(people.paths[k]) for k in firsts], columns=12
+)
 
 # %% [markdown]
 # ## An index
@@ -114,7 +132,14 @@ print(f"{len(index)} pictures, {index.global_features.shape[1]} numbers each")
 # %% tags=["nbval-check-output"]
 def search(query, entries, top):
     """The nearest entries to one feature: (place, distance), nearest first."""
-    distances = [sum((float(a) - float(b)) ** 2 for a, b in zip(query, entry, strict=True)) ** 0.5 for entry in entries]
+    distances = [
+        sum(
+            (float(a) - float(b)) ** 2
+            for a, b in zip(query, entry, strict=True)
+        )
+        ** 0.5
+        for entry in entries
+    ]
     order = sorted(range(len(entries)), key=lambda i: distances[i])
     return [(i, round(distances[i], 2)) for i in order[:top]]
 
@@ -122,10 +147,14 @@ def search(query, entries, top):
 print(search((0, 1), [(0, 0), (3, 4), (1, 1)], top=3))
 
 # %%
-matrix = evaluation.distance_matrix("global", index, index)  # [n, n]: every picture asks once
+matrix = evaluation.distance_matrix(
+    "global", index, index
+)  # [n, n]: every picture asks once
 first = search(index.global_features[0], index.global_features, top=5)
 nearest = matrix[0].argsort(stable=True)[:5]
-assert np.allclose([d for _, d in first], matrix[0][nearest], atol=0.02), "loop and library measure differently"
+assert np.allclose([d for _, d in first], matrix[0][nearest], atol=0.02), (
+    "loop and library measure differently"
+)
 assert first[0][0] == 0, "a picture is nearest to itself"
 
 # %% [markdown]
@@ -135,9 +164,17 @@ assert first[0][0] == 0, "a picture is nearest to itself"
 # %%
 def answers(query, top=9):
     """A contact sheet of one query and its nearest other pictures, with who they show."""
-    order = [k for k in matrix[query].argsort(stable=True).tolist() if k != query][:top]
-    titles = [f"query: {people.ids[query]}"] + [f"{people.ids[k]}: {matrix[query, k]:.1f}" for k in order]
-    return figures.contact_sheet([images.decode(people.paths[k]) for k in (query, *order)], titles, columns=top + 1)
+    order = [
+        k for k in matrix[query].argsort(stable=True).tolist() if k != query
+    ][:top]
+    titles = [f"query: {people.ids[query]}"] + [
+        f"{people.ids[k]}: {matrix[query, k]:.1f}" for k in order
+    ]
+    return figures.contact_sheet(
+        [images.decode(people.paths[k]) for k in (query, *order)],
+        titles,
+        columns=top + 1,
+    )
 
 
 # %% alt="A query and the nine nearest pictures of the folder; most of the first show the same person"
@@ -149,10 +186,14 @@ answers(int(firsts[min(5, len(firsts) - 1)]))
 # %%
 right = 0
 for query in range(len(people)):
-    best = next(k for k in matrix[query].argsort(stable=True).tolist() if k != query)
+    best = next(
+        k for k in matrix[query].argsort(stable=True).tolist() if k != query
+    )
     right += people.ids[best] == people.ids[query]
 print(f"{right / len(people):.0%} of all pictures find their own person first")
-assert settings.pictures or right / len(people) > 0.7, "the model does not know these people"
+assert settings.pictures or right / len(people) > 0.7, (
+    "the model does not know these people"
+)
 
 # %% [markdown]
 # That is an easier game than the protocol's, since the same camera may answer. By the protocol, other cameras only:
@@ -177,7 +218,9 @@ def stripes(path, count=8):
 
 query = int(firsts[0])
 answer = next(
-    k for k in matrix[query].argsort(stable=True).tolist() if k != query and people.cameras[k] != people.cameras[query]
+    k
+    for k in matrix[query].argsort(stable=True).tolist()
+    if k != query and people.cameras[k] != people.cameras[query]
 )
 one, other = stripes(people.paths[query]), stripes(people.paths[answer])
 costs = alignment.stripe_distances(one, other)
@@ -187,20 +230,34 @@ path = alignment.trace_path(costs)
 fig = figures.Figure(figsize=(4.4, 4), layout="constrained")
 ax = fig.subplots()
 for left, place in ((0.0, query), (2.4, answer)):
-    ax.imshow(images.decode(people.paths[place]).permute(1, 2, 0), extent=(left, left + 1, 8, 0), aspect="auto")
+    ax.imshow(
+        images.decode(people.paths[place]).permute(1, 2, 0),
+        extent=(left, left + 1, 8, 0),
+        aspect="auto",
+    )
     ax.hlines(range(1, 8), left, left + 1, color="white", linewidth=0.6)
 for i, j in path:
     strength = 1 - float(costs[i, j] / costs.max())
     ax.plot(
-        [1.02, 2.38], [i + 0.5, j + 0.5], color=figures.BLUE, linewidth=0.5 + 2.5 * strength, alpha=0.3 + 0.7 * strength
+        [1.02, 2.38],
+        [i + 0.5, j + 0.5],
+        color=figures.BLUE,
+        linewidth=0.5 + 2.5 * strength,
+        alpha=0.3 + 0.7 * strength,
     )
-ax.set(xlim=(0, 3.4), ylim=(8, 0), title=f"person {people.ids[query]} and person {people.ids[answer]}")
+ax.set(
+    xlim=(0, 3.4),
+    ylim=(8, 0),
+    title=f"person {people.ids[query]} and person {people.ids[answer]}",
+)
 ax.set_axis_off()
 fig
 
 # %%
 total = sum(float(costs[i, j]) for i, j in path)
-assert np.isclose(total, float(alignment.shortest_path(costs)), atol=1e-5), "the lines are not the distance"
+assert np.isclose(total, float(alignment.shortest_path(costs)), atol=1e-5), (
+    "the lines are not the distance"
+)
 
 # %% [markdown]
 # A thick line is a match at little cost. Where several lines leave one stripe, the path waits: there the two boxes are cut differently.
@@ -215,10 +272,16 @@ pairs = verification.pair_distances(index)
 figures.open_set(pairs.same, pairs.different, settings.false_accept_rate)
 
 # %%
-threshold = verification.choose_threshold(verification.roc(*pairs), settings.false_accept_rate)
+threshold = verification.choose_threshold(
+    verification.roc(*pairs), settings.false_accept_rate
+)
 passed = (pairs.different <= threshold).mean()
-assert passed <= settings.false_accept_rate, "more strangers pass than were allowed"
-print(f"{(pairs.same <= threshold).mean():.0%} of the right pairs pass, {passed:.2%} of the wrong ones")
+assert passed <= settings.false_accept_rate, (
+    "more strangers pass than were allowed"
+)
+print(
+    f"{(pairs.same <= threshold).mean():.0%} of the right pairs pass, {passed:.2%} of the wrong ones"
+)
 
 # %% [markdown]
 # A threshold belongs to a model, a camera set-up and a crowd. Take it along to other cameras, and both rates are unknown again.
@@ -233,7 +296,11 @@ base = images.decode(people.paths[query])  # [3, h, w]
 height = base.shape[1]
 dark = (base.float() * 0.35).to(torch.uint8)
 half = images.resize(base[:, height // 2 :], tuple(base.shape[1:]))
-twin = next(k for k in matrix[query].argsort(stable=True).tolist() if people.ids[k] != people.ids[query])
+twin = next(
+    k
+    for k in matrix[query].argsort(stable=True).tolist()
+    if people.ids[k] != people.ids[query]
+)
 shown = {
     "itself": base,
     "another camera": images.decode(people.paths[answer]),
@@ -242,20 +309,32 @@ shown = {
     "somebody alike": images.decode(people.paths[twin]),
 }
 with torch.no_grad():
-    batch = torch.stack([images.resize(picture, (size["height"], size["width"])) for picture in shown.values()])
+    batch = torch.stack(
+        [
+            images.resize(picture, (size["height"], size["width"]))
+            for picture in shown.values()
+        ]
+    )
     embedded = trained.network(images.normalize(batch)).global_features
 away = losses.euclidean_distances(embedded[:1], embedded)[0].tolist()
 
 # %% alt="Five pictures with their distance to the first: itself, another camera, darkened, the lower half, and somebody who looks alike"
 figures.contact_sheet(
-    list(shown.values()), [f"{name}: {d:.1f}" for name, d in zip(shown, away, strict=True)], columns=5
+    list(shown.values()),
+    [f"{name}: {d:.1f}" for name, d in zip(shown, away, strict=True)],
+    columns=5,
 )
 
 # %%
 distance = dict(zip(shown, away, strict=True))
-print(f"threshold {threshold:.1f}; spoiled beyond it:", [name for name, d in distance.items() if d > threshold])
+print(
+    f"threshold {threshold:.1f}; spoiled beyond it:",
+    [name for name, d in distance.items() if d > threshold],
+)
 assert distance["itself"] < 0.1, "the same pixels are not at distance nought"
-assert min(distance["dark"], distance["lower half"]) > distance["itself"], "spoiling a picture changes nothing"
+assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
+    "spoiling a picture changes nothing"
+)
 
 # %% [markdown]
 # A spoiled picture of the person can lie farther away than a stranger in similar clothes. No threshold is right for both. Whoever reads a list of answers must know that
