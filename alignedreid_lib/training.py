@@ -6,9 +6,6 @@ Derived in notebooks/06_training and 07_mutual_learning.
 from __future__ import annotations
 
 import dataclasses
-import os
-import random
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,18 +17,20 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from alignedreid_lib import devices, images, losses, runs
+from alignedreid_lib import devices, images, runs
 from alignedreid_lib.config import FREE_SETTINGS, TrainConfig, learning_rate
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.model import AlignedReID, Embedding
+from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
+from alignedreid_lib.steps import Learner, make_learner, mutual_step, train_step
 
 __all__ = [
     "TrainConfig",
     "TrainResult",
     "learning_rate",
     "make_batch",
+    "make_learner",
     "mutual_step",
     "of_model",
     "train",
@@ -53,24 +52,6 @@ class TrainResult(NamedTuple):
     resumed_at: int  # epochs that were done before this call: 0 is a fresh run, total_epochs a finished one
     minutes: float  # of training, all calls together
     precision: str  # that "auto" came to: float32 or bfloat16
-
-
-@dataclasses.dataclass
-class Learner:
-    """A model in training, with what belongs to it alone."""
-
-    network: AlignedReID
-    forward: Callable[[Tensor], Embedding]  # the network, or its compiled form
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    precision: torch.dtype
-
-
-def set_seeds(seed: int) -> None:
-    """Seed Python, numpy and torch; sampler and augmentation have generators of their own."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def random_states() -> dict[str, Any]:
@@ -103,130 +84,6 @@ def make_batch(
         config.crop_ratio,
     )
     return batch, torch.from_numpy(labels[indices])
-
-
-def train_step(
-    network: Callable[[Tensor], Embedding],
-    optimizer: torch.optim.Optimizer,
-    batch: Tensor,
-    labels: Tensor,
-    config: TrainConfig,
-    precision: torch.dtype,
-) -> dict[str, Tensor]:
-    """Forward, loss, backward, step of one model.
-
-    Args:
-        batch: uint8 [N, 3, h, w] on the network's device.
-        labels: int64 [N], likewise.
-
-    Returns:
-        figures of the step, [] each, still on the device: reading them would make the host wait.
-    """
-    output = forward_terms(network, batch, labels, config, precision)
-    return backward_step(output, optimizer, output.loss, config)
-
-
-def mutual_step(
-    learners: Sequence[Learner], batch: Tensor, labels: Tensor, config: TrainConfig
-) -> list[dict[str, Tensor]]:
-    """The same of several models on one batch: each also learns what the others made of it.
-
-    All forwards come first; then each model's own losses and its mutual terms, whose partners are detached, so that
-    every backward is the model's own. One model has no partners, and this is `train_step`.
-
-    Returns:
-        the figures of each model.
-
-    Source: AlignedReID section 3.3; Zhang et al. 2018. Derived in notebooks/07_mutual_learning.
-    """
-    outputs = []
-    for learner in learners:
-        own = batch.to(learner.device, non_blocking=True), labels.to(learner.device, non_blocking=True)
-        outputs.append(forward_terms(learner.forward, *own, config, learner.precision))
-    figures = []
-    for k, (learner, output) in enumerate(zip(learners, outputs, strict=True)):
-        partners = [other for j, other in enumerate(outputs) if j != k]
-        terms = mutual_terms(output, partners, config)
-        loss = output.loss
-        for weight, term in terms.values():
-            loss = loss + weight * term
-        found = backward_step(output, learner.optimizer, loss, config)
-        figures.append({name: term.detach() for name, (_, term) in terms.items()} | found)
-    return figures
-
-
-class StepOutput(NamedTuple):
-    """What a model's forward gives to its own loss and to its partners."""
-
-    loss: Tensor  # the model's own, []
-    terms: dict[str, losses.TripletTerm]  # global and local triplets
-    identification: Tensor | None  # [], detached
-    logits: Tensor | None  # [N, ids]
-
-
-def forward_terms(
-    network: Callable[[Tensor], Embedding], batch: Tensor, labels: Tensor, config: TrainConfig, precision: torch.dtype
-) -> StepOutput:
-    """Forward and the model's own losses; args are those of `train_step`."""
-    with devices.autocast(batch.device, precision):
-        embedding = network(images.normalize(batch))
-    how = (config.margin, config.normalize)
-    # No checks: the sampler guarantees triplets, and a NaN is found at the end of the epoch, when figures are read.
-    terms = {"global": losses.global_triplet(embedding.global_features, labels, *how, check=False)}
-    loss = config.global_weight * terms["global"].loss
-    if config.local_weight > 0:
-        mined = terms["global"].mined if config.local_mining == "global" else None
-        terms["local"] = losses.local_triplet(embedding.local_features, labels, *how, mined, check=False)
-        loss = loss + config.local_weight * terms["local"].loss
-    identification = None
-    if embedding.logits is not None:
-        identification = losses.identification(embedding.logits, labels)
-        loss = loss + config.id_weight * identification
-        identification = identification.detach()
-    return StepOutput(loss, terms, identification, embedding.logits)
-
-
-def mutual_terms(
-    output: StepOutput, partners: Sequence[StepOutput], config: TrainConfig
-) -> dict[str, tuple[float, Tensor]]:
-    """(weight, term []) of each mutual term that is switched on, by name; none without partners."""
-    terms: dict[str, tuple[float, Tensor]] = {}
-    if not partners:
-        return terms
-    if config.probability_weight > 0:
-        assert output.logits is not None  # the config asks for the classifier
-        logits = [partner.logits for partner in partners if partner.logits is not None]
-        terms["probability_loss"] = config.probability_weight, losses.mutual_probability(output.logits, logits)
-    for name, weight in (("global", config.global_mutual_weight), ("local", config.local_mutual_weight)):
-        if weight > 0:
-            matrices = [partner.terms[name].distances for partner in partners]
-            terms[f"{name}_mutual_loss"] = weight, losses.mutual_distance(output.terms[name].distances, matrices)
-    return terms
-
-
-def backward_step(
-    output: StepOutput, optimizer: torch.optim.Optimizer, loss: Tensor, config: TrainConfig
-) -> dict[str, Tensor]:
-    """Backward, step, and the figures of the step, the terms before their sum."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    figures = {} if output.identification is None else {"id_loss": output.identification}
-    for name, term in output.terms.items():
-        figures |= {f"{name}_{figure}": value for figure, value in term_figures(term, config.margin).items()}
-    return {**figures, "loss": loss.detach()}
-
-
-def term_figures(term: losses.TripletTerm, margin: float | None) -> dict[str, Tensor]:
-    """What is logged of a triplet loss, [] each: the original reproduction's figures."""
-    with torch.no_grad():
-        return {
-            "loss": term.loss.detach(),
-            "precision": losses.satisfied(term.mined),
-            "satisfaction": losses.satisfied(term.mined, margin or 0.0),
-            "positive_distance": term.mined.positive_distance.mean(),
-            "negative_distance": term.mined.negative_distance.mean(),
-        }
 
 
 def train(
@@ -320,25 +177,6 @@ def train(
     return TrainResult(folder, weights[0], weights, best_weights, best_epoch, metrics, done, seconds / 60, name)
 
 
-def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
-    """Model k of a training, from a seed of its own."""
-    device = devices.choose_device(config.model_devices[k] if config.model_devices else config.device)
-    set_seeds(config.seed + 1000 * k)
-    weights = config.weights
-    if weights not in (None, "imagenet"):
-        weights = str(runs.resolve(weights))
-    head = num_ids if config.id_weight > 0 else None
-    backbone = config.backbones[k] if config.backbones else config.backbone
-    network = AlignedReID(backbone, weights, head, config.local_channels, config.last_stride)
-    check_size(network, config)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
-    forward = compile_network(network, device) if config.compiled else network
-    return Learner(
-        network, forward, optimizer, device, devices.choose_precision(config.precision, device, config.width)
-    )
-
-
 def _files(folder: Path, name: str, count: int) -> tuple[Path, ...]:
     """weights.pth of one model; weights_1.pth, weights_2.pth, ... of several."""
     if count == 1:
@@ -386,30 +224,6 @@ def train_labels(dataset: Dataset) -> np.ndarray:
     if dataset.labels is None:
         raise InputError(f"{dataset.folder}: part {dataset.part} has no labels to train on; use trainval or train")
     return dataset.labels
-
-
-def compile_network(network: AlignedReID, device: torch.device) -> Callable[[Tensor], Embedding]:
-    """The network's forward, compiled at its first call; parameters and modes stay the network's own.
-
-    Raises:
-        InputError: no C++ compiler for a CPU.
-    """
-    compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        raise InputError(f"compiled is True and there is no C++ compiler {compiler!r}; install g++ or set it to False")
-    return torch.compile(network)
-
-
-def check_size(network: AlignedReID, config: TrainConfig) -> None:
-    """Raises InputError where pictures of the config's size vanish in the network."""
-    network.eval()
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, 3, config.height, config.width))
-    except RuntimeError:
-        raise InputError(
-            f"height {config.height} x width {config.width} is too small for {config.backbone}; raise them"
-        ) from None
 
 
 def _train_epoch(

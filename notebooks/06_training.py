@@ -84,7 +84,7 @@ from alignedreid_lib import book, datasets, devices, evaluation, features, figur
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
-from alignedreid_lib.scores import ScoreTable
+from alignedreid_lib.scores import ScoreTable, average
 
 own = ("archive", "run_dir", "test_distances", "test_sets", "test_rerank", "combined_of", "only_test")
 config = runs.read_parameters(training.TrainConfig, globals(), extra=own)
@@ -408,13 +408,22 @@ assert not train_people & val_people, "nobody is trained on and validated with"
 assert (config.dataset, run_dir) != ("market1501", "runs/book/model") or config == book.CONFIG, "the book's own settings"
 where = devices.choose_device(config.device)
 size = {"height": config.height, "width": config.width}
-scores = ScoreTable([])
+tables = {name: ScoreTable([]) for name in networks}
 for test_name in tested_on:
     test_set = datasets.open_dataset(runs.resolve(config.data_root) / test_name, "test")
+    name = test_name if len(tested_on) > 1 else ""
     for network_name, network in networks.items():
         embedded = features.extract(network, test_set, **size, device=config.device, precision=config.precision)
-        name = ", ".join(filter(None, (test_name if len(tested_on) > 1 else "", network_name)))
-        scores += evaluation.evaluate(embedded, test_distances, test_rerank, name=name, normalize=config.normalize)
+        tables[network_name] += evaluation.evaluate(
+            embedded, test_distances, test_rerank, name=name, normalize=config.normalize
+        )
+scores = ScoreTable([])
+for network_name, table in tables.items():
+    names = [", ".join(filter(None, (row.name, network_name))) for row in table.rows]
+    rows = zip(table.rows, names, strict=True)
+    scores += ScoreTable([dataclasses.replace(row, name=name) for row, name in rows])
+if len(only_test) > 1:  # several runs of one training: their mean and spread
+    scores += average(list(tables.values()))
 scores
 
 # %% [markdown]

@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from alignedreid_lib import evaluation, images, losses, runs, training
+from alignedreid_lib import evaluation, images, losses, runs, steps, training
 from alignedreid_lib.alignment import local_distances
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
@@ -258,7 +258,7 @@ def test_batch_norm_sees_the_batches(config, tmp_path):
 def test_the_schedule_is_the_optimiser_s(config, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "learning_rate", lambda config, epoch: 0.0)
     weights = torch.load(train(config, tmp_path / "run").weights)
-    training.set_seeds(config.seed)
+    steps.set_seeds(config.seed)
     fresh = AlignedReID(config.backbone, None, None, config.local_channels, config.last_stride)
     assert all(torch.equal(parameter, weights[name]) for name, parameter in fresh.named_parameters()), (
         "no rate, no step"
