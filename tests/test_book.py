@@ -333,3 +333,10 @@ def test_every_published_row_has_its_preset() -> None:
             tested = given.get("combined_of", [given["dataset"]])
             assert {"duke": "dukemtmc", "cuhk03": "cuhk03/detected"}.get(row["test_set"], row["test_set"]) in tested
     assert all(len(names) == 1 for names in answers.values()), answers
+
+
+def test_long_overrides_make_a_name_that_a_folder_may_have() -> None:
+    files = [f"runs/a/very/long/way/to/weights_{k}.pth" for k in range(20)]
+    _, settings = tool.plan(ROOT, "market1501_gl", {"only_test": files})
+    _, others = tool.plan(ROOT, "market1501_gl", {"only_test": files[::-1]})
+    assert len(settings["run_dir"]) < 120 and settings["run_dir"] != others["run_dir"]

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import re
@@ -152,7 +153,10 @@ def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[
     settings = defaults | given
     changed = {k: v for k, v in sorted(overrides.items()) if k != "run_dir" and settings[k] != v}
     suffix = "".join(f"_{key}{v}" for key, v in changed.items())
-    run_dir = "runs/" + re.sub(r"[^\w.-]+", "-", preset + suffix)
+    folder = re.sub(r"[^\w.-]+", "-", preset + suffix)
+    if len(folder) > 120:  # a list of files, say; a folder's name has its limits
+        folder = f"{folder[:100]}-{hashlib.sha1(folder.encode()).hexdigest()[:8]}"
+    run_dir = f"runs/{folder}"
     return name, {"run_dir": run_dir} | given | overrides
 
 
