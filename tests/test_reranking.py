@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.losses import euclidean_distances
-from alignedreid_lib.reranking import rerank, rerank_distances
+from alignedreid_lib.reranking import FeatureDistances, nearest, rerank, rerank_distances
 
 RECORDED = np.load(Path(__file__).parent / "data" / "reranking.npz")
 SETTINGS = [name for name in RECORDED.files if name.count("_") == 3]
@@ -71,13 +71,24 @@ def test_blocks_do_not_matter(monkeypatch):
     np.testing.assert_allclose(rerank_distances(*matrices), RECORDED["rr_20_6_0.3"], atol=1e-6)
 
 
-def test_matrices_that_are_not_symmetric_are_read_as_the_published_code_does():
-    rng = np.random.default_rng(0)
-    qg, qq, gg = (rng.random(shape).astype(np.float32) for shape in ((3, 9), (3, 3), (9, 9)))
-    np.fill_diagonal(qq, 0)
-    np.fill_diagonal(gg, 0)
-    whole = np.block([[qq, qg], [qg.T, gg]])
-    np.testing.assert_allclose(rerank_distances(qg, qq, gg, 4, 3), oracles.rerank(whole, 3, 4, 3, 0.3), atol=1e-5)
+@pytest.mark.parametrize("seed", range(4))
+def test_matrices_that_are_not_symmetric_are_read_as_the_published_code_does(seed):
+    rng = np.random.default_rng(seed)
+    points = rng.random((46, 2))
+    whole = np.linalg.norm(points[:, None] - points[None], axis=2) * rng.uniform(0.7, 1.3, (46, 46))
+    np.fill_diagonal(whole, 0)
+    whole = whole.astype(np.float32)
+    qg, qq, gg = whole[:6, 6:], whole[:6, :6], whole[6:, 6:]
+    whole[6:, :6] = qg.T
+    np.testing.assert_allclose(rerank_distances(qg, qq, gg, 8, 3), oracles.rerank(whole, 6, 8, 3, 0.3), atol=1e-5)
+
+
+def test_a_picture_is_its_own_nearest_neighbour_whatever_the_rounding():
+    """Far from the origin |x|^2 + |y|^2 - 2xy has lost all its digits."""
+    generator = torch.Generator().manual_seed(0)
+    features = 1e4 + torch.rand(60, 8, generator=generator)
+    near, _, _ = nearest(FeatureDistances(features, 10), 3)
+    assert near.indices[:, 0].tolist() == list(range(60)) and (near.squared[:, 0] == 0).all()
 
 
 def test_lambda_one_is_the_distance_itself():
