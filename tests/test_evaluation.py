@@ -213,12 +213,12 @@ def test_protocols(features):
 def test_multi_query_pools_the_same_person_in_the_same_camera():
     points = [[0.0, 4.0], [2.0, 0.0], [4.0, 2.0], [9.0, 9.0], [1.0, 1.0]]
     #        query         its multi-query images    another camera's   gallery
-    people = make_features(points, [1, 1, 1, 1, 1], [0, 0, 0, 1, 1], [0, 2, 2, 2, 1])
+    people = make_features(points, [1, 1, 1, 1, 1], [3, 3, 3, 0, 1], [0, 2, 2, 2, 1])
     queries = people[people.marks == 0]
     others = people[people.marks == 2]
     assert evaluation.pool_queries(queries, others, "average").global_features.tolist() == [[2.0, 2.0]]
     assert evaluation.pool_queries(queries, others, "max").global_features.tolist() == [[4.0, 4.0]]
-    alone = evaluation.pool_queries(queries, others[others.cameras == 1], "max")
+    alone = evaluation.pool_queries(queries, others[others.cameras == 0], "max")
     assert alone.global_features.tolist() == [[0.0, 4.0]]
     assert len(evaluate(people, GLOBAL, False, "average").rows) == 1
     with pytest.raises(InputError, match="only Market-1501 has them"):
