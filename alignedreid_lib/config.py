@@ -71,6 +71,10 @@ class TrainConfig:
     staircase_factor: float = 0.1
     warmup_epochs: int = 0  # over which the rate climbs to the base in equal steps; 0, as published
 
+    # Several processes, each with its device and its share of every batch.
+    processes: int = 1
+    sync_batch_norm: bool = False  # batch norm over the whole batch instead of each process's share
+
     # Validation: every so many epochs the val part is ranked, and the best weights are kept; 0 for never.
     validate_every: int = 0
 
@@ -119,6 +123,16 @@ class TrainConfig:
                     ("local_mutual_weight", self.local_mutual_weight, "local_weight", self.local_weight),
                 )
             },
+            "processes": (
+                self.processes >= 1
+                and self.ids_per_batch % self.processes == 0
+                and (self.processes == 1 or not self.model_devices),
+                f"1 or more, a divisor of ids_per_batch ({self.ids_per_batch}), and 1 where models have devices",
+            ),
+            "sync_batch_norm": (
+                not self.sync_batch_norm or (self.processes > 1 and not self.compiled),
+                "False, unless there are several processes and compiled is False",
+            ),
             "base_lr": (self.base_lr > 0, "above 0"),
             "warmup_epochs": (0 <= self.warmup_epochs < self.total_epochs, f"from 0 to {self.total_epochs - 1}"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -148,16 +149,26 @@ def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]
     dataset = open_dataset(config.folder, "val")
     if not len(dataset):
         raise InputError(f"{config.folder} has no validation people: prepare it with num_val_ids of 1 or more")
-    store = images.ImageStore(dataset.paths, (config.height, config.width), config.memory_limit, config.workers)
+    return Validation(config, dataset)
 
-    def validate(network: AlignedReID) -> dict[str, float]:
+
+@dataclass
+class Validation:
+    """See `validation`. A class, so that it can be sent to another process; pictures are decoded where it is called."""
+
+    config: TrainConfig
+    dataset: Dataset
+    store: images.ImageStore | None = None
+
+    def __call__(self, network: AlignedReID) -> dict[str, float]:
+        """mean_ap and rank1 of the val part."""
+        config, size = self.config, (self.config.height, self.config.width)
+        self.store = self.store or images.ImageStore(self.dataset.paths, size, config.memory_limit, config.workers)
         found = extract(
-            network, dataset, height=config.height, width=config.width, precision=config.precision, store=store
+            network, self.dataset, height=size[0], width=size[1], precision=config.precision, store=self.store
         )
         row = evaluate(found, ("global",), rerank=False, normalize=config.normalize).rows[0]
         return {"mean_ap": row.mean_ap_step, "rank1": row.rank1}
-
-    return validate
 
 
 def split(features: Features) -> tuple[Features, Features]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignedreid_lib import devices, images, losses, runs
+from alignedreid_lib import devices, distributed, images, losses, runs
 from alignedreid_lib.config import TrainConfig
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, Embedding
@@ -51,6 +51,8 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     backbone = config.backbones[k] if config.backbones else config.backbone
     network = AlignedReID(backbone, weights, head, config.local_channels, config.last_stride)
     check_size(network, config)
+    if config.sync_batch_norm:
+        distributed.synchronize_batch_norm(network)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
     forward = compile_network(network, device) if config.compiled else network
@@ -70,8 +72,8 @@ def train_step(
     """Forward, loss, backward, step of one model.
 
     Args:
-        batch: uint8 [N, 3, h, w] on the network's device.
-        labels: int64 [N], likewise.
+        batch: uint8 [N, 3, h, w] on the network's device; with several processes, this one's share.
+        labels: int64 [N], likewise; of the whole batch.
 
     Returns:
         figures of the step, [] each, still on the device: reading them would make the host wait.
@@ -123,7 +125,11 @@ def forward_terms(
 ) -> StepOutput:
     """Forward and the model's own losses; args are those of `train_step`."""
     with devices.autocast(batch.device, precision):
-        embedding = network(images.normalize(batch))
+        own = network(images.normalize(batch))
+    # With several processes, from here on everything is of the whole batch.
+    logits = None if own.logits is None else distributed.gather(own.logits)
+    local_features = distributed.gather(own.local_features) if config.local_weight > 0 else own.local_features
+    embedding = Embedding(distributed.gather(own.global_features), local_features, logits)
     how = (config.margin, config.normalize)
     # No checks: the sampler guarantees triplets, and a NaN is found at the end of the epoch, when figures are read.
     terms = {"global": losses.global_triplet(embedding.global_features, labels, *how, check=False)}
@@ -164,6 +170,7 @@ def backward_step(
     """Backward, step, and the figures of the step, the terms before their sum."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    distributed.sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
     optimizer.step()
     figures = {} if output.identification is None else {"id_loss": output.identification}
     for name, term in output.terms.items():
@@ -205,3 +212,19 @@ def check_size(network: AlignedReID, config: TrainConfig) -> None:
         raise InputError(
             f"height {config.height} x width {config.width} is too small for {config.backbone}; raise them"
         ) from None
+
+
+def check_twins(learners: Sequence[Learner], config: TrainConfig) -> None:
+    """Raises InputError where several models start equal and nothing will ever part them.
+
+    Models of one backbone and one weights file differ in their local branch and classifier alone. Without a loss on
+    either they see the same batches, take the same steps, and have nothing to teach each other; on a GPU the rounding
+    of a sum whose order is left to chance parts them in the end.
+    """
+    alike = config.weights is not None and len(set(config.backbones)) <= 1
+    exact = config.deterministic or all(learner.device.type == "cpu" for learner in learners)
+    if len(learners) > 1 and alike and exact and config.local_weight == config.id_weight == 0:
+        raise InputError(
+            f"num_models is {len(learners)}, but all start from {config.weights} with the global loss alone and stay "
+            "equal for ever; set local_weight or id_weight, or take other backbones or weights None"
+        )

@@ -6,24 +6,26 @@ Derived in notebooks/06_training and 07_mutual_learning.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from alignedreid_lib import devices, images, runs
+from alignedreid_lib import devices, distributed, images, launching, runs
 from alignedreid_lib.config import FREE_SETTINGS, TrainConfig, learning_rate
 from alignedreid_lib.datasets import Dataset, open_dataset
+from alignedreid_lib.epochs import make_batch, of_model, prefixes, train_epoch
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
-from alignedreid_lib.steps import Learner, make_learner, mutual_step, train_step
+from alignedreid_lib.steps import Learner, check_twins, make_learner, mutual_step, train_step
 
 __all__ = [
     "TrainConfig",
@@ -36,6 +38,8 @@ __all__ = [
     "train",
     "train_step",
 ]
+
+log = logging.getLogger(__name__)
 
 WEIGHTS, BEST = "weights.pth", "best.pth"  # of the last epoch, and of the best one by validation
 
@@ -66,24 +70,14 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def make_batch(
-    store: images.ImageStore, labels: np.ndarray, indices: np.ndarray, config: TrainConfig, seed: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """The augmented pictures uint8 [N, 3, h, w] and labels int64 [N] of a batch.
+@dataclasses.dataclass
+class Progress:
+    """How far a run is; the rest of a checkpoint is models, optimisers and random states."""
 
-    `seed` (run, epoch, batch) decides all randomness: no state is carried from batch to batch, so a resumed run
-    continues exactly.
-    """
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
-    batch = images.augment(
-        store.fetch(indices),
-        (config.height, config.width),
-        generator,
-        config.mirror_prob,
-        config.crop_prob,
-        config.crop_ratio,
-    )
-    return batch, torch.from_numpy(labels[indices])
+    epoch: int = 0  # the last finished one
+    metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    best: dict[str, Any] = dataclasses.field(default_factory=dict)  # epoch and mean_ap, once validated
 
 
 def train(
@@ -94,9 +88,12 @@ def train(
 ) -> TrainResult:
     """Train a model, or go on from the run folder's last finished epoch, or find the run finished.
 
+    With `config.processes` above 1 it starts that many on this machine and waits for them; in one that `torchrun`
+    started (`launching.joined`) it trains that one's share. A line an epoch goes to Python's logging.
+
     Args:
         config: all settings; a run folder belongs to one config.
-        run_dir: made if absent; relative paths are taken from the project's root.
+        run_dir: made if absent; relative paths are taken from the project's root. The first process alone uses it.
         report: called with the metrics row of each epoch.
         validate: called every `config.validate_every` epochs with the network; its figures join the row as `val_*`,
             and its `mean_ap` decides which weights are the best (`evaluation.validation` makes one).
@@ -109,72 +106,149 @@ def train(
             f"validate_every is {config.validate_every} and validate is {'' if validate else 'not '}given: "
             "give both or none"
         )
+    if distributed.started():
+        if distributed.count() != config.processes:
+            raise InputError(
+                f"processes is {config.processes}, but {distributed.count()} were started; make them agree"
+            )
+    elif config.processes > 1 and not _is_finished(config, run_dir):
+        return _train_in_processes(config, run_dir, report, validate)
     dataset = open_dataset(config.folder, config.train_part)
     labels = train_labels(dataset)
     sampler = IdentitySampler(labels, config.ids_per_batch, config.images_per_id, config.seed)
     num_ids = int(labels.max()) + 1
     learners = [make_learner(config, k, num_ids) for k in range(config.num_models)]
+    check_twins(learners, config)
+    precision = str(learners[0].precision).removeprefix("torch.")
 
-    folder = runs.open_run(run_dir, dataclasses.asdict(config), FREE_SETTINGS)
+    folder = runs.resolve(run_dir)
     data = {"images": len(dataset), "ids": num_ids}
-    state = runs.load_checkpoint(folder)
-    if state is None:
-        done, metrics, seconds, best = 0, [], 0.0, {}
-    else:
-        if state["data"] != data:
-            raise InputError(
-                f"{folder}: was trained on {state['data']}, {config.folder} has {data}; choose another run_dir"
-            )
-        for learner, model, optimizer in zip(learners, state["models"], state["optimizers"], strict=True):
-            learner.network.load_state_dict(model)
-            learner.optimizer.load_state_dict(optimizer)
-        set_random_states(state["random"])
-        done, metrics, seconds, best = state["epoch"], state["metrics"], state["seconds"], state["best"]
-    runs.write_metrics(folder, metrics)  # the checkpoint leads: a kill may have come between the two
-
-    if done < config.total_epochs:
+    progress = _restore(distributed.from_first(lambda: _open(config, folder, data)), learners)
+    resumed_at = progress.epoch
+    if resumed_at < config.total_epochs:
+        log.info("%s, %s on %s", folder.name, precision, learners[0].device)
         size = None if config.crop_prob > 0 else (config.height, config.width)
         store = images.ImageStore(dataset.paths, size, config.memory_limit, config.workers)
+        first = distributed.rank() == 0
         with (
-            SummaryWriter(folder / "tensorboard", purge_step=done + 1) as board,
+            SummaryWriter(folder / "tensorboard", purge_step=resumed_at + 1) if first else nullcontext() as board,
             devices.deterministic(config.deterministic),
         ):
             # Quiet where nobody watches (papermill, nbval, CI).
-            for epoch in tqdm(range(done + 1, config.total_epochs + 1), desc="epochs", disable=None):
+            epochs = range(resumed_at + 1, config.total_epochs + 1)
+            for epoch in tqdm(epochs, desc="epochs", disable=None if first else True):
                 began = time.perf_counter()
-                row = _train_epoch(epoch, learners, store, labels, sampler, config)
+                row = train_epoch(epoch, learners, store, labels, sampler, config)
                 row["seconds"] = time.perf_counter() - began
                 row["images_per_second"] = len(sampler) * config.ids_per_batch * config.images_per_id / row["seconds"]
                 row["peak_memory_mb"] = devices.peak_memory(learners[0].device)
-                seconds += row["seconds"]
+                if board is None:
+                    continue
                 if validate is not None and (epoch % config.validate_every == 0 or epoch == config.total_epochs):
-                    best = _validate(validate, row, learners, best, folder)
-                metrics.append(row)
-                runs.save_checkpoint(
-                    folder,
-                    {
-                        "epoch": epoch,
-                        "models": [learner.network.state_dict() for learner in learners],
-                        "optimizers": [learner.optimizer.state_dict() for learner in learners],
-                        "random": random_states(),
-                        "metrics": metrics,
-                        "seconds": seconds,
-                        "best": best,
-                        "data": data,
-                    },
-                )
-                runs.write_metrics(folder, metrics)
+                    progress.best = _validate(validate, row, learners, progress.best, folder)
+                progress.epoch = epoch
+                progress.seconds += row["seconds"]
+                progress.metrics.append(row)
+                _save(folder, progress, learners, data)
                 for name, value in row.items():
                     board.add_scalar(name, value, epoch)
-                if report is not None:
-                    report(row)
+                announce(row, report)
     weights = _files(folder, WEIGHTS, len(learners))
-    for path, learner in zip(weights, learners, strict=True):
-        runs.save_weights(path, learner.network)
-    name = str(learners[0].precision).removeprefix("torch.")
-    best_weights = _files(folder, BEST, len(learners)) if best else ()
-    best_epoch = best.get("epoch")
-    return TrainResult(folder, weights[0], weights, best_weights, best_epoch, metrics, done, seconds / 60, name)
+    if distributed.rank() == 0:
+        for path, learner in zip(weights, learners, strict=True):
+            runs.save_weights(path, learner.network)
+    return TrainResult(
+        run_dir=folder,
+        weights=weights[0],
+        all_weights=weights,
+        best_weights=_files(folder, BEST, len(learners)) if progress.best else (),
+        best_epoch=progress.best.get("epoch"),
+        metrics=progress.metrics,
+        resumed_at=resumed_at,
+        minutes=progress.seconds / 60,
+        precision=precision,
+    )
+
+
+def _train_in_processes(
+    config: TrainConfig,
+    run_dir: str | Path,
+    report: Callable[[dict[str, Any]], None] | None,
+    validate: Callable[[AlignedReID], dict[str, float]] | None,
+) -> TrainResult:
+    """`train` in processes started here; rows are announced here as they appear in the run's folder."""
+    folder = runs.open_run(run_dir, dataclasses.asdict(config), FREE_SETTINGS)
+    told = len(runs.read_metrics(folder))
+
+    def tell() -> None:
+        nonlocal told
+        for row in runs.read_metrics(folder)[told:]:
+            announce(row, report)
+            told += 1
+
+    given = config, folder, None, validate
+    return launching.launch(config.processes, config.device, train, *given, meanwhile=tell)
+
+
+def announce(row: dict[str, Any], report: Callable[[dict[str, Any]], None] | None) -> None:
+    """An epoch's line to the log, its row to whoever asked."""
+    hidden = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name not in hidden)
+    log.info(
+        "epoch %d: %s; lr %.2g, %.1f s, %.0f images/s, %.0f MB",
+        *(row["epoch"], figures, *(row[name] for name in hidden[1:])),
+    )
+    if report is not None:
+        report(row)
+
+
+def _is_finished(config: TrainConfig, run_dir: str | Path) -> bool:
+    """Whether the run folder holds this run, trained to its end."""
+    folder = runs.resolve(run_dir)
+    if not (folder / "checkpoint.pt").exists():
+        return False
+    state = runs.load_checkpoint(runs.open_run(folder, dataclasses.asdict(config), FREE_SETTINGS))
+    return state is not None and state["epoch"] == config.total_epochs
+
+
+def _open(config: TrainConfig, folder: Path, data: dict[str, int]) -> dict[str, Any] | None:
+    """Open the run's folder; its last checkpoint, None in a new one.
+
+    Raises:
+        InputError: the folder holds another run, or one that was trained on other data.
+    """
+    runs.open_run(folder, dataclasses.asdict(config), FREE_SETTINGS)
+    state = runs.load_checkpoint(folder)
+    if state is not None and state["data"] != data:
+        raise InputError(
+            f"{folder}: was trained on {state['data']}, {config.folder} has {data}; choose another run_dir"
+        )
+    runs.write_metrics(folder, state["metrics"] if state else [])  # the checkpoint leads: a kill may have come between
+    return state
+
+
+def _restore(state: dict[str, Any] | None, learners: Sequence[Learner]) -> Progress:
+    """Fill models, optimisers and random states from a checkpoint."""
+    if state is None:
+        return Progress()
+    for learner, model, optimizer in zip(learners, state["models"], state["optimizers"], strict=True):
+        learner.network.load_state_dict(model)
+        learner.optimizer.load_state_dict(optimizer)
+    set_random_states(state["random"])
+    return Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
+
+
+def _save(folder: Path, progress: Progress, learners: Sequence[Learner], data: dict[str, int]) -> None:
+    """The checkpoint, then the metrics that it leads."""
+    state = {
+        **dataclasses.asdict(progress),
+        "models": [learner.network.state_dict() for learner in learners],
+        "optimizers": [learner.optimizer.state_dict() for learner in learners],
+        "random": random_states(),
+        "data": data,
+    }
+    runs.save_checkpoint(folder, state)
+    runs.write_metrics(folder, progress.metrics)
 
 
 def _files(folder: Path, name: str, count: int) -> tuple[Path, ...]:
@@ -183,16 +257,6 @@ def _files(folder: Path, name: str, count: int) -> tuple[Path, ...]:
         return (folder / name,)
     stem, suffix = name.split(".")
     return tuple(folder / f"{stem}_{k}.{suffix}" for k in range(1, count + 1))
-
-
-def of_model(metrics: Sequence[dict[str, Any]], k: int) -> list[dict[str, Any]]:
-    """The rows of model k, counted from 1, of a training of several: as those of a training of one."""
-    prefix = f"model{k}_"
-    shared = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")
-    return [
-        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix) or name in shared}
-        for row in metrics
-    ]
 
 
 def _validate(
@@ -204,7 +268,7 @@ def _validate(
 ) -> dict[str, Any]:
     """Validate every model, write the figures into the row, keep the weights if their mean is the best so far."""
     found = [validate(learner.network) for learner in learners]
-    for prefix, figures in zip(_prefixes(len(learners)), found, strict=True):
+    for prefix, figures in zip(prefixes(len(learners)), found, strict=True):
         row |= {f"{prefix}val_{name}": value for name, value in figures.items()}
     mean = sum(figures["mean_ap"] for figures in found) / len(found)
     if mean <= best.get("mean_ap", -1.0):
@@ -215,58 +279,8 @@ def _validate(
     return {"epoch": row["epoch"], "mean_ap": mean}
 
 
-def _prefixes(count: int) -> list[str]:
-    return [""] if count == 1 else [f"model{k}_" for k in range(1, count + 1)]
-
-
 def train_labels(dataset: Dataset) -> np.ndarray:
     """The labels of a train part, int64 [N]."""
     if dataset.labels is None:
         raise InputError(f"{dataset.folder}: part {dataset.part} has no labels to train on; use trainval or train")
     return dataset.labels
-
-
-def _train_epoch(
-    epoch: int,
-    learners: Sequence[Learner],
-    store: images.ImageStore,
-    labels: np.ndarray,
-    sampler: IdentitySampler,
-    config: TrainConfig,
-) -> dict[str, Any]:
-    """One pass over the identities; the means of its steps' figures."""
-    lr = learning_rate(config, epoch)
-    for learner in learners:
-        for group in learner.optimizer.param_groups:
-            group["lr"] = lr
-        learner.network.train()
-    sampler.set_epoch(epoch)
-    pinned = any(learner.device.type == "cuda" for learner in learners)
-
-    def prepare(numbered: tuple[int, np.ndarray]) -> tuple[Tensor, Tensor]:
-        number, indices = numbered
-        batch, batch_labels = make_batch(store, labels, indices, config, (config.seed, epoch, number))
-        return (batch.pin_memory(), batch_labels.pin_memory()) if pinned else (batch, batch_labels)
-
-    steps: list[list[dict[str, Tensor]]] = []
-    for batch, batch_labels in images.prefetch(prepare, enumerate(sampler)):
-        try:
-            steps.append(mutual_step(learners, batch, batch_labels, config))
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {len(batch)} pictures of "
-                f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16"
-            ) from None
-    names, tables = [], []
-    for k, prefix in enumerate(_prefixes(len(learners))):  # read here, all at once: each reading waits for the device
-        names += [prefix + name for name in steps[0][k]]
-        tables.append(torch.stack([torch.stack(list(step[k].values())) for step in steps]).cpu())
-    table = torch.cat(tables, dim=1)
-    bad = (~table.isfinite()).any(dim=1).nonzero()
-    if len(bad):
-        name = names[int((~table[int(bad[0])].isfinite()).nonzero()[0])]
-        raise InputError(
-            f"epoch {epoch}, step {int(bad[0]) + 1}: {name} is not a number; the last good checkpoint is kept; "
-            "lower base_lr or use precision float32"
-        )
-    return {"epoch": epoch, "lr": lr, **dict(zip(names, table.mean(dim=0).tolist(), strict=True))}

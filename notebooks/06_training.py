@@ -52,12 +52,17 @@ schedule = "exponential"
 decay_at_epoch = 12
 staircase_at_epochs = (101, 201)
 staircase_factor = 0.1
+warmup_epochs = 0
+# several processes, each with its device and its share of every batch
+processes = 1
+sync_batch_norm = False
 # validation: every so many epochs, with train_part = "train"; 0 for never
 validate_every = 0
 # the machine
 seed = 1
 device = "auto"
 precision = "float32"
+deterministic = False
 compiled = False
 workers = 2
 memory_limit = 4294967296
@@ -368,6 +373,56 @@ with tempfile.TemporaryDirectory() as folder:
 # %%
 assert resumed.resumed_at == 2, "two epochs were done before the cut"
 assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in whole_weights), "bit for bit the same"
+
+# %% [markdown]
+# ## Several processes
+#
+# A bigger machine trains faster if its GPUs share each batch: of $P$ people every process embeds its part. The loss
+# cannot be shared in the same way. Of the four points above, let one process hold the two of person 0 and another the
+# two of person 1: neither has a negative, and whatever each computes alone is not the loss of the batch. So the
+# processes exchange their features, $f_1, f_2, \dots$, and each computes the loss of the whole batch. On the way back
+# each follows its own features, the others' being constants to it, and the parts add up to the gradient:
+#
+# $$ \frac{\partial L}{\partial \theta} = \sum_r \frac{\partial L}{\partial f_r}\, \frac{\partial f_r}{\partial \theta} $$ (eq-training-processes)
+#
+# The four points once more, multiplied by a weight $\theta = 1$ that is to be learned:
+
+# %% tags=["nbval-check-output"]
+labels_of_four = torch.tensor([0, 0, 1, 1])
+
+
+def gradient_of(followed):
+    """The gradient that reaches the weight through the points that are followed."""
+    weight = torch.tensor(1.0, requires_grad=True)
+    mine = torch.tensor([[k in followed] for k in range(4)])
+    seen = torch.where(mine, points * weight, (points * weight).detach())
+    losses.global_triplet(seen, labels_of_four, margin=0.3, normalize=False).loss.backward()
+    return weight.grad.item()
+
+
+print(f"{gradient_of((0, 1)):.2f} + {gradient_of((2, 3)):.2f} = {gradient_of((0, 1, 2, 3)):.2f}")
+
+# %%
+assert np.isclose(gradient_of((0, 1)) + gradient_of((2, 3)), gradient_of((0, 1, 2, 3))), "parts of one gradient"
+
+# %% [markdown]
+# One thing is still different: batch norm takes its mean and variance over the pictures of one process. With
+# `sync_batch_norm=True` it takes them over the whole batch, and two processes do what one does, but for rounding. Here
+# are both, started from this notebook (mirroring is off, since each process draws its own):
+
+# %%
+one = dataclasses.replace(tiny, mirror_prob=0.0, total_epochs=2, decay_at_epoch=2)
+with tempfile.TemporaryDirectory() as folder:
+    alone = training.train(one, Path(folder) / "one").metrics
+    shared = training.train(
+        dataclasses.replace(one, processes=2, sync_batch_norm=True), Path(folder) / "two"
+    ).metrics
+assert np.allclose([row["loss"] for row in alone], [row["loss"] for row in shared], rtol=0.01), "two do what one does"
+
+# %% [markdown]
+# `make train PRESET=market1501_gl ARGS="-p processes 4"` takes four GPUs of one machine; the README shows how `torchrun`
+# takes those of several machines. Synchronising costs messages in every layer, so it is off unless it is asked for; each process
+# then takes the mean of its own pictures.
 
 # %% [markdown]
 # ## Which epoch to keep

@@ -58,10 +58,15 @@ schedule = "exponential"
 decay_at_epoch = 6
 staircase_at_epochs = (101, 201)
 staircase_factor = 0.1
+warmup_epochs = 0
+# several processes, each with its device and its share of every batch
+processes = 1
+sync_batch_norm = False
 # the machine
 seed = 1
 device = "auto"
 precision = "float32"
+deterministic = False
 compiled = False
 workers = 2
 memory_limit = 4294967296
@@ -76,6 +81,7 @@ study_seeds = ()
 # %%
 import dataclasses
 import statistics
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +99,7 @@ from alignedreid_lib import (
     runs,
     training,
 )
+from alignedreid_lib.errors import InputError
 from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.scores import ScoreTable
 
@@ -379,6 +386,34 @@ for first, last in zip(before, after, strict=False):
     )
 
 # %% [markdown]
+# ### Models that cannot teach each other
+#
+# Two models must differ to have something to say. These two started from other random weights. Two that start from the same file
+# of ImageNet weights differ only in what was added to them, the local branch and the classifier; if neither has a loss, both
+# take the same steps for ever, and every mutual term is 0. `train` refuses that where it is certain:
+
+# %% tags=["nbval-check-output"]
+with tempfile.TemporaryDirectory() as folder:
+    start = Path(folder) / "start.pth"
+    torch.save(trained[0].state_dict(), start)
+    twins = dataclasses.replace(
+        pair,
+        backbone=config.backbone,
+        weights=str(start),
+        id_weight=0.0,
+        probability_weight=0.0,
+    )
+    try:
+        training.train(twins, Path(folder) / "run")
+    except InputError as error:
+        message = str(error)
+assert "stay equal for ever" in message, "twins were trained"
+print(message[message.index("with") : message.index(";")])
+
+# %% [markdown]
+# On a GPU sums are added in an order that is left to chance, and rounding parts the two after a while. The original
+# reproduction's rows with the global loss alone and mutual learning rest on that.
+#
 # ## The result
 #
 # Each model is tested by itself: mutual learning is a way to train, and at the end one of them is taken.

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,3 +342,31 @@ def test_long_overrides_make_a_name_that_a_folder_may_have() -> None:
     _, settings = tool.plan(ROOT, "market1501_gl", {"only_test": files})
     _, others = tool.plan(ROOT, "market1501_gl", {"only_test": files[::-1]})
     assert len(settings["run_dir"]) < 120 and settings["run_dir"] != others["run_dir"]
+
+
+def test_torchrun_trains_a_preset_in_two_processes(tiny_data, tmp_path):
+    """The command of the README; `make train` then finds the run finished."""
+    given = {
+        "data_root": tiny_data, "dataset": "tiny", "run_dir": tmp_path / "run", "processes": 2, "device": "cpu",
+        "height": 32, "width": 16, "backbone": "shufflenet_v2_x0_5", "weights": None, "ids_per_batch": 4,
+        "images_per_id": 2, "total_epochs": 2, "decay_at_epoch": 2,
+    }  # fmt: skip
+    words = [word for name, value in given.items() for word in ("-p", name, str(value))]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "notebooks/book/tool.py", "train", "market1501_gl", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2: " in done.stdout and done.stdout.count("epoch 1: ") == 1
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (tmp_path / "run" / "weights.pth").exists()
+    words[words.index("2")] = "1"  # processes: settings that do not agree with what was started
+    done = subprocess.run(command[: -len(words)] + words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and "processes is 1, but 2 were started; make them agree" in done.stderr
+
+
+def test_hosted_checks_call_what_a_laptop_calls():
+    """One command checks everything, wherever it runs: `.ci/run` and the workflow add nothing of their own."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert commands == ["make test"]
+    assert (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1] == "exec make test"

@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from alignedreid_lib import evaluation, images, losses, runs, steps, training
+from alignedreid_lib import epochs, evaluation, images, losses, runs, steps, training
 from alignedreid_lib.alignment import local_distances
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
@@ -98,35 +98,38 @@ train(TrainConfig(**json.loads(sys.argv[1])), sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("num_models", [1, 2])
-def test_killed_at_any_moment_it_goes_on(config, tmp_path, num_models):
-    """SIGKILL at random moments, in the middle of writing too; the end is the undisturbed one, bit for bit."""
-    config = dataclasses.replace(config, total_epochs=20, num_models=num_models)
+@pytest.mark.parametrize(("num_models", "kills"), [(1, 20), (2, 4)])
+def test_killed_at_any_moment_it_goes_on(config, tmp_path, num_models, kills):
+    """SIGKILL at random moments, every other one in a checkpoint's write; the end is the undisturbed, bit for bit."""
+    total = 10 * kills
+    config = dataclasses.replace(config, total_epochs=total, num_models=num_models)
     if num_models == 2:
         config = dataclasses.replace(config, global_mutual_weight=1.0)
     whole = train(config, tmp_path / "whole")
     settings = json.dumps(dataclasses.asdict(config))
-    rng = random.Random(0)
-    kills = 0
-    for _ in range(20):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, settings, str(tmp_path / "cut")], stderr=subprocess.PIPE
-        )
-        before = len(runs.read_metrics(tmp_path / "cut"))
-        while process.poll() is None and len(runs.read_metrics(tmp_path / "cut")) < before + 4:
-            time.sleep(0.005)  # the last process of all has no four epochs left, and ends by itself
-        time.sleep(rng.uniform(0, 0.15))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
+    cut, rng, in_a_write = tmp_path / "cut", random.Random(0), 0
+    start = lambda: subprocess.Popen([sys.executable, "-c", SCRIPT, settings, str(cut)], stderr=subprocess.PIPE)  # noqa: E731
+    for number in range(kills):
+        before = len(runs.read_metrics(cut))
+        process = start()
+        while len(runs.read_metrics(cut)) < before + 2:
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.005)
+        if number % 2:
+            time.sleep(rng.uniform(0, 0.1))
+        else:
+            while not (cut / ".checkpoint.pt.partial").exists():
+                assert process.poll() is None, "it ended before it was killed"
+        os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        if process.returncode == 0:
-            break
-    assert kills >= 3, "the test has to have killed something"
+        in_a_write += (cut / ".checkpoint.pt.partial").exists()
+    assert in_a_write > 0, "no kill hit a checkpoint's write"
+    process = start()
+    process.communicate()
     assert process.returncode == 0
     for path in whole.all_weights:
         assert same(path, tmp_path / "cut" / path.name)
-    assert [row["epoch"] for row in runs.read_metrics(tmp_path / "cut")] == list(range(1, 21))
+    assert [row["epoch"] for row in runs.read_metrics(cut)] == list(range(1, total + 1))
 
 
 def test_a_folder_of_another_config_is_refused_and_stays(config, tmp_path):
@@ -242,8 +245,8 @@ def test_what_mines_changes_the_local_loss(config):
 
 
 def test_every_batch_of_every_epoch_is_augmented_anew(config, tmp_path, monkeypatch):
-    seeds, make_batch = [], training.make_batch
-    monkeypatch.setattr(training, "make_batch", lambda *given: seeds.append(given[-1]) or make_batch(*given))
+    seeds, make_batch = [], epochs.make_batch
+    monkeypatch.setattr(epochs, "make_batch", lambda *given: seeds.append(given[-1]) or make_batch(*given))
     train(config, tmp_path / "run")
     assert len(set(seeds)) == len(seeds) == 4 * len(set(number for _, _, number in seeds))
     assert {(seed, epoch) for seed, epoch, _ in seeds} == {(config.seed, epoch) for epoch in range(1, 5)}
@@ -256,7 +259,7 @@ def test_batch_norm_sees_the_batches(config, tmp_path):
 
 
 def test_the_schedule_is_the_optimiser_s(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "learning_rate", lambda config, epoch: 0.0)
+    monkeypatch.setattr(epochs, "learning_rate", lambda config, epoch: 0.0)
     weights = torch.load(train(config, tmp_path / "run").weights)
     steps.set_seeds(config.seed)
     fresh = AlignedReID(config.backbone, None, None, config.local_channels, config.last_stride)
@@ -441,6 +444,50 @@ def test_out_of_memory_names_the_batch(config, tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "mutual_step", full)
+    monkeypatch.setattr(epochs, "mutual_step", full)
     with pytest.raises(InputError, match="epoch 1, step 1: out of memory with a batch of 6 pictures of 32 x 16; lower"):
         train(config, tmp_path / "run")
+
+
+def test_a_disk_that_fills_up_leaves_the_run_usable(config, tmp_path, monkeypatch):
+    whole = train(config, tmp_path / "whole")
+    save = torch.save
+
+    def full(content, path):
+        if content.get("epoch") == 3:
+            path.write_bytes(b"half a check")
+            raise OSError(28, "No space left on device")
+        save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(InputError, match=r"checkpoint.pt: cannot be written .*No space left.*free space"):
+            train(config, tmp_path / "cut")
+    assert not list((tmp_path / "cut").glob(".*")), "nothing half-written is left"
+    resumed = train(config, tmp_path / "cut")
+    assert resumed.resumed_at == 2 and same(whole.weights, resumed.weights)
+
+
+def test_models_that_nothing_parts_are_refused(config, tmp_path):
+    start = tmp_path / "start.pth"
+    torch.save(AlignedReID(config.backbone).state_dict(), start)
+    pair = dataclasses.replace(config, num_models=2, weights=str(start), global_mutual_weight=1.0)
+    with pytest.raises(InputError, match=r"num_models is 2, but all start from .*start.pth .* stay equal for ever"):
+        train(pair, tmp_path / "run")
+    for parted in (
+        dataclasses.replace(pair, id_weight=1.0),
+        dataclasses.replace(pair, weights=None),
+        dataclasses.replace(pair, backbones=("shufflenet_v2_x0_5", "mobilenet_v3_small"), weights=None),
+    ):
+        last = train(parted, tmp_path / f"run{parted.id_weight}{len(parted.backbones)}").metrics[-1]
+        assert last["model1_global_mutual_loss"] > 0
+
+
+def test_an_epoch_is_a_line_of_the_log(config, tmp_path, caplog):
+    with caplog.at_level("INFO", "alignedreid_lib"):
+        train(config, tmp_path / "run")
+    start, *epochs_logged = caplog.messages
+    assert start == "run, float32 on cpu"
+    assert len(epochs_logged) == 4
+    words = ("epoch 1: ", "global loss ", "global precision ", "global satisfaction ", "lr 0.001", "images/s", "MB")
+    assert all(word in epochs_logged[0] for word in words)

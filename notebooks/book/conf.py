@@ -1,10 +1,16 @@
 """Settings of the site (`make site`): the committed notebooks as pages, nothing executed, all of it local."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
+import nbformat
 from sphinx.application import Sphinx
 from sphinx.util.fileutil import copy_asset
+
+sys.path.append(str(Path(__file__).parent))
+import links
+import pairs
 
 project = "AlignedReID, explained and reproduced"
 author = "the AlignedReID book authors"
@@ -16,6 +22,7 @@ nb_execution_mode = "off"
 nb_render_markdown_format = "myst"  # what a cell shows as Markdown may be a table
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "deflist", "html_image"]
 myst_heading_anchors = 3
+numfig = True  # figures have numbers and captions
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget has no place on a page
 
 autodoc_member_order = "bysource"
@@ -60,7 +67,20 @@ def skip_field(app: Sphinx, what: str, name: str, item: object, skip: bool, opti
     return True if (item.__doc__ or "").startswith("Alias for field number") else None
 
 
+NOTEBOOKS = Path(__file__).resolve().parents[1]
+REFERENCES = links.read_references(NOTEBOOKS / "book" / "references.bib")
+USED_IN = links.chapters_of(
+    {name: nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4) for name in pairs.chapters(NOTEBOOKS)}
+)
+
+
+def link_docstring(app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+    """Makes a docstring's papers and chapters links, and adds the chapters that use it."""
+    lines[:] = links.docstring(lines, REFERENCES, USED_IN.get(name.removeprefix("alignedreid_lib."), []))
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-skip-member", skip_field)
+    app.connect("autodoc-process-docstring", link_docstring, priority=400)  # before napoleon
     app.connect("build-finished", copy_mathjax)

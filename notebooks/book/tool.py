@@ -2,8 +2,10 @@
 
 import argparse
 import ast
+import dataclasses
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import checks
+import links
 import nbformat
 import pairs
 import papermill
@@ -27,6 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
 # full run counts them as 0. Said before anything else, since threads that exist already do not hear it.
 FLUSH = "--IPKernelApp.exec_lines=import torch; torch.set_flush_denormal(True)"
+# A full run shows the library's log: a line an epoch.
+LOG = (
+    "--IPKernelApp.exec_lines=import logging, sys; log = logging.getLogger('alignedreid_lib'); "
+    "log.addHandler(logging.StreamHandler(sys.stdout)); log.setLevel(logging.INFO); del log"
+)
 
 
 def execute(
@@ -173,10 +181,41 @@ def end_with_make() -> None:
 
 
 def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
-    """Runs a preset in full; asked again, the notebook goes on from the last finished epoch."""
+    """Runs a preset in full; asked again, the notebook goes on from the last finished epoch.
+
+    A process that `torchrun` started trains its share instead.
+    """
     name, settings = plan(root, preset, overrides)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        defaults = pairs.parameters(nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4))
+        train_share(defaults | settings)
+        return
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
-    execute(root, name, root / settings["run_dir"], settings, show=True, kernel=[FLUSH])
+    execute(root, name, root / settings["run_dir"], settings, show=True, kernel=[FLUSH, LOG])
+
+
+def train_share(settings: dict[str, Any]) -> None:
+    """What each of several processes does that `torchrun` started, on one machine or on many.
+
+    The first process of each machine prepares the data there; the first of all keeps the run's folder. Nothing is
+    tested: `make train` does, when it finds the run finished.
+    """
+    import torch  # seconds, which the other commands need not wait
+
+    from alignedreid_lib import book, evaluation, launching, training
+
+    torch.set_flush_denormal(True)
+    known = {field.name for field in dataclasses.fields(training.TrainConfig)}
+    config = training.TrainConfig(**{name: value for name, value in settings.items() if name in known})
+    with launching.joined(config.device):
+        if os.environ["LOCAL_RANK"] == "0":
+            book.prepare_data(config, settings["archive"], settings["combined_of"], settings["test_sets"])
+        torch.distributed.barrier()
+        if os.environ["RANK"] == "0":
+            logging.getLogger("alignedreid_lib").setLevel(logging.INFO)
+            logging.basicConfig(format="%(message)s", stream=sys.stdout)
+        validate = evaluation.validation(config) if config.validate_every else None
+        training.train(config, settings["run_dir"], validate=validate)
 
 
 def site(root: Path) -> None:
@@ -189,13 +228,23 @@ def site(root: Path) -> None:
     for folder in (source, out, root / "site"):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "notebooks" / "book", source, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
+    chapters = {
+        name: nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
+        for name in pairs.chapters(root / "notebooks")
+    }
+    references = links.read_references(source / "references.bib")
+    (source / "bibliography.md").write_text(links.bibliography(source / "references.bib", chapters))
+    for name, notebook in chapters.items():
         notebook.cells = [cell for cell in notebook.cells if "explorer" not in pairs.tags(cell)]
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.metadata["mystnb"] = {"image": {"alt": pairs.alt_text(cell)}}
-        nbformat.write(notebook, source / path.name)
+                words = pairs.alt_text(cell)
+                cell.metadata["mystnb"] = {"image": {"alt": words}}
+                if any("image/png" in output.get("data", {}) for output in cell.outputs):
+                    cell.metadata["mystnb"]["figure"] = {"caption": f"{words}."}
+        links.link_prose(notebook, references)
+        notebook.cells.append(nbformat.v4.new_markdown_cell(links.library_cell(notebook)))
+        nbformat.write(notebook, source / f"{name}.ipynb")
     options = ["-W", "--keep-going", "-q", "-E", "-c", "notebooks/book", "-d", "build/doctrees"]
     code = subprocess.run([sys.executable, "-m", "sphinx", *options, source, out], cwd=root).returncode
     if (out / "index.html").exists():

@@ -1,12 +1,15 @@
 """The site, read by a real browser: every page of `site/`, served from this machine alone."""
 
 import functools
+import html
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -74,13 +77,18 @@ def serve(folder: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def chromium() -> str:
+    """The browser's file."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     assert path, "no Chromium on this machine: `make test` installs it; CHROMIUM=/path/to/chrome names one"
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         yield browser
         browser.close()
 
@@ -122,6 +130,54 @@ def test_site_is_built() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_page(page: Page, site: str, name: str) -> None:
     assert look(page, site, name) == []
+
+
+def broken_links(folder: Path) -> list[str]:
+    """Links between the pages of a folder that lead to no file, or to no place in it."""
+    pages = {path: path.read_text() for path in folder.rglob("*.html") if "_static" not in path.parts}
+    places = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for path, text in pages.items()}
+    found = []
+    for path, text in pages.items():
+        for link in re.findall(r'<a\b[^>]*?\bhref="([^"]+)"', text):
+            target, _, place = html.unescape(link).partition("#")
+            if re.match(r"[a-z]+:", target):
+                continue  # to somewhere else
+            file = (path.parent / unquote(target)).resolve() if target else path
+            if file.is_dir():
+                file /= "index.html"
+            if not file.exists() or (place and file in places and unquote(place) not in places[file]):
+                found.append(f"{path.name}: {link}")
+    return found
+
+
+def test_no_link_is_broken() -> None:
+    assert broken_links(SITE) == []
+
+
+def test_a_broken_link_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#there">x</a><a href="#here">y</a><p id="here"><a href="https://x.y">'
+    )
+    (tmp_path / "b.html").write_text('<p id="there"><a class="z" href="c.html">x</a><a href="a.html#gone">y</a>')
+    assert broken_links(tmp_path) == ["b.html: c.html", "b.html: a.html#gone"]
+
+
+def test_chapters_papers_and_the_library_lead_to_each_other(page: Page, site: str) -> None:
+    """From a chapter to a function and back, and to a paper and back, by the links of the pages."""
+    page.goto(f"{site}/05_losses.html")
+    page.click("article a[href*='reference.html#alignedreid_lib.losses.global_triplet']")
+    assert page.url.endswith("reference.html#alignedreid_lib.losses.global_triplet")
+    described = page.locator("dl:has(> dt[id='alignedreid_lib.losses.global_triplet'])")
+    described.locator("a[href^='05_losses.html']").first.click()
+    assert "/05_losses.html" in page.url
+    page.click("article a[href='bibliography.html#hermans2017']")
+    assert page.url.endswith("bibliography.html#hermans2017")
+    page.click("#hermans2017 a[href='05_losses.html'], #hermans2017 ~ p a[href='05_losses.html']")
+    assert page.url.endswith("/05_losses.html")
+
+
+def test_the_site_is_small() -> None:
+    assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < 30e6
 
 
 FAULTS = {

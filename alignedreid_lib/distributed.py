@@ -1,0 +1,139 @@
+"""Several processes that train as one: each embeds its share of every batch, all of them see the whole batch's loss.
+
+Forward, `gather` brings the features of all together, and each process computes the same loss, hard samples mined over
+the whole batch. Backward, each follows its own features; `sum_gradients` adds up what the processes found, which is the
+gradient of the whole batch. With one process all of this does nothing. Derived in notebooks/06_training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from alignedreid_lib.errors import InputError
+
+Result = TypeVar("Result")
+
+
+def started() -> bool:
+    """Whether this process is one of several, see `launching.joined`."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, from 0; 0 where there is only one."""
+    return dist.get_rank() if started() else 0
+
+
+def count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if started() else 1
+
+
+class Gather(torch.autograd.Function):
+    """[n, ...] of every process to [count * n, ...] in all; the gradient of a process's own rows goes back to it."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        """The rows of all processes, in their order."""
+        parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(count())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The part of the loss that is this process's to follow."""
+        return gradients[0].chunk(count())[rank()]
+
+
+def gather(own: Tensor) -> Tensor:
+    """The rows of all processes, in the processes' order.
+
+    Args:
+        own: [n, ...], as many rows in every process.
+
+    Returns:
+        [count * n, ...], the same in every process; with one process `own` itself. Its gradient reaches `own` alone:
+        to add the processes' parts is `sum_gradients`' work.
+    """
+    return Gather.apply(own) if started() else own
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its sum over the processes: that of the whole batch's loss. One message for all."""
+    if not started():
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(together)
+    for gradient, summed in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
+
+
+class MeanOverProcesses(torch.autograd.Function):
+    """The mean of a tensor over the processes; and of its gradient, for what each makes of it is a part of the loss."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        """The mean."""
+        total = own.clone()
+        dist.all_reduce(total)
+        return total / count()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Each process's share of what all processes make of the mean."""
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total / count()
+
+
+class SynchronizedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with the mean and the variance of the whole batch, on any device (PyTorch's own asks for GPUs)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[n, C, h, w], the same n in every process."""
+        if not (self.training and started()):
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+            mean = MeanOverProcesses.apply(x.mean((0, 2, 3)))
+            centred = x - mean[:, None, None]
+            variance = MeanOverProcesses.apply(centred.square().mean((0, 2, 3)))
+            if self.track_running_stats and self.momentum is not None:
+                assert self.running_mean is not None and self.running_var is not None
+                assert self.num_batches_tracked is not None
+                n = count() * x.numel() // x.shape[1]
+                with torch.no_grad():
+                    self.num_batches_tracked += 1
+                    self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+                    self.running_var.lerp_((variance * n / (n - 1)).to(self.running_var), self.momentum)
+            scale = torch.rsqrt(variance + self.eps) * self.weight
+            return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+
+def synchronize_batch_norm(network: nn.Module) -> None:
+    """Make every batch norm of a network one over all processes; parameters and their names stay."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SynchronizedBatchNorm2d
+
+
+def from_first(make: Callable[[], Result]) -> Result:
+    """What `make` gives in the first process, in all of them. Its InputError, too, is raised in all."""
+    if not started():
+        return make()
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = make()
+        except InputError as error:
+            box[1] = str(error)
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise InputError(box[1])
+    return box[0]

@@ -1,0 +1,101 @@
+"""One pass over the identities: batches made ahead, a step each, and the means of their figures.
+
+Derived in notebooks/06_training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignedreid_lib import distributed, images
+from alignedreid_lib.config import TrainConfig, learning_rate
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.sampling import IdentitySampler
+from alignedreid_lib.steps import Learner, mutual_step
+
+
+def make_batch(store: images.ImageStore, indices: np.ndarray, config: TrainConfig, seed: tuple[int, ...]) -> Tensor:
+    """The augmented pictures of a batch, uint8 [N, 3, h, w].
+
+    `seed` (run, epoch, batch; of several processes the process) decides all randomness: no state is
+    carried from batch to batch, so a resumed run continues exactly.
+    """
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+    return images.augment(
+        store.fetch(indices),
+        (config.height, config.width),
+        generator,
+        config.mirror_prob,
+        config.crop_prob,
+        config.crop_ratio,
+    )
+
+
+def train_epoch(
+    epoch: int,
+    learners: Sequence[Learner],
+    store: images.ImageStore,
+    labels: np.ndarray,
+    sampler: IdentitySampler,
+    config: TrainConfig,
+) -> dict[str, Any]:
+    """One pass over the identities; the means of its steps' figures."""
+    lr = learning_rate(config, epoch)
+    for learner in learners:
+        for group in learner.optimizer.param_groups:
+            group["lr"] = lr
+        learner.network.train()
+    sampler.set_epoch(epoch)
+    pinned = any(learner.device.type == "cuda" for learner in learners)
+
+    rank, processes = distributed.rank(), distributed.count()
+
+    def prepare(numbered: tuple[int, np.ndarray]) -> tuple[Tensor, Tensor]:
+        number, indices = numbered
+        own = np.split(indices, processes)[rank]  # pictures of this process's people; labels of all
+        seed = (config.seed, epoch, number) + ((rank,) if processes > 1 else ())
+        batch, batch_labels = make_batch(store, own, config, seed), torch.from_numpy(labels[indices])
+        return (batch.pin_memory(), batch_labels.pin_memory()) if pinned else (batch, batch_labels)
+
+    steps: list[list[dict[str, Tensor]]] = []
+    for batch, batch_labels in images.prefetch(prepare, enumerate(sampler)):
+        try:
+            steps.append(mutual_step(learners, batch, batch_labels, config))
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {len(batch)} pictures of "
+                f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16"
+            ) from None
+    names, tables = [], []
+    for k, prefix in enumerate(prefixes(len(learners))):  # read here, all at once: each reading waits for the device
+        names += [prefix + name for name in steps[0][k]]
+        tables.append(torch.stack([torch.stack(list(step[k].values())) for step in steps]).cpu())
+    table = torch.cat(tables, dim=1)
+    bad = (~table.isfinite()).any(dim=1).nonzero()
+    if len(bad):
+        name = names[int((~table[int(bad[0])].isfinite()).nonzero()[0])]
+        raise InputError(
+            f"epoch {epoch}, step {int(bad[0]) + 1}: {name} is not a number; the last good checkpoint is kept; "
+            "lower base_lr or use precision float32"
+        )
+    return {"epoch": epoch, "lr": lr, **dict(zip(names, table.mean(dim=0).tolist(), strict=True))}
+
+
+def prefixes(count: int) -> list[str]:
+    """What the names of a row's figures begin with, for each of `count` models."""
+    return [""] if count == 1 else [f"model{k}_" for k in range(1, count + 1)]
+
+
+def of_model(metrics: Sequence[dict[str, Any]], k: int) -> list[dict[str, Any]]:
+    """The rows of model k, counted from 1, of a training of several: as those of a training of one."""
+    prefix = f"model{k}_"
+    shared = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")
+    return [
+        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix) or name in shared}
+        for row in metrics
+    ]

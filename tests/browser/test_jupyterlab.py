@@ -1,0 +1,75 @@
+"""A pair in JupyterLab, as a student meets it: it opens, its first cells run, saving keeps the two files one."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+from test_site import FLAGS, chromium
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+CHAPTER = "05_losses"
+
+# The first cells are run by the commands behind the buttons; what is returned is each one's kind, count and errors.
+RUN = """async count => {
+  const app = window.jupyterapp, panel = app.shell.currentWidget;
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  panel.content.activeCellIndex = 0;
+  for (let k = 0; k < count; k++) await app.commands.execute('notebook:run-cell-and-select-next');
+  const cells = panel.context.model.toJSON().cells.slice(0, count);
+  await app.commands.execute('docmanager:save');
+  return cells.map(cell => ({
+    kind: cell.cell_type,
+    count: cell.execution_count,
+    errors: (cell.outputs || []).filter(output => output.output_type === 'error').map(output => output.evalue),
+  }));
+}"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """JupyterLab on a free port, over a copy of one pair."""
+    for suffix in (".py", ".ipynb"):
+        shutil.copy(NOTEBOOKS / f"{CHAPTER}{suffix}", tmp_path)
+    shutil.copy(NOTEBOOKS / "matplotlibrc", tmp_path)
+    options = ["--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=", "--expose-app-in-browser"]
+    homes = {name: str(tmp_path / "home" / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "HOME")}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={tmp_path}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | homes,
+    )
+    assert server.stderr is not None
+    for line in server.stderr:
+        if found := re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", line):
+            break
+    else:
+        pytest.fail("JupyterLab did not start")
+    yield f"http://127.0.0.1:{found[1]}"
+    server.terminate()
+    server.communicate()
+
+
+def test_a_pair_opens_and_its_first_cells_run(lab: str, tmp_path: Path) -> None:
+    source = (tmp_path / f"{CHAPTER}.py").read_text()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page()
+        page.goto(f"{lab}/lab/tree/{CHAPTER}.ipynb")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        cells = page.evaluate(RUN, 8)
+        browser.close()
+    assert sum(cell["kind"] == "code" for cell in cells) >= 2
+    assert [cell["errors"] for cell in cells if cell.get("errors")] == []
+    counts = [cell["count"] for cell in cells if cell["kind"] == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "each code cell ran, in order"
+    assert (tmp_path / f"{CHAPTER}.py").read_text() == source, "saving the notebook leaves its source as it was"
+    assert json.loads((tmp_path / f"{CHAPTER}.ipynb").read_text())["cells"]
