@@ -7,24 +7,17 @@ rank, the count of gallery images before it, junk left out. Equal distances are 
 Derived in notebooks/08_evaluation.
 """
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.problem import Problem, Values, checked, over_blocks
 
 Protocol = Literal["market1501", "allshots", "cuhk03"]
 AveragePrecision = Literal["trapezoid", "step"]
-Values = ArrayLike | torch.Tensor
-
-T = TypeVar("T")
-
-_BLOCK = 64  # queries at a time and thread: 4 MB of working memory for a gallery of Market-1501's size
 
 
 class RankingScores(NamedTuple):
@@ -49,14 +42,6 @@ class MatchRanks(NamedTuple):
     def counts(self) -> NDArray[np.int64]:
         """[Q] matches of each query."""
         return np.bincount(self.query, minlength=self.num_queries)
-
-
-class _Problem(NamedTuple):
-    distances: Any  # [Q, G] numpy or torch
-    query_ids: NDArray[np.int64]  # [Q] numbered from 0 on, together with the gallery's
-    gallery_ids: NDArray[np.int64]  # [G]
-    query_cameras: NDArray[np.int64]  # [Q]
-    gallery_cameras: NDArray[np.int64]  # [G]
 
 
 def score_ranking(
@@ -97,7 +82,7 @@ def score_ranking(
         raise InputError(f"protocol {protocol!r} is not known: choose one of {', '.join(get_args(Protocol))}")
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top is {top!r}: give the length of the CMC, an integer of 1 or more")
-    problem = _checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, keep_same_camera)
+    problem = checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, keep_same_camera)
     found = _find_matches(problem)
     cmc = _single_shot_cmc(problem, top) if protocol == "cuhk03" else cumulative_matches(found, protocol, top)
     return scores_of(found, cmc, average_precision)
@@ -124,7 +109,7 @@ def find_matches(
 
     Args and errors are those of `score_ranking`. Derived in notebooks/08_evaluation.
     """
-    return _find_matches(_checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, keep_same_camera))
+    return _find_matches(checked(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, keep_same_camera))
 
 
 def join_matches(parts: Sequence[MatchRanks]) -> MatchRanks:
@@ -240,7 +225,7 @@ def without_junk(
     return MatchRanks(len(query_cameras), query, order, rank)
 
 
-def _find_matches(problem: _Problem) -> MatchRanks:
+def _find_matches(problem: Problem) -> MatchRanks:
     own = own_images(problem.query_ids, problem.gallery_ids)
 
     def of_block(start: int, block: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -253,11 +238,11 @@ def _find_matches(problem: _Problem) -> MatchRanks:
         add_before(before, block, 0, value, image, begins - begins[0])
         return image, before
 
-    image, before = (np.concatenate(parts) for parts in zip(*_over_blocks(of_block, problem.distances), strict=True))
+    image, before = (np.concatenate(parts) for parts in zip(*over_blocks(of_block, problem.distances), strict=True))
     return without_junk(own, image, before, problem.query_cameras, problem.gallery_cameras)
 
 
-def _single_shot_cmc(problem: _Problem, top: int) -> NDArray[np.float64]:
+def _single_shot_cmc(problem: Problem, top: int) -> NDArray[np.float64]:
     """CMC [Q, top] where one image an id is drawn: P(at most k of the other ids' images lie before the match).
 
     Id i lies before a match with probability p_i, the share of its images that do. Ids are drawn independently,
@@ -292,89 +277,4 @@ def _single_shot_cmc(problem: _Problem, top: int) -> NDArray[np.float64]:
             np.add.at(cmc, owners, (number.cumsum(axis=0) / np.bincount(owners)[owners]).T)
         return np.minimum(cmc, 1.0)
 
-    return np.concatenate(_over_blocks(curves, problem.distances))
-
-
-def _over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> list[T]:
-    """function(first query, [n, G] on the CPU) of each block of rows, in order; sorting needs no GIL."""
-
-    def of_block(start: int) -> T:
-        return function(start, checked_block(distances[start : start + _BLOCK], start))
-
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return list(pool.map(of_block, range(0, len(distances), _BLOCK)))
-
-
-def checked_block(block: Any, first_query: int = 0) -> NDArray[Any]:
-    """Rows of distances on the CPU, in a type that numpy sorts fast.
-
-    Raises:
-        InputError: nan.
-    """
-    block = _array(block)
-    if block.dtype == np.float16:
-        block = block.astype(np.float32)  # numpy has no fast sort for half precision
-    if block.size and np.isnan(block.max()):  # the maximum of what holds a nan is nan
-        query = first_query + int(np.flatnonzero(np.isnan(block).any(axis=1))[0])
-        raise InputError(f"distances of query {query} contain nan: look for broken features first")
-    return block
-
-
-def _checked(
-    distances: Values,
-    query_ids: Values,
-    gallery_ids: Values,
-    query_cameras: Values,
-    gallery_cameras: Values,
-    keep_same_camera: bool,
-) -> _Problem:
-    matrix = distances if isinstance(distances, torch.Tensor) else np.asarray(distances)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise InputError(f"distances have shape {tuple(matrix.shape)}: give a matrix [Q, G], neither of them 0")
-    if _array(matrix[:1]).dtype.kind not in "fiu":
-        raise InputError(f"distances are {matrix.dtype}: give real numbers")
-    people = (query_ids, gallery_ids, query_cameras, gallery_cameras)
-    return _Problem(matrix, *checked_labels(*people, matrix.shape, keep_same_camera))
-
-
-def checked_labels(
-    query_ids: Values,
-    gallery_ids: Values,
-    query_cameras: Values,
-    gallery_cameras: Values,
-    shape: tuple[int, ...],
-    keep_same_camera: bool = False,
-) -> tuple[NDArray[np.int64], ...]:
-    """(query ids, gallery ids, query cameras, gallery cameras) as numbers from 0 on, for distances of a shape [Q, G].
-
-    Raises:
-        InputError: another length, or labels that are neither integers nor strings.
-    """
-    ids = _numbered("ids", query_ids, gallery_ids, shape)
-    cameras = _numbered("cameras", query_cameras, gallery_cameras, shape)
-    if keep_same_camera:
-        cameras[0] = np.full(shape[0], -1)  # a camera that no gallery image has
-    return ids[0], ids[1], cameras[0], cameras[1]
-
-
-def _numbered(what: str, query: Values, gallery: Values, shape: tuple[int, ...]) -> list[NDArray[np.int64]]:
-    """Labels of both sides as numbers from 0 on: [Q], [G]."""
-    both = []
-    for name, values, length in (("query", query, shape[0]), ("gallery", gallery, shape[1])):
-        labels = _array(values)
-        if labels.shape != (length,):
-            raise InputError(f"{name}_{what} have shape {labels.shape}: the distances ask for ({length},)")
-        if labels.dtype.kind not in "iuUS":
-            raise InputError(f"{name}_{what} are {labels.dtype}: give integers or strings")
-        both.append(labels.astype(np.int64) if labels.dtype.kind in "iu" else labels)
-    if both[0].dtype.kind != both[1].dtype.kind:
-        raise InputError(f"query_{what} are {both[0].dtype}, gallery_{what} {both[1].dtype}: give one type")
-    codes = np.unique(np.concatenate(both), return_inverse=True)[1].reshape(-1)
-    return np.split(codes, [shape[0]])
-
-
-def _array(values: Any) -> NDArray[Any]:
-    if not isinstance(values, torch.Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()
+    return np.concatenate(over_blocks(curves, problem.distances))

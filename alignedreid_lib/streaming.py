@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alignedreid_lib import ranking
+from alignedreid_lib import problem, ranking
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.ranking import AveragePrecision, MatchRanks, RankingScores, Values
+from alignedreid_lib.problem import Values
+from alignedreid_lib.ranking import AveragePrecision, MatchRanks, RankingScores
 
 _THREADS = 4
 _ROWS = 64  # queries at a time and thread
@@ -71,12 +72,12 @@ def find_matches_stream(
     if 0 in shape:
         raise InputError(f"there are {shape[0]} queries and {shape[1]} gallery images: neither may be 0")
     people = (query_ids, gallery_ids, query_cameras, gallery_cameras)
-    queries, gallery, query_at, gallery_at = ranking.checked_labels(*people, shape, keep_same_camera)
+    queries, gallery, query_at, gallery_at = problem.checked_labels(*people, shape, keep_same_camera)
     own = ranking.own_images(queries, gallery)
 
     def block(begin: int) -> NDArray[Any]:
         end = min(begin + chunk, shape[1])
-        found = ranking.checked_block(distances(begin, end))
+        found = problem.checked_block(distances(begin, end))
         if found.shape != (shape[0], end - begin):
             raise InputError(f"distances({begin}, {end}) has shape {found.shape}: give ({shape[0]}, {end - begin})")
         return found
