@@ -67,6 +67,7 @@ bench: env  ## the benchmarks, one after another: each a ratio to a floor measur
 
 lint: env  ## ruff and mypy
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 clean:  ## removes runs/book, data/synthetic, site, build and caches; other runs, data/raw and .venv stay

@@ -126,8 +126,8 @@ class TrainConfig:
             "processes": (
                 self.processes >= 1
                 and self.ids_per_batch % self.processes == 0
-                and (self.processes == 1 or not self.model_devices),
-                f"1 or more, a divisor of ids_per_batch ({self.ids_per_batch}), and 1 where models have devices",
+                and (self.processes == 1 or not (self.model_devices or ":" in self.device)),
+                f"1 or more, a divisor of ids_per_batch ({self.ids_per_batch}), and 1 where one device is named",
             ),
             "sync_batch_norm": (
                 not self.sync_batch_norm or (self.processes > 1 and not self.compiled),

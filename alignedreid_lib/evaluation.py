@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,11 +17,9 @@ from torch import Tensor
 
 from alignedreid_lib import images, losses, ranking, reranking
 from alignedreid_lib.alignment import local_distances
-from alignedreid_lib.config import TrainConfig
-from alignedreid_lib.datasets import Dataset, open_dataset
+from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.features import Features, extract
-from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.features import Features
 from alignedreid_lib.scores import ScoreRow, ScoreTable
 
 DISTANCES = ("global", "rigid", "local", "global+rigid", "global+local")
@@ -135,40 +132,6 @@ def pool_queries(queries: Features, others: Features, how: str) -> Features:
 def _unit_length(features: Features) -> Features:
     units = (losses.unit_length(features.global_features), losses.unit_length(features.local_features))
     return dataclasses.replace(features, global_features=units[0], local_features=units[1])
-
-
-def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]:
-    """What `train` calls to validate: the network ranks the val part by its global features.
-
-    Returns:
-        a function of the network that gives its `mean_ap` (step) and `rank1`, fractions.
-
-    Raises:
-        InputError: the dataset has no validation people.
-    """
-    dataset = open_dataset(config.folder, "val")
-    if not len(dataset):
-        raise InputError(f"{config.folder} has no validation people: prepare it with num_val_ids of 1 or more")
-    return Validation(config, dataset)
-
-
-@dataclass
-class Validation:
-    """See `validation`. A class, so that it can be sent to another process; pictures are decoded where it is called."""
-
-    config: TrainConfig
-    dataset: Dataset
-    store: images.ImageStore | None = None
-
-    def __call__(self, network: AlignedReID) -> dict[str, float]:
-        """mean_ap and rank1 of the val part."""
-        config, size = self.config, (self.config.height, self.config.width)
-        self.store = self.store or images.ImageStore(self.dataset.paths, size, config.memory_limit, config.workers)
-        found = extract(
-            network, self.dataset, height=size[0], width=size[1], precision=config.precision, store=self.store
-        )
-        row = evaluate(found, ("global",), rerank=False, normalize=config.normalize).rows[0]
-        return {"mean_ap": row.mean_ap_step, "rank1": row.rank1}
 
 
 def split(features: Features) -> tuple[Features, Features]:

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 def joined(device: str = "auto") -> Iterator[None]:
     """Inside, this process belongs to the group that `torchrun` or `launch` started it in.
 
-    Takes the GPU of its number on this machine, or its part of the processor's cores.
+    Takes the GPU of its number on this machine, and its part of the processor's cores.
 
     Args:
         device: as in TrainConfig; "cpu" leaves the GPUs alone.
@@ -45,6 +45,8 @@ def joined(device: str = "auto") -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         raise InputError("this process was not started by torchrun; start several by `processes`, or use torchrun")
     own, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // here))
     backend = "gloo"
     if torch.cuda.is_available() and device != "cpu":
         if here > torch.cuda.device_count():
@@ -53,9 +55,6 @@ def joined(device: str = "auto") -> Iterator[None]:
             )
         torch.cuda.set_device(own)  # the plain name "cuda" means this one from now on
         backend = "cpu:gloo,cuda:nccl"
-    else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // here))
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
@@ -102,6 +101,7 @@ def launch(
             run_id=uuid.uuid4().hex,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
+            local_addr="localhost",  # a machine's own name may lead nowhere
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(folder, redirects=Std.ERR),
         )
@@ -125,6 +125,8 @@ def launch(
 @record
 def _member(device: str, function: Callable[..., Result], *args: Any) -> Result:
     """What each launched process does."""
+    # Sent when the starter dies. Python's handler would wait for a collective to return, whose partner may be dead.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with joined(device):
         return function(*args)
 
@@ -137,4 +139,5 @@ def _reason(error: ChildFailedError, folder: Path) -> Exception:
             return InputError(text.removeprefix("InputError: "))
     first, failure = error.get_first_failure()
     detail = failure.message["extraInfo"]["py_callstack"] if isinstance(failure.message, dict) else failure.message
-    return RuntimeError(f"process {first} failed: {detail}")
+    said = [path.read_text(errors="replace")[-2000:] for path in sorted(folder.rglob(f"{first}/stderr.log"))]
+    return RuntimeError("\n".join([f"process {first} failed: {detail}", *said]))

@@ -72,13 +72,16 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not JSON ({error}); remove it and run again") from None
 
 
-def open_run(run_dir: str | Path, config: Mapping[str, Any], free: Iterable[str] = ()) -> Path:
+def open_run(
+    run_dir: str | Path, config: Mapping[str, Any], free: Iterable[str] = (), defaults: Mapping[str, Any] | None = None
+) -> Path:
     """Make a run's folder, or find the one of the same config.
 
     Args:
         run_dir: relative paths are taken from the project's root.
         config: JSON-able settings.
         free: settings that may change between a start and its continuation (the device, say).
+        defaults: of settings that the folder's config may not name, because they are newer than it.
 
     Raises:
         InputError: the folder holds a run of another config, or cannot be made.
@@ -91,7 +94,7 @@ def open_run(run_dir: str | Path, config: Mapping[str, Any], free: Iterable[str]
         raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another run_dir") from None
     path = folder / "config.json"
     if path.exists():
-        before = read_json(path)
+        before = json.loads(json.dumps(dict(defaults or {}))) | read_json(path)
         free = set(free)
         for name in sorted((before.keys() | config.keys()) - free):
             if before.get(name) != config.get(name):

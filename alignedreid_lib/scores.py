@@ -70,6 +70,11 @@ class ScoreTable:
             return table
         return f"{table}\n\nCameras are not known: no image was left out for being of the query's own camera."
 
+    def named(self, name: str) -> ScoreTable:
+        """The same rows with a name added to theirs."""
+        names = [", ".join(filter(None, (row.name, name))) for row in self.rows]
+        return ScoreTable([dataclasses.replace(row, name=own) for row, own in zip(self.rows, names, strict=True)])
+
     def to_dict(self) -> dict[str, Any]:
         """What `json.dump` takes: {"rows": [{...}, ...]}; fractions, and None instead of nan."""
         rows = [dataclasses.asdict(row) for row in self.rows]

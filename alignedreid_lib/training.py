@@ -96,7 +96,8 @@ def train(
         run_dir: made if absent; relative paths are taken from the project's root. The first process alone uses it.
         report: called with the metrics row of each epoch.
         validate: called every `config.validate_every` epochs with the network; its figures join the row as `val_*`,
-            and its `mean_ap` decides which weights are the best (`evaluation.validation` makes one).
+            and its `mean_ap` decides which weights are the best (`testing.validation` makes one). With several
+            processes it is sent to them, and has to be of a module.
 
     Raises:
         InputError: data, settings or run folder do not fit; a loss that is no number (the last good checkpoint stays).
@@ -118,10 +119,11 @@ def train(
     sampler = IdentitySampler(labels, config.ids_per_batch, config.images_per_id, config.seed)
     num_ids = int(labels.max()) + 1
     learners = [make_learner(config, k, num_ids) for k in range(config.num_models)]
-    check_twins(learners, config)
     precision = str(learners[0].precision).removeprefix("torch.")
 
     folder = runs.resolve(run_dir)
+    if not (folder / "checkpoint.pt").exists():
+        check_twins(learners, config)
     data = {"images": len(dataset), "ids": num_ids}
     progress = _restore(distributed.from_first(lambda: _open(config, folder, data)), learners)
     resumed_at = progress.epoch
@@ -177,12 +179,14 @@ def _train_in_processes(
     validate: Callable[[AlignedReID], dict[str, float]] | None,
 ) -> TrainResult:
     """`train` in processes started here; rows are announced here as they appear in the run's folder."""
-    folder = runs.open_run(run_dir, dataclasses.asdict(config), FREE_SETTINGS)
+    folder = runs.resolve(run_dir)  # opened by the first process, once data and models are there
     told = len(runs.read_metrics(folder))
 
     def tell() -> None:
         nonlocal told
-        for row in runs.read_metrics(folder)[told:]:
+        rows = runs.read_metrics(folder)
+        told = min(told, len(rows))  # begun anew
+        for row in rows[told:]:
             announce(row, report)
             told += 1
 
@@ -207,8 +211,13 @@ def _is_finished(config: TrainConfig, run_dir: str | Path) -> bool:
     folder = runs.resolve(run_dir)
     if not (folder / "checkpoint.pt").exists():
         return False
-    state = runs.load_checkpoint(runs.open_run(folder, dataclasses.asdict(config), FREE_SETTINGS))
+    state = runs.load_checkpoint(_open_folder(folder, config))
     return state is not None and state["epoch"] == config.total_epochs
+
+
+def _open_folder(folder: Path, config: TrainConfig) -> Path:
+    """`runs.open_run`; a setting that an older version did not know had its default."""
+    return runs.open_run(folder, dataclasses.asdict(config), FREE_SETTINGS, dataclasses.asdict(TrainConfig()))
 
 
 def _open(config: TrainConfig, folder: Path, data: dict[str, int]) -> dict[str, Any] | None:
@@ -217,7 +226,7 @@ def _open(config: TrainConfig, folder: Path, data: dict[str, int]) -> dict[str, 
     Raises:
         InputError: the folder holds another run, or one that was trained on other data.
     """
-    runs.open_run(folder, dataclasses.asdict(config), FREE_SETTINGS)
+    _open_folder(folder, config)
     state = runs.load_checkpoint(folder)
     if state is not None and state["data"] != data:
         raise InputError(

@@ -369,7 +369,7 @@ assert (table[2] == table[0] + table[1]).all(), "a picture has no box by hand"
 # %% [markdown]
 # ### From identities to labels
 #
-# A classifier with $P$ outputs wants its classes numbered 0, 1, ... $P - 1$, but the training identities have gaps: the
+# A classifier with $n$ outputs wants its classes numbered 0, 1, ... $n - 1$, but the training identities have gaps: the
 # others are in the test part. With $Y$ the set of training identities, the label of $y$ is the number of smaller ones:
 #
 # $$
@@ -407,9 +407,7 @@ def split_person(pictures, camera_of):
     first = {}
     for picture in pictures:
         first.setdefault(camera_of(picture), picture)
-    query = [
-        first[camera] for camera in sorted(first)
-    ]  # the first picture of each camera
+    query = [first[camera] for camera in sorted(first)]  # the first picture of each camera
     gallery = [picture for picture in pictures if picture not in query]
     for picture in query:  # the list may shrink under this walk
         if all(camera_of(other) == camera_of(picture) for other in gallery):
@@ -556,7 +554,7 @@ assert card.camera_pairs.tolist() == pairs, "cameras share other people"
 figures.dataset_card(trainval, card)
 
 # %% [markdown]
-# On the left, how many pictures the people have: a batch of $K = 4$ finds enough for almost everybody. On the right, the
+# On the left, how many pictures the people have: a training batch takes four pictures of a person ([chapter 2](02_batches.ipynb)), and everybody has at least four. On the right, the
 # diagonal counts the people of each camera, the rest those that two cameras share: every pair shares enough to learn from.
 #
 # ## Boxes that are wrong
@@ -780,7 +778,7 @@ assert sum(map(len, parts)) == len(raw), "a picture got lost"
 #
 # More people are better teachers: AlignedReID was trained on several sets merged. `datasets.combine` takes the training
 # parts. Two sets may both have a person 5, so identities are counted anew, from 0 on through the sets; a camera keeps its
-# number, and $k$ is counted again. With $n_s$ people in set $s$, the person of rank $\ell$ in set $s$ becomes
+# number, and $k$ is counted again. With $n_s$ people in set $s$, the person of label $\ell$ in set $s$ becomes
 #
 # $$
 # y' = \ell + \sum_{r < s} n_r

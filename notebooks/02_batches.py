@@ -37,7 +37,7 @@ config = runs.read_parameters(TrainConfig, globals())
 size = (config.height, config.width)
 
 # %% [markdown]
-# ## The problem, as a picture
+# ## The problem in a picture
 #
 # [Chapter 1](01_datasets.ipynb) turned a raw archive into a dataset: a list of files, each with an identity and a camera.
 # `book.dataset_folder` finds the drawn people, or draws them.
@@ -98,9 +98,7 @@ assert pixels[5, 7].tolist() == image[:, 5, 7].tolist(), (
 # pictures beyond that are decoded each time.
 
 # %%
-store = images.ImageStore(
-    dataset.paths, limit_bytes=config.memory_limit, workers=config.workers
-)
+store = images.ImageStore(dataset.paths, limit_bytes=config.memory_limit, workers=config.workers)
 everything = store.fetch(range(len(dataset)))
 print(f"{store.kept_bytes / 1e6:.1f} MB kept", end=", ")
 print(f"of {config.memory_limit / 1e6:.1f} MB allowed")
@@ -125,7 +123,7 @@ market = 12936 * 3 * 256 * 128
 print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 
 # %% [markdown]
-# One fits beside everything else in a laptop's memory, the other does not.
+# The first fits easily beside everything else in a laptop's memory; the second takes most of 8 GB.
 
 # %% [markdown]
 # ## Resizing, by hand
@@ -255,9 +253,7 @@ assert turned[0].tolist() == [[100, 0], [40, 200]], (
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(config.seed)
-kept = torch.tensor(
-    [images.random_crop(image, 0.5, generator).shape for _ in range(1000)]
-)
+kept = torch.tensor([images.random_crop(image, 0.5, generator).shape for _ in range(1000)])
 low, high = kept.min(0).values.tolist(), kept.max(0).values.tolist()
 assert low[1] >= 64 and low[2] >= 32, "never less than the ratio"
 assert high[1] <= 128 and high[2] <= 64, "never more than the picture"
@@ -269,9 +265,7 @@ print(f"rows {low[1]} to {high[1]}, columns {low[2]} to {high[2]}")
 
 # %% alt="One pedestrian and fifteen augmented versions: about half are mirrored, some are closer because they were cropped"
 rule = dict(
-    mirror_prob=config.mirror_prob,
-    crop_prob=config.crop_prob,
-    crop_ratio=config.crop_ratio,
+    mirror_prob=config.mirror_prob, crop_prob=config.crop_prob, crop_ratio=config.crop_ratio
 )
 person = everything[some[0]]
 fifteen = images.augment([person] * 15, (128, 64), generator, **rule)
@@ -282,12 +276,9 @@ figures.contact_sheet([person, *fifteen], ["original", *[""] * 15], columns=16)
 
 # %%
 first, second = (
-    images.augment([image] * 15, size, torch.Generator().manual_seed(5), **rule)
-    for _ in range(2)
+    images.augment([image] * 15, size, torch.Generator().manual_seed(5), **rule) for _ in range(2)
 )
-assert torch.equal(first, second), (
-    "the same generator, the same augmentation, number for number"
-)
+assert torch.equal(first, second), "the same generator, the same augmentation, number for number"
 
 # %% [markdown]
 # ## Normalisation
@@ -320,11 +311,12 @@ print("mean", images.MEAN, "standard deviation", images.STD)
 # %% [markdown]
 # ## How rare positives are
 #
-# Now the batch. Draw $B$ pictures at random from $N$, where every person has $n$ pictures. The first one is free. The second must
+# Now the batch. In this section alone $N$ is the size of the whole data set, $n$ the pictures of one person, and $\Pr$ a probability. Draw $B$
+# pictures at random from $N$, where every person has $n$ pictures. The first one is free. The second must
 # avoid the $n$ pictures of the first person, of which $n - 1$ are left; the third the $2n$ of two persons, and so on:
 #
 # $$
-# P(\text{no two pictures of one person}) = \prod_{i=0}^{B-1} \frac{N - i\,n}{N - i} .
+# \Pr(\text{no two pictures of one person}) = \prod_{i=0}^{B-1} \frac{N - i\,n}{N - i} .
 # $$ (eq-no-pair)
 #
 # Three people with two pictures each, a batch of three: $\frac66 \cdot \frac45 \cdot \frac24 = \frac25$. There are only twenty
@@ -344,7 +336,7 @@ assert 5 * len(without) == 2 * len(batches), "two fifths, as computed"
 # has none if the other $B - 1$ pictures all come from the $N - n$ of other people:
 #
 # $$
-# P(\text{an anchor has no positive}) = \prod_{i=1}^{B-1} \frac{N - n + 1 - i}{N - i} .
+# \Pr(\text{an anchor has no positive}) = \prod_{i=1}^{B-1} \frac{N - n + 1 - i}{N - i} .
 # $$ (eq-no-positive)
 #
 # By hand: $\frac45 \cdot \frac34 = \frac35$. Of the $20 \cdot 3$ anchors in the list, three fifths should be alone:
@@ -377,9 +369,7 @@ print(f"an anchor has a positive: {1 - no_positive(12936, 12936 / 751, 64):.1%}"
 
 # %%
 B = config.ids_per_batch * config.images_per_id
-own = counts[
-    np.searchsorted(ids, dataset.ids)
-]  # how many pictures each picture's person has
+own = counts[np.searchsorted(ids, dataset.ids)]  # how many pictures each picture's person has
 expected = np.mean([1 - no_positive(len(dataset), n, B) for n in own])
 
 
@@ -397,9 +387,8 @@ print(f"random batches of {B} with a pair: {pairs:.1%}")
 print(f"anchors with a positive: {simulated:.1%}, computed {expected:.1%}")
 
 # %% [markdown]
-# Practically every random batch of this small set holds a pair, and still most anchors have nothing to be pulled towards. The
-# loss of [chapter 6](06_training.ipynb) compares each anchor's farthest positive with its nearest negative. An anchor without a
-# positive has no such triplet.
+# Practically every random batch of this small set holds a pair, and still most anchors have nothing to be pulled towards. The loss of [chapter 5](05_losses.ipynb) compares each anchor's farthest positive with its nearest negative; anchor, positive
+# and negative together are a *triplet*. An anchor without a positive has none.
 
 # %% [markdown]
 # ## P identities × K images
@@ -408,7 +397,7 @@ print(f"anchors with a positive: {simulated:.1%}, computed {expected:.1%}")
 # $(P - 1) K$ negatives, and the number of triplets in a batch is
 #
 # $$
-# T = P K \cdot (K - 1) \cdot (P - 1) K .
+# n_{\text{triplets}} = P K \cdot (K - 1) \cdot (P - 1) K .
 # $$ (eq-triplets)
 #
 # Two people with two pictures each: four anchors, one positive, two negatives, eight triplets. Counted one by one:
@@ -543,9 +532,7 @@ shown = {"random": np.sort(drawn[0]), f"{P} × {K}": dataset.ids[batch]}
 for ax, (title, who) in zip(fig.subplots(1, 2), shown.items(), strict=True):
     ax.imshow(who[:, None] == who[None, :], cmap="Blues", vmin=0, vmax=1.3)
     share = (positives(who) > 0).mean()
-    ax.set(
-        title=f"{title}: {share:.0%} with a positive", xlabel="picture", ylabel="picture"
-    )
+    ax.set(title=f"{title}: {share:.0%} with a positive", xlabel="picture", ylabel="picture")
     ax.grid(False)
 fig
 
@@ -555,9 +542,7 @@ fig
 
 # %%
 before = images.resize(torch.stack(store.fetch(batch)), size)
-assert before.shape == (P * K, 3, *size) and before.dtype == torch.uint8, (
-    "one tensor of bytes"
-)
+assert before.shape == (P * K, 3, *size) and before.dtype == torch.uint8, "one tensor of bytes"
 assert (positives(dataset.ids[batch]) == K - 1).all(), "every anchor has K - 1 positives"
 
 # %% alt="A grid of a whole batch: identities side by side, the K images of each together under its number"

@@ -36,7 +36,7 @@ config = runs.read_parameters(TrainConfig, globals())
 generator = torch.manual_seed(config.seed)
 
 # %% [markdown]
-# ## The problem, as a picture
+# ## The problem in a picture
 #
 # [Chapter 2](02_batches.ipynb) ended with a batch of pictures. Comparing them pixel by pixel would compare light and background; a
 # network turns each into a *feature*, a list of numbers, that should be alike for one person and differ between people.
@@ -53,9 +53,7 @@ elsewhere = mine[dataset.cameras[mine] != dataset.cameras[mine[0]]]
 two = [mine[0], elsewhere[0]]
 cameras = [f"camera {dataset.cameras[k]}" for k in two]
 size = (config.height, config.width)
-pictures = torch.stack(
-    [images.resize(images.decode(dataset.paths[k]), size) for k in two]
-)
+pictures = torch.stack([images.resize(images.decode(dataset.paths[k]), size) for k in two])
 
 # %% [markdown]
 # Each of them cut into eight stripes:
@@ -144,7 +142,8 @@ fig
 # %% [markdown]
 # ## The global feature
 #
-# The average of each channel over the whole map:
+# Write $F_{cij}$ for channel $c$, row $i$, column $j$ of one picture's map. The global feature $g$ is the average of each channel
+# over the whole map:
 #
 # $$
 # g_c = \frac{1}{H W} \sum_{i=1}^{H} \sum_{j=1}^{W} F_{cij} .
@@ -201,7 +200,9 @@ assert torch.equal(rows.mean(0), tiny.mean(dim=(1, 2))), (
 # %% [markdown]
 # Now the eights are in rows 2 and 3, and that is kept; their column is forgotten, which is right for people who turn around. A row
 # still has $C$ numbers, 512 or 2048. The local branch shortens each to $c = 128$: a matrix $A$ and a vector $b$, *the same for every
-# stripe*, then batch norm with mean $m$, variance $v$, scale $\gamma$ and shift $\beta$ of each channel, then the negative part cut off:
+# stripe*, then *batch norm*, which brings every channel to mean 0 and variance 1 (with the mean $m$ and the variance $v$ that training
+# gathered; $m$ is no margin here), scales it by $\gamma$ and shifts it by $\beta$, both learned; then the negative part is cut
+# off. The result $\ell_i$ is the local feature of stripe $i$:
 #
 # $$
 # \ell_i = \max\!\left(0,\; \gamma\, \frac{A r_i + b - m}{\sqrt{v + \epsilon}} + \beta\right) .
@@ -249,9 +250,7 @@ def local_by_hand(network, feature_map):
 # %%
 with torch.no_grad():
     by_hand = local_by_hand(network, feature_map)
-assert by_hand.shape == embedding.local_features.shape == (N, H, config.local_channels), (
-    "[N, H, c]"
-)
+assert by_hand.shape == embedding.local_features.shape == (N, H, config.local_channels), "[N, H, c]"
 assert torch.allclose(by_hand, embedding.local_features, atol=1e-4), (
     "the loop and the network agree"
 )
@@ -403,9 +402,7 @@ print("  ".join(f"{share:.0%}" for share in near))
 
 # %% tags=["nbval-check-output"]
 names = list(network.state_dict())
-print(
-    names[0], "...", *[name for name in names if not name.startswith("base.")], sep="\n"
-)
+print(names[0], "...", *[name for name in names if not name.startswith("base.")], sep="\n")
 
 # %% [markdown]
 # `base.` is the backbone with torchvision's own names behind the dot; the rest are the two branches. Saved, then loaded into
@@ -421,9 +418,7 @@ temporary = TemporaryDirectory()
 folder = Path(temporary.name)
 torch.save(network.state_dict(), folder / "weights.pth")
 generator = torch.manual_seed(config.seed + 1)
-twin = AlignedReID(
-    config.backbone, None, num_ids, config.local_channels, config.last_stride
-).eval()
+twin = AlignedReID(config.backbone, None, num_ids, config.local_channels, config.last_stride).eval()
 with torch.no_grad():
     assert not torch.equal(twin(batch).global_features, embedding.global_features), (
         "another seed, another network"
@@ -435,9 +430,7 @@ with torch.no_grad():
     again = twin(batch)
 assert all(
     torch.equal(a, b)
-    for a, b in zip(
-        twin.state_dict().values(), network.state_dict().values(), strict=True
-    )
+    for a, b in zip(twin.state_dict().values(), network.state_dict().values(), strict=True)
 )
 assert all(torch.equal(a, b) for a, b in zip(again, embedding, strict=True)), (
     "bit for bit the same features"
@@ -476,9 +469,7 @@ import torchvision
 published = torchvision.models.get_model(config.backbone).state_dict()
 torch.save(published, folder / "backbone.pth")
 report = load_weights(twin, folder / "backbone.pth")
-assert not any(name.startswith("base.") for name in report.missing), (
-    "the backbone is complete"
-)
+assert not any(name.startswith("base.") for name in report.missing), "the backbone is complete"
 print("missing:", *report.missing, sep="\n  ")
 print("left over:", *report.unexpected, sep="\n  ")
 
@@ -577,7 +568,7 @@ temporary.cleanup()
 # * A stripe sees mostly its own part of the picture, with some of everything around it.
 # * Weights keep the original's names. What is missing or left over is listed, what does not fit is refused whole, and no file runs code.
 #
-# Next: [chapter 6](06_training.ipynb) trains this network; [chapter 8](08_evaluation.ipynb) measures it.
+# Next: [chapter 4](04_alignment.ipynb) aligns the stripes; [chapter 5](05_losses.ipynb) says what training asks of them.
 
 # %% [markdown]
 # ## Exercises

@@ -31,7 +31,7 @@ from alignedreid_lib.pedestrians import TRUE_BOX, View, draw
 settings = runs.read_parameters(TrainConfig, globals())
 
 # %% [markdown]
-# ## The problem, as a picture
+# ## The problem in a picture
 #
 # A detector draws a box around each person it sees, and errs. The generator of [chapter 1](01_datasets.ipynb) can draw one moment in
 # any box, so we know by how much each box is off: here by none, by an eighth of the person's height, by two eighths.
@@ -120,7 +120,9 @@ left, middle, right = fig.subplots(1, 3, width_ratios=(1, 2.4, 1))
 stripes_of(left, straight, "perfect box")
 stripes_of(right, low, "2/8 too low")
 image = middle.imshow(costs, vmin=0, vmax=1, extent=(0.5, 8.5, 8.5, 0.5))
-middle.set(title="cost of each pair", xlabel="stripe of the low box", ylabel="stripe of the perfect box")
+middle.set(
+    title="cost of each pair", xlabel="stripe of the low box", ylabel="stripe of the perfect box"
+)
 middle.grid(False)
 fig.colorbar(image, ax=middle)
 fig
@@ -164,7 +166,7 @@ for cells in all_paths(3, 4):
 assert len(sums) == 10, "five steps, two of them down"
 
 # %% [markdown]
-# The best has length 10. Listing works for 3 × 4; two people of 8 stripes have $\binom{14}{7} = 3432$ ways. There is a shorter way to find the
+# The best sums to 10; we call the sum a path's *length*, too. Listing works for 3 × 4; two people of 8 stripes have $\binom{14}{7} = 3432$ ways. There is a shorter way to find the
 # shortest way: whoever stands in a cell came from above or from the left, so the least sum $S_{ij}$ up to it is
 #
 # $$
@@ -217,7 +219,9 @@ for ax, (title, numbers) in zip(fig.subplots(1, 3), panels.items(), strict=True)
             ax.text(j, i, int(numbers[i, j]), ha="center", va="center")
     ax.set(title=title, xticks=[], yticks=[])
     ax.grid(False)
-fig.axes[0].plot([j for _, j in path], [i for i, _ in path], color=figures.VERMILLION, linewidth=7, alpha=0.45)
+fig.axes[0].plot(
+    [j for _, j in path], [i for i, _ in path], color=figures.VERMILLION, linewidth=7, alpha=0.45
+)
 fig
 
 # %% [markdown]
@@ -255,9 +259,17 @@ def aligned_pair(one, two, titles):
     stripes_of(right, two, titles[1])
     draw_path((left, right), costs, path)
     image = heat.imshow(costs, vmin=0, vmax=1, extent=(0.5, 8.5, 8.5, 0.5))
-    heat.plot([j + 1 for _, j in path], [i + 1 for i, _ in path], "o-", color=figures.VERMILLION, linewidth=2.5)
+    heat.plot(
+        [j + 1 for _, j in path],
+        [i + 1 for i, _ in path],
+        "o-",
+        color=figures.VERMILLION,
+        linewidth=2.5,
+    )
     heat.set(
-        title=f"the path: {float(alignment.shortest_path(costs)):.2f}", xlabel="right picture", ylabel="left picture"
+        title=f"the path: {float(alignment.shortest_path(costs)):.2f}",
+        xlabel="right picture",
+        ylabel="left picture",
     )
     heat.grid(False)
     fig.colorbar(image, ax=heat)
@@ -277,7 +289,9 @@ aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 
 # %%
 for k in range(4):
-    path = alignment.trace_path(alignment.stripe_distances(colours(straight), colours(picture(1, down=k))))
+    path = alignment.trace_path(
+        alignment.stripe_distances(colours(straight), colours(picture(1, down=k)))
+    )
     assert {(i + k, i) for i in range(8 - k)} <= set(path), "the path bends by the shift"
 
 # %% [markdown]
@@ -303,7 +317,9 @@ rigid = alignment.local_distances(ours, theirs, aligned=False)
 for m, x in enumerate(ours):
     for n, y in enumerate(theirs):
         pair = alignment.stripe_distances(x, y)
-        assert torch.isclose(aligned[m, n], shortest_path_loop(pair)[-1, -1], atol=1e-2), "the last of the loop's sums"
+        assert torch.isclose(aligned[m, n], shortest_path_loop(pair)[-1, -1], atol=1e-2), (
+            "the last of the loop's sums"
+        )
         assert torch.isclose(rigid[m, n], pair.diagonal().sum(), atol=1e-2), "the diagonal, summed"
 
 # %% [markdown]
@@ -325,10 +341,16 @@ for name, how in (("rigid", False), ("aligned", True)):
 fig = figures.Figure(figsize=(8, 2.8), layout="constrained")
 for ax, (name, own) in zip(fig.subplots(1, 2), curves.items(), strict=True):
     ax.plot(downs, own.mean(1), "o-", color=figures.BLUE, label="the same person, box too low")
-    ax.fill_between(downs, *own.quantile(torch.tensor([0.25, 0.75]), dim=1), color=figures.BLUE, alpha=0.2)
+    ax.fill_between(
+        downs, *own.quantile(torch.tensor([0.25, 0.75]), dim=1), color=figures.BLUE, alpha=0.2
+    )
     middle = float(yardsticks[name].mean())
-    ax.axhline(middle, color=figures.VERMILLION, linestyle="--", label="strangers, perfect boxes (mean)")
-    ax.axhspan(*yardsticks[name].quantile(torch.tensor([0.25, 0.75])), color=figures.VERMILLION, alpha=0.15)
+    ax.axhline(
+        middle, color=figures.VERMILLION, linestyle="--", label="strangers, perfect boxes (mean)"
+    )
+    ax.axhspan(
+        *yardsticks[name].quantile(torch.tensor([0.25, 0.75])), color=figures.VERMILLION, alpha=0.15
+    )
     ax.set(title=f"{name} stripes", xlabel="stripes too low", ylabel="distance", ylim=(0, None))
 fig.axes[0].legend(loc="lower right")
 fig
@@ -342,11 +364,17 @@ fig
 # cell beside the diagonal and pays for it. Everybody pays about the same there, so it does not decide.
 
 # %%
-assert torch.allclose(curves["rigid"][0], torch.zeros(24), atol=0.1), "a picture is no way from itself"
+assert torch.allclose(curves["rigid"][0], torch.zeros(24), atol=0.1), (
+    "a picture is no way from itself"
+)
 assert (curves["aligned"][0] > 1).all(), "unless the path has to step aside seven times"
 shift = list(downs).index(2)
-assert curves["rigid"][shift].mean() > 0.9 * yardsticks["rigid"].mean(), "rigid: two stripes off is like a stranger"
-assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), "aligned: still oneself"
+assert curves["rigid"][shift].mean() > 0.9 * yardsticks["rigid"].mean(), (
+    "rigid: two stripes off is like a stranger"
+)
+assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), (
+    "aligned: still oneself"
+)
 
 # %% [markdown]
 # ## What the gradient sees
@@ -370,8 +398,8 @@ assert on_path == set(alignment.trace_path(costs)), "one on the path"
 assert cells.grad.sum() == 15, "nought beside it: 8 + 8 - 1 cells"
 
 # %% [markdown]
-# So training pulls together only stripes that the path has matched, and whatever two stripes without a partner look like, they are
-# left alone where $\tanh$ is flat: its slope at a distance of 6 is below 0.01.
+# So only stripes that meet on the path are moved: together for a positive, apart for a negative. Stripes without a partner lie on
+# the path too, but there $\tanh$ is flat, so they hardly move: its slope at a distance of 6 is below 0.01.
 
 # %%
 x = torch.tensor(6.0, requires_grad=True)
@@ -401,8 +429,7 @@ def explore(left=1, right=7, down=1.0):
 # ## What the paper says, and what we see
 #
 # :::{admonition} The paper says
-# AlignedReID trains with the local distance beside the global one and tests with the global feature alone, which got better by the
-# company. The original reproduction measured about one point more from adding the local distance at the test. AlignedReID++ (Luo et al. 2019)
+# AlignedReID trains with the local distance beside the global one and tests with the global feature alone, which got better by being trained together with local ones. The original reproduction measured about one point more from adding the local distance at the test. AlignedReID++ (Luo et al. 2019)
 # compares rigid and aligned stripes: on Market-1501's whole bodies 91.4 / 76.7 and 91.9 / 78.8 (rank-1 / mAP, step), on cropped
 # bodies 52.8 / 38.1 and 70.1 / 55.3.
 # :::
@@ -413,7 +440,7 @@ def explore(left=1, right=7, down=1.0):
 #
 # ## Summary
 #
-# * A stripe pair costs $\tanh(d/2)$: 0 if equal, 1 if unrelated.
+# * A stripe pair costs $d_{ij} = \tanh(\lVert x_i - y_j \rVert / 2)$: 0 if equal, 1 if unrelated.
 # * The local distance is the least sum of costs on a way down and right; anti-diagonals compute it for all pairs at once.
 # * The path bends by the shift of the box; rigid stripes cannot.
 # * A path of $2H - 1$ cells always pays for its steps beside the matches: compare local distances with each other, never with 0.

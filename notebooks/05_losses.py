@@ -44,7 +44,7 @@ from alignedreid_lib.sampling import IdentitySampler
 config = runs.read_parameters(TrainConfig, globals())
 
 # %% [markdown]
-# ## The problem, as a picture
+# ## The problem in a picture
 #
 # We need a batch of people and a network that has learned something: the book's model, with the identity head it was trained with.
 
@@ -54,7 +54,9 @@ print(trained.origin)
 dataset = open_dataset(book.dataset_folder("market1501"), "trainval")
 network = AlignedReID(book.CONFIG.backbone, None, len(np.unique(dataset.labels))).eval()
 report = load_weights(network, trained.result.weights)
-assert report.missing == report.unexpected == [], "every number of the trained model, its identity head included"
+assert report.missing == report.unexpected == [], (
+    "every number of the trained model, its identity head included"
+)
 
 # %% [markdown]
 # A batch of $P$ people with $K$ pictures each ([chapter 2](02_batches.ipynb)), and what the network says of it:
@@ -67,7 +69,9 @@ pictures = [images.decode(dataset.paths[k]) for k in indices]
 size = (book.CONFIG.height, book.CONFIG.width)
 with torch.no_grad():
     embedding = network(images.normalize(torch.stack([images.resize(p, size) for p in pictures])))
-assert len(embedding.global_features) == config.ids_per_batch * config.images_per_id, "P x K features"
+assert len(embedding.global_features) == config.ids_per_batch * config.images_per_id, (
+    "P x K features"
+)
 
 # %% alt="The batch: eight people with four pictures each, from different cameras, some in front of obstacles or cut off by the box"
 figures.batch_grid(pictures, labels, config.images_per_id)
@@ -81,12 +85,16 @@ figures.batch_grid(pictures, labels, config.images_per_id)
 def draw_triplets(anchors, mined):
     """Anchors, each beside its hardest positive and its hardest negative."""
     fig = figures.Figure(figsize=(8, 1.85), layout="constrained")
-    grid = fig.add_gridspec(1, 4 * len(anchors) - 1, width_ratios=([1, 1, 1, 0.15] * len(anchors))[:-1])
+    grid = fig.add_gridspec(
+        1, 4 * len(anchors) - 1, width_ratios=([1, 1, 1, 0.15] * len(anchors))[:-1]
+    )
     for k, a in enumerate(anchors):
         p, n = int(mined.positive[a]), int(mined.negative[a])
         same, other = float(mined.positive_distance[a]), float(mined.negative_distance[a])
         trio = ((a, "anchor", figures.BLACK), (p, f"same: {same:.1f}", figures.BLUE))
-        for column, (i, title, colour) in enumerate((*trio, (n, f"other: {other:.1f}", figures.VERMILLION))):
+        for column, (i, title, colour) in enumerate(
+            (*trio, (n, f"other: {other:.1f}", figures.VERMILLION))
+        ):
             ax = fig.add_subplot(grid[4 * k + column], xticks=[], yticks=[])
             ax.imshow(pictures[i].permute(1, 2, 0))
             ax.set_title(title, color=colour, fontsize=8.5)
@@ -133,7 +141,9 @@ for i in range(n):
     for j in range(n):
         by_loop[i, j] = (points[i] - points[j]).square().sum().sqrt()
 distances = losses.euclidean_distances(points, points)
-assert torch.allclose(by_loop, distances, atol=1e-4), "one product of matrices gives all pairs of the loop"
+assert torch.allclose(by_loop, distances, atol=1e-4), (
+    "one product of matrices gives all pairs of the loop"
+)
 
 # %% tags=["nbval-check-output"]
 print(distances.round().int())
@@ -143,10 +153,15 @@ print(distances.round().int())
 def draw_line(ax, title):
     """The six points on their line."""
     ax.axhline(0, color=figures.GREY, linewidth=1, zorder=1)
-    for person, name, colour, marker in ((0, "A", figures.GREEN, "o"), (1, "B", figures.PURPLE, "s")):
+    for person, name, colour, marker in (
+        (0, "A", figures.GREEN, "o"),
+        (1, "B", figures.PURPLE, "s"),
+    ):
         x = points[people == person, 0]
         ax.scatter(x, 0 * x, s=90, color=colour, marker=marker, label=f"person {name}", zorder=2)
-    ax.set(title=title, xticks=points[:, 0].int().tolist(), yticks=[], ylim=(-1, 1), xlabel="feature")
+    ax.set(
+        title=title, xticks=points[:, 0].int().tolist(), yticks=[], ylim=(-1, 1), xlabel="feature"
+    )
     ax.spines["left"].set_visible(False)
     ax.legend(ncols=2, loc="upper left")
 
@@ -158,11 +173,22 @@ def draw_matrix(ax, matrix, names, title, mined=None, form=".0f"):
         for j in range(len(matrix)):
             ax.text(j, i, f"{float(matrix[i, j]):{form}}", ha="center", va="center")
     if mined is not None:
-        for chosen, colour, style in ((mined.positive, figures.BLUE, "-"), (mined.negative, figures.VERMILLION, "--")):
+        for chosen, colour, style in (
+            (mined.positive, figures.BLUE, "-"),
+            (mined.negative, figures.VERMILLION, "--"),
+        ):
             for i, j in enumerate(chosen.tolist()):
-                box = Rectangle((j - 0.42, i - 0.42), 0.84, 0.84, fill=False, edgecolor=colour, linestyle=style)
+                box = Rectangle(
+                    (j - 0.42, i - 0.42), 0.84, 0.84, fill=False, edgecolor=colour, linestyle=style
+                )
                 ax.add_patch(box).set_linewidth(2)
-    ax.set(title=title, xticks=range(len(names)), yticks=range(len(names)), xticklabels=names, yticklabels=names)
+    ax.set(
+        title=title,
+        xticks=range(len(names)),
+        yticks=range(len(names)),
+        xticklabels=names,
+        yticklabels=names,
+    )
     ax.grid(False)
 
 
@@ -196,7 +222,9 @@ assert twins.grad.isnan().all(), "infinity times nought is not a number"
 twins.grad = None
 losses.euclidean_distances(twins, twins).sum().backward()
 assert (twins.grad == 0).all(), "clamped pairs pull at nothing"
-assert torch.allclose(distances.diagonal(), torch.tensor(1e-6)), "a picture is a millionth from itself"
+assert torch.allclose(distances.diagonal(), torch.tensor(1e-6)), (
+    "a picture is a millionth from itself"
+)
 
 # %% [markdown]
 # ## Batch-hard mining
@@ -223,7 +251,10 @@ def mine_by_loop(distances, people):
     for a in range(len(people)):
         positives = [i for i in range(len(people)) if people[i] == people[a] and i != a]
         negatives = [i for i in range(len(people)) if people[i] != people[a]]
-        hardest = max(positives, key=lambda i: distances[a, i]), min(negatives, key=lambda i: distances[a, i])
+        hardest = (
+            max(positives, key=lambda i: distances[a, i]),
+            min(negatives, key=lambda i: distances[a, i]),
+        )
         mined.append(hardest)
     return mined
 
@@ -260,9 +291,9 @@ fig
 # %%
 uneven, some = people[:5], distances[:5, :5]
 mined_uneven = losses.mine_batch_hard(some, uneven)
-assert list(zip(mined_uneven.positive.tolist(), mined_uneven.negative.tolist(), strict=True)) == mine_by_loop(
-    some, uneven
-), "three pictures of A, two of B, and every anchor has its triplet"
+assert list(
+    zip(mined_uneven.positive.tolist(), mined_uneven.negative.tolist(), strict=True)
+) == mine_by_loop(some, uneven), "three pictures of A, two of B, and every anchor has its triplet"
 
 # %% [markdown]
 # ### Two batches without triplets
@@ -292,13 +323,17 @@ for wrong in (torch.tensor([0, 0, 0, 1, 1, 7]), torch.tensor([5, 5, 5, 5, 5, 5])
 # %% tags=["nbval-check-output"]
 gap = mined.positive_distance - mined.negative_distance
 print("gaps", gap.round().int().tolist())
-print(f"loss {losses.triplet_loss(mined.positive_distance, mined.negative_distance, margin=0.3):.4f}")
+print(
+    f"loss {losses.triplet_loss(mined.positive_distance, mined.negative_distance, margin=0.3):.4f}"
+)
 
 # %%
 by_hand = sum(max(0.0, d + 0.3) for d in (-2, -2, 2, 1, -1, -2)) / 6
 in_one = losses.global_triplet(points, people, margin=0.3, normalize=False)
 assert math.isclose(by_hand, 0.6), "the sum on paper"
-assert torch.isclose(in_one.loss, torch.tensor(0.6)), "distances, mining and loss in one call give it too"
+assert torch.isclose(in_one.loss, torch.tensor(0.6)), (
+    "distances, mining and loss in one call give it too"
+)
 
 # %% [markdown]
 # The *soft margin* has no corner and no $m$. It asks for a little more however far the negative is:
@@ -358,10 +393,14 @@ print("after ", [round(d, 2) for d in losses.euclidean_distances(unit, unit)[0].
 
 # %%
 cosine = unit @ unit.T
-assert torch.allclose(losses.euclidean_distances(unit, unit) ** 2, 2 - 2 * cosine, atol=1e-5), "the equation"
+assert torch.allclose(losses.euclidean_distances(unit, unit) ** 2, 2 - 2 * cosine, atol=1e-5), (
+    "the equation"
+)
 assert losses.euclidean_distances(unit, unit).max() <= 2 + 1e-5, "nobody is farther than opposite"
 ten = losses.global_triplet(10 * points, people, margin=0.3, normalize=False).loss
-assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), "ten times the lengths, and the margin hardly counts"
+assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
+    "ten times the lengths, and the margin hardly counts"
+)
 
 # %% [markdown]
 # Now our batch, once as the network gives it and once brought to unit length. Each mark is an anchor; above the full line its negative is
@@ -380,7 +419,12 @@ for ax, normalize in zip(fig.subplots(1, 2), (False, True), strict=True):
         ax.scatter(p[mask], n[mask], s=26, color=colour, marker=marker, label=name, zorder=3)
     ax.plot([0, top], [0, top], color=figures.GREY, linewidth=1.2)
     ax.plot([0, top], [m, top + m], "--", color=figures.GREY, linewidth=1.2)
-    ax.set(xlim=(0, top), ylim=(0, top), xlabel="$d_{ap}$, farthest positive", ylabel="$d_{an}$, nearest negative")
+    ax.set(
+        xlim=(0, top),
+        ylim=(0, top),
+        xlabel="$d_{ap}$, farthest positive",
+        ylabel="$d_{an}$, nearest negative",
+    )
     ax.set_title("unit length" if normalize else "as the network gives them")
     ax.set_aspect("equal")
     ax.legend(loc="lower right")
@@ -389,7 +433,9 @@ fig
 # %%
 for normalize, chosen in both.items():
     typical = float(chosen.negative_distance.mean())
-    print(f"{'unit length' if normalize else 'as they are'}: d_an {typical:.2f} on average, margin {config.margin}")
+    print(
+        f"{'unit length' if normalize else 'as they are'}: d_an {typical:.2f} on average, margin {config.margin}"
+    )
 assert both[True].negative_distance.max() <= 2, "unit features: at most 2"
 assert both[False].negative_distance.mean() > 2, "features as they come are not held to that"
 
@@ -414,14 +460,26 @@ fig = figures.Figure(figsize=(5.6, 4.9), layout="constrained")
 ax = fig.subplots()
 image = ax.imshow(term.distances, cmap="Greys", vmin=0, vmax=1.3 * float(term.distances.max()))
 rows = torch.arange(len(labels))
-ax.plot(term.mined.positive, rows, "o", color=figures.BLUE, markersize=5, fillstyle="none", markeredgewidth=1.6)
+ax.plot(
+    term.mined.positive,
+    rows,
+    "o",
+    color=figures.BLUE,
+    markersize=5,
+    fillstyle="none",
+    markeredgewidth=1.6,
+)
 ax.plot(term.mined.negative, rows, "x", color=figures.VERMILLION, markersize=5, markeredgewidth=1.6)
 for edge in range(config.images_per_id, len(labels), config.images_per_id):
     ax.axhline(edge - 0.5, color="white", linewidth=1.2)
     ax.axvline(edge - 0.5, color="white", linewidth=1.2)
 middles = np.arange(config.ids_per_batch) * config.images_per_id + (config.images_per_id - 1) / 2
 ax.set(xticks=middles, yticks=middles, xticklabels=labels[:: config.images_per_id].tolist())
-ax.set(yticklabels=labels[:: config.images_per_id].tolist(), xlabel="identity", ylabel="identity of the anchor")
+ax.set(
+    yticklabels=labels[:: config.images_per_id].tolist(),
+    xlabel="identity",
+    ylabel="identity of the anchor",
+)
 ax.grid(False)
 fig.colorbar(image, label="distance")
 fig
@@ -433,7 +491,9 @@ fig
 # %%
 same = labels[:, None] == labels
 same_person = same & ~torch.eye(len(labels), dtype=torch.bool)
-assert term.distances[same_person].mean() < term.distances[~same].mean(), "one person's pictures are nearer"
+assert term.distances[same_person].mean() < term.distances[~same].mean(), (
+    "one person's pictures are nearer"
+)
 
 # %%
 by_loop = mine_by_loop(term.distances, labels)
@@ -471,7 +531,10 @@ print(f"{losses.satisfied(mined):.3f} {losses.satisfied(mined, margin=1.5):.3f}"
 # [Chapter 6](06_training.ipynb) draws them over the epochs. In our batch:
 
 # %%
-precision, satisfaction = losses.satisfied(term.mined), losses.satisfied(term.mined, config.margin or 0.0)
+precision, satisfaction = (
+    losses.satisfied(term.mined),
+    losses.satisfied(term.mined, config.margin or 0.0),
+)
 print(f"precision {precision:.0%}, margin satisfaction {satisfaction:.0%}, loss {term.loss:.3f}")
 assert satisfaction <= precision, "whoever has the margin is farther too"
 assert torch.isclose(precision, (gaps < 0).float().mean()), "counted by hand"
@@ -532,10 +595,18 @@ people_ax.imshow(units.T, cmap="Greys", vmax=4, aspect="auto")
 for (i, stripe), value in np.ndenumerate(units.numpy()):
     people_ax.text(i, stripe, value, ha="center", va="center")
 four = ["A1", "A2", "B1", "B2"]
-people_ax.set(title="stripes", xticks=range(4), xticklabels=four, yticks=[0, 1], yticklabels=["upper", "lower"])
+people_ax.set(
+    title="stripes",
+    xticks=range(4),
+    xticklabels=four,
+    yticks=[0, 1],
+    yticklabels=["upper", "lower"],
+)
 people_ax.vlines([0.5, 1.5, 2.5], -0.5, 1.5, color="white", linewidth=6)
 people_ax.grid(False)
-draw_matrix(global_ax, by_global.distances / math.log(3), four, "global, in units", by_global.mined, ".1f")
+draw_matrix(
+    global_ax, by_global.distances / math.log(3), four, "global, in units", by_global.mined, ".1f"
+)
 draw_matrix(local_ax, own_choice.distances, four, "local", own_choice.mined, ".1f")
 fig
 
@@ -547,8 +618,12 @@ fig
 # * global choice: A1 takes B1 at 1.6 and has nothing to pay, B1 takes A1 and has $1.3 - 1.6 + 0.3 = 0$; the others are as before: $0.9 / 4 = 0.225$.
 
 # %% tags=["nbval-check-output"]
-global_choice = losses.local_triplet(stripes, two_people, 0.3, normalize=False, mined=by_global.mined)
-print(f"mined by the local distance {own_choice.loss:.3f}, by the global one {global_choice.loss:.3f}")
+global_choice = losses.local_triplet(
+    stripes, two_people, 0.3, normalize=False, mined=by_global.mined
+)
+print(
+    f"mined by the local distance {own_choice.loss:.3f}, by the global one {global_choice.loss:.3f}"
+)
 assert own_choice.mined.negative.tolist() == [3, 2, 1, 0], "hardest by the path"
 assert global_choice.mined.negative.tolist() == [2, 2, 0, 0], "hardest by the mean"
 
@@ -559,24 +634,29 @@ assert global_choice.mined.negative.tolist() == [2, 2, 0, 0], "hardest by the me
 
 # %%
 own = losses.local_triplet(embedding.local_features, labels, config.margin, normalize=False)
-paper = losses.local_triplet(embedding.local_features, labels, config.margin, normalize=False, mined=term.mined)
+paper = losses.local_triplet(
+    embedding.local_features, labels, config.margin, normalize=False, mined=term.mined
+)
 other_positive = (own.mined.positive != paper.mined.positive).float().mean()
 other_negative = (own.mined.negative != paper.mined.negative).float().mean()
-print(f"another positive for {other_positive:.0%} of the anchors, another negative for {other_negative:.0%}")
+print(
+    f"another positive for {other_positive:.0%} of the anchors, another negative for {other_negative:.0%}"
+)
 print(f"local loss {own.loss:.3f} by its own choice, {paper.loss:.3f} by the global one")
 assert own.loss >= paper.loss, "nothing is harder than the hardest"
 
 # %% [markdown]
-# The two distances do not mean the same by hard. The local loss is smaller under the global choice, as it has to be.
+# The two distances do not agree on which samples are hard. The local loss is smaller under the global choice, as it has to be.
 
 # %% [markdown]
 # ## The identification loss
 #
-# Another question: *which* of the training people is this? The identity head gives a number $z_k$ for each of them, and the loss is the surprise at
-# the right answer $y$:
+# Another question: *which* of the training people is this? The identity head gives a number $z_k$ for each of them, and the loss is minus the
+# logarithm of the probability that the head gives to the right answer $y$ (its *surprise*: 0 when the head is certain; Zheng et al.
+# 2016). Here $p$ is a probability, not a positive:
 #
 # $$
-# L_{\text{id}} = -\frac{1}{N} \sum_i \log p_i(y_i), \qquad p_i(k) = \frac{e^{z_{ik}}}{\sum_j e^{z_{ij}}} .
+# L_{\text{id}} = -\frac{1}{N} \sum_i \log p_i^{y_i}, \qquad p_i^c = \frac{e^{z_{ic}}}{\sum_k e^{z_{ik}}} .
 # $$ (eq-losses-id)
 #
 # By hand with three people, $z = (0, \ln 2, 0)$: the exponentials are 1, 2, 1, the probabilities $\frac14, \frac12, \frac14$. If the second
@@ -592,7 +672,9 @@ total = 0.0
 for z, y in zip(scores.tolist(), answers.tolist(), strict=True):
     total += -math.log(math.exp(z[y]) / sum(math.exp(v) for v in z))
 assert math.isclose(total / 2, 1.5 * math.log(2)), "the loop gives the number on paper"
-assert math.isclose(float(losses.identification(scores, answers)), total / 2, abs_tol=1e-6), "and so does the library"
+assert math.isclose(float(losses.identification(scores, answers)), total / 2, abs_tol=1e-6), (
+    "and so does the library"
+)
 
 # %% [markdown]
 # A head that knows nothing gives every person the same number, and the loss is the logarithm of how many there are. Where does the trained
@@ -619,7 +701,11 @@ print(f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the 
 # $$ (eq-losses-sum)
 
 # %%
-total = config.global_weight * term.loss + config.local_weight * paper.loss + config.id_weight * identification
+total = (
+    config.global_weight * term.loss
+    + config.local_weight * paper.loss
+    + config.id_weight * identification
+)
 print(
     f"{config.global_weight:g} x {term.loss:.3f} + {config.local_weight:g} x {paper.loss:.3f} + "
     f"{config.id_weight:g} x {identification:.3f} = {total:.3f}"
@@ -647,20 +733,25 @@ print(
 # With $p_i$ for this network's probabilities of picture $i$ and $q_i$ for the partner's, the Kullback-Leibler divergence is
 #
 # $$
-# D(q \,\Vert\, p) = \frac{1}{N} \sum_i \sum_k q_i(k) \log \frac{q_i(k)}{p_i(k)} .
+# L_P = \frac{1}{N} \sum_i D(q_i \,\Vert\, p_i) = \frac{1}{N} \sum_i \sum_c q_i^c \log \frac{q_i^c}{p_i^c} .
 # $$ (eq-losses-kl)
 #
 # By hand with two coins. Ours is fair, $p = (\frac12, \frac12)$, the partner's falls on heads three times of four, $q = (\frac34, \frac14)$:
-# $\frac34 \ln \frac32 + \frac14 \ln \frac12 = 0.3041 - 0.1733 = 0.1308$.
+# $\frac34 \ln \frac32 + \frac14 \ln \frac12 = 0.3041 - 0.1733 = 0.1308$. The library takes our numbers first and a list of partners
+# second, as logits; logarithms of probabilities serve as such.
 
 # %% tags=["nbval-check-output"]
 fair = torch.tensor([[0.5, 0.5]]).log()
 biased = torch.tensor([[0.75, 0.25]]).log()
-print(f"{losses.mutual_probability(fair, [biased]):.4f} {losses.mutual_probability(biased, [fair]):.4f}")
+print(
+    f"{losses.mutual_probability(fair, [biased]):.4f} {losses.mutual_probability(biased, [fair]):.4f}"
+)
 
 # %%
 by_hand = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-assert math.isclose(float(losses.mutual_probability(fair, [biased])), by_hand, abs_tol=1e-6), "two coins on paper"
+assert math.isclose(float(losses.mutual_probability(fair, [biased])), by_hand, abs_tol=1e-6), (
+    "two coins on paper"
+)
 assert losses.mutual_probability(fair, [fair]) == 0, "equal coins have nothing to tell each other"
 
 # %% [markdown]
@@ -671,7 +762,7 @@ assert losses.mutual_probability(fair, [fair]) == 0, "equal coins have nothing t
 # The other term compares what the two networks think of *pairs*: the mean squared difference of their distance matrices,
 #
 # $$
-# M = \frac{1}{N^2} \sum_{i, j} \left(d_{ij} - d'_{ij}\right)^2 .
+# L_M = \frac{1}{N^2} \sum_{i, j} \left(d_{ij} - d'_{ij}\right)^2 .
 # $$ (eq-losses-mutual)
 #
 # By hand: our network puts three pictures at 0, 1 and 3, the partner at 0, 2 and 3. We say 1, 3, 2 for the three pairs, the partner 2, 3, 1: two pairs
@@ -680,13 +771,16 @@ assert losses.mutual_probability(fair, [fair]) == 0, "equal coins have nothing t
 # %% tags=["nbval-check-output"]
 ours = torch.tensor([[0.0], [1.0], [3.0]], requires_grad=True)
 theirs = torch.tensor([[0.0], [2.0], [3.0]], requires_grad=True)
-our_distances, their_distances = losses.euclidean_distances(ours, ours), losses.euclidean_distances(theirs, theirs)
+our_distances, their_distances = (
+    losses.euclidean_distances(ours, ours),
+    losses.euclidean_distances(theirs, theirs),
+)
 mutual = losses.mutual_distance(our_distances, [their_distances])
 print(f"{mutual.item():.4f}")
 assert torch.isclose(mutual, torch.tensor(4 / 9)), "four of nine cells"
 
 # %% [markdown]
-# The partner is a teacher here: it gets no gradient from our loss. (It has a loss of its own, in which we are the teacher.)
+# In our loss the partner's numbers are constants: it gets no gradient. (It has a loss of its own, in which ours are.)
 
 # %%
 mutual.backward()
@@ -726,11 +820,15 @@ def push(x, loss):
 spots = torch.tensor([[1.1, 1.4], [1.2, 0.4], [0.0, 0.9], [2.9, 0.9], [2.2, 2.0], [4.0, 1.1]])
 hard = push(spots, lambda x: losses.global_triplet(x, people, 0.3, normalize=False).loss)
 smooth = push(spots, lambda x: losses.global_triplet(x, people, None, normalize=False).loss)
-assert torch.allclose(hard.sum(0), torch.zeros(2), atol=1e-5), "what one feature gains the others give"
+assert torch.allclose(hard.sum(0), torch.zeros(2), atol=1e-5), (
+    "what one feature gains the others give"
+)
 still = hard.norm(dim=1) < 1e-6
 assert still.sum() == 2, "a satisfied anchor that is nobody's hardest sample gets nothing"
 assert smooth[still].norm(dim=1).min() > 0.1, "the soft margin moves everybody"
-assert torch.allclose(hard[[2, 5]].norm(dim=1), torch.tensor(1 / 6)), "one anchor pulls with 1/N, however far"
+assert torch.allclose(hard[[2, 5]].norm(dim=1), torch.tensor(1 / 6)), (
+    "one anchor pulls with 1/N, however far"
+)
 
 # %% [markdown]
 # **Local triplets.** Two pictures of one person with eight stripes, all different; the second box hangs two stripes too low, and its stripes differ a
@@ -753,12 +851,16 @@ assert strength[2:].min() > 20 * strength[:2].max(), "stripes without a partner 
 # %%
 angles = torch.tensor([90.0, 210.0, 330.0]).deg2rad()
 head = torch.stack([angles.cos(), angles.sin()], dim=1)  # [3 ids, 2]
-heads_points = torch.tensor([[0.2, 2.4], [-0.6, 0.5], [-2.2, -1.0], [0.5, -1.6], [2.1, -1.2], [0.4, 1.0]])
+heads_points = torch.tensor(
+    [[0.2, 2.4], [-0.6, 0.5], [-2.2, -1.0], [0.5, -1.6], [2.1, -1.2], [0.4, 1.0]]
+)
 three = torch.tensor([0, 0, 1, 1, 2, 2])
 id_push = push(heads_points, lambda x: losses.identification(x @ head.T, three))
 probabilities = (heads_points @ head.T).softmax(1)
 by_hand = (torch.eye(3)[three] - probabilities) @ head / len(three)
-assert torch.allclose(id_push, by_hand, atol=1e-5), "towards the own row, away from the others, by their probability"
+assert torch.allclose(id_push, by_hand, atol=1e-5), (
+    "towards the own row, away from the others, by their probability"
+)
 
 # %% [markdown]
 # **Mutual terms.** A network's probabilities beside a partner's; and three features in the plane beside a partner's triangle.
@@ -767,12 +869,16 @@ assert torch.allclose(id_push, by_hand, atol=1e-5), "towards the own row, away f
 mine = torch.tensor([[0.1, 0.6, 0.2, 0.1]])
 partner = torch.tensor([[0.3, 0.3, 0.3, 0.1]])
 probability_push = push(mine.log(), lambda z: losses.mutual_probability(z, [partner.log()]))
-assert torch.allclose(probability_push, partner - mine, atol=1e-5), "minus the gradient is what the partner has more"
+assert torch.allclose(probability_push, partner - mine, atol=1e-5), (
+    "minus the gradient is what the partner has more"
+)
 
 triangle = torch.tensor([[0.0, 0.0], [3.0, 0.0], [1.2, 1.0]])
 wanted = torch.tensor([[0.5, -0.4], [2.5, -0.4], [1.2, 1.8]])
 there = losses.euclidean_distances(wanted, wanted)
-pair_push = push(triangle, lambda x: losses.mutual_distance(losses.euclidean_distances(x, x), [there]))
+pair_push = push(
+    triangle, lambda x: losses.mutual_distance(losses.euclidean_distances(x, x), [there])
+)
 stepped = triangle + 0.1 * pair_push
 before = losses.mutual_distance(losses.euclidean_distances(triangle, triangle), [there])
 after = losses.mutual_distance(losses.euclidean_distances(stepped, stepped), [there])
@@ -806,7 +912,13 @@ c.bar(range(1, 9), strength, color=figures.BLUE)
 c.set(title="local: strength per stripe", xticks=range(1, 9), xlabel="stripe of picture 1")
 draw_arrows(d, heads_points, id_push, three, 8, "identification")
 for row, colour in zip(head, (figures.GREEN, figures.PURPLE, figures.SKY), strict=True):
-    d.plot(*torch.stack([torch.zeros(2), 2.6 * row]).T, color=colour, linewidth=1.2, linestyle=":", zorder=1)
+    d.plot(
+        *torch.stack([torch.zeros(2), 2.6 * row]).T,
+        color=colour,
+        linewidth=1.2,
+        linestyle=":",
+        zorder=1,
+    )
 up = probability_push[0].clamp(min=0)
 e.bar(range(1, 5), up, color=figures.BLUE)
 e.bar(range(1, 5), probability_push[0] - up, color=figures.VERMILLION)

@@ -9,14 +9,14 @@
 # * every setting of the training, and what the learning rate does over the epochs;
 # * three curves, and how to read them together.
 #
-# *Time:* about three minutes on two cores if the book's model is not trained yet, else half a minute.
-# *Hardware:* a CPU. Full trainings (`make train PRESET=market1501_gl`) want a GPU.
+# **Time** on two cores: three quarters of a minute, and a minute or two more if the book's model is not trained yet.
+# **Hardware**: any laptop, no GPU. Full trainings (`make train PRESET=market1501_gl`) want a GPU.
 
 # %% [markdown]
 # ## Settings
 #
-# The next cell holds every setting as a literal. A preset replaces some of them: `make train PRESET=...` injects its
-# values right after this cell. `archive = ""` stands for the book's own synthetic people.
+# The next cell holds every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some of them: `make train PRESET=name`,
+# typed in a terminal in the project's folder, injects its values right after this cell and runs this notebook. `archive = ""` stands for the book's own synthetic people.
 
 # %% tags=["parameters"]
 # Parameters: the data
@@ -85,13 +85,31 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from alignedreid_lib import book, datasets, devices, evaluation, features, figures, images, losses, runs, training
+from alignedreid_lib import (
+    book,
+    datasets,
+    devices,
+    figures,
+    images,
+    losses,
+    runs,
+    testing,
+    training,
+)
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.scores import ScoreTable, average
 
-own = ("archive", "run_dir", "test_distances", "test_sets", "test_rerank", "combined_of", "only_test")
+own = (
+    "archive",
+    "run_dir",
+    "test_distances",
+    "test_sets",
+    "test_rerank",
+    "combined_of",
+    "only_test",
+)
 config = runs.read_parameters(training.TrainConfig, globals(), extra=own)
 
 # %% [markdown]
@@ -114,7 +132,7 @@ train_set = datasets.open_dataset(config.folder, config.train_part)
 assert train_set.labels.max() + 1 == len(set(train_set.ids)), "labels count the identities from 0"
 
 # %% [markdown]
-# ## The problem
+# ## The problem in a picture
 #
 # A fresh network already gives every picture a feature. Take one batch of $P \times K$ pictures and look at all pairs:
 # how far apart are two pictures of the same person, and two of different people?
@@ -135,12 +153,16 @@ def pair_distances(network):
     with torch.no_grad():
         x = losses.unit_length(network(pictures).global_features)
     pairs = torch.triu_indices(len(x), len(x), offset=1)
-    return losses.euclidean_distances(x, x)[pairs[0], pairs[1]], (labels[:, None] == labels)[pairs[0], pairs[1]]
+    return losses.euclidean_distances(x, x)[pairs[0], pairs[1]], (labels[:, None] == labels)[
+        pairs[0], pairs[1]
+    ]
 
 
 def draw_pairs(networks):
     """A histogram of pair distances for each network."""
-    _, axes = plt.subplots(1, len(networks), figsize=(3.6 * len(networks), 2.4), squeeze=False, layout="constrained")
+    _, axes = plt.subplots(
+        1, len(networks), figsize=(3.6 * len(networks), 2.4), squeeze=False, layout="constrained"
+    )
     for ax, (title, network) in zip(axes[0], networks.items(), strict=True):
         distances, same = pair_distances(network)
         top = float(distances.max())
@@ -198,20 +220,24 @@ assert torch.isclose(term.loss, torch.tensor(0.8)), "the sum done by hand is the
 # %% [markdown]
 # ## The learning rate
 #
-# Adam takes the steps. Its learning rate stays at a base value $\eta_0$ until epoch $s$ and then falls to a thousandth
-# of it in the last epoch $T$:
+# Adam takes the steps. Its learning rate is $\eta_0$ before epoch $s$. From epoch $s$ on it falls, to a thousandth of
+# $\eta_0$ in the last epoch $T$; in epoch $e$ it is
 #
 # $$ \eta(e) = \eta_0 \cdot 0.001^{\,(e + 1 - s)\,/\,(T + 1 - s)} \qquad e \ge s $$ (eq-training-rate)
 #
 # With $T = 4$ and $s = 3$ the last two epochs have $0.001^{1/2} \approx 0.0316$ and $0.001$ of the base:
 
 # %% tags=["nbval-check-output"]
-short = dataclasses.replace(config, schedule="exponential", base_lr=1.0, total_epochs=4, decay_at_epoch=3)
+short = dataclasses.replace(
+    config, schedule="exponential", base_lr=1.0, total_epochs=4, decay_at_epoch=3
+)
 rates = [training.learning_rate(short, epoch) for epoch in range(1, 5)]
 print([round(rate, 4) for rate in rates])
 
 # %%
-assert np.allclose(rates, [1, 1, 0.001 ** (1 / 2), 0.001]), "two epochs at the base, two on the way down"
+assert np.allclose(rates, [1, 1, 0.001 ** (1 / 2), 0.001]), (
+    "two epochs at the base, two on the way down"
+)
 
 # %% [markdown]
 # The other schedule, *staircase*, multiplies by a factor at given epochs. Both, as the original reproduction runs them
@@ -222,8 +248,17 @@ epochs = np.arange(1, 301)
 published = training.TrainConfig()
 staircase = training.TrainConfig(schedule="staircase", staircase_at_epochs=(101, 201))
 _, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
-ax.semilogy(epochs, [training.learning_rate(published, e) for e in epochs], label="exponential, from epoch 151")
-ax.semilogy(epochs, [training.learning_rate(staircase, e) for e in epochs], "--", label="staircase, at 101 and 201")
+ax.semilogy(
+    epochs,
+    [training.learning_rate(published, e) for e in epochs],
+    label="exponential, from epoch 151",
+)
+ax.semilogy(
+    epochs,
+    [training.learning_rate(staircase, e) for e in epochs],
+    "--",
+    label="staircase, at 101 and 201",
+)
 ax.set(xlabel="epoch", ylabel="learning rate")
 ax.legend()
 plt.show()
@@ -238,7 +273,7 @@ plt.show()
 # backward, Adam.
 
 
-# %%
+# %% tags=["demonstration"]
 def naive_step(network, optimizer, batch, labels, margin):
     """One training step, mining with two loops."""
     x = network(images.normalize(batch)).global_features
@@ -260,7 +295,9 @@ def naive_step(network, optimizer, batch, labels, margin):
 # pictures, with a small network, for three steps:
 
 # %%
-small = dataclasses.replace(config, margin=0.3, normalize=False, global_weight=1.0, local_weight=0.0)
+small = dataclasses.replace(
+    config, margin=0.3, normalize=False, global_weight=1.0, local_weight=0.0
+)
 steps = {}
 for name in ("naive", "library"):
     torch.manual_seed(0)
@@ -272,11 +309,15 @@ for name in ("naive", "library"):
         if name == "naive":
             steps[name].append(naive_step(network, optimizer, batch, people, 0.3))
         else:
-            figures_of_step = training.train_step(network, optimizer, batch, people, small, torch.float32)
+            figures_of_step = training.train_step(
+                network, optimizer, batch, people, small, torch.float32
+            )
             steps[name].append(figures_of_step["loss"].item())
 
-# %%
-assert np.allclose(steps["naive"], steps["library"], rtol=1e-3), "three steps in loops are three steps in matrices"
+# %% tags=["demonstration"]
+assert np.allclose(steps["naive"], steps["library"], rtol=1e-3), (
+    "three steps in loops are three steps in matrices"
+)
 
 # %% [markdown]
 # ## A run
@@ -286,10 +327,12 @@ assert np.allclose(steps["naive"], steps["library"], rtol=1e-3), "three steps in
 # weights that are there already, name their files in `only_test`; then nothing is trained.)
 
 # %%
-validate = evaluation.validation(config) if config.validate_every else None
+validate = testing.validation(config) if config.validate_every else None
 result = None if only_test else training.train(config, run_dir, validate=validate)
 if result:
-    print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
+    print(
+        f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked"
+    )
 
 # %% [markdown]
 # What the run folder holds. Every file is written beside and then renamed, so that a kill at any moment leaves the last
@@ -303,8 +346,12 @@ for path in sorted(runs.resolve(run_dir).glob("*")):
 # %%
 finished = {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.pth", "tensorboard"}
 if result:
-    assert finished <= {path.name for path in result.run_dir.iterdir()}, "a finished run is complete"
-    assert [row["epoch"] for row in result.metrics] == list(range(1, config.total_epochs + 1)), "a row an epoch"
+    assert finished <= {path.name for path in result.run_dir.iterdir()}, (
+        "a finished run is complete"
+    )
+    assert [row["epoch"] for row in result.metrics] == list(range(1, config.total_epochs + 1)), (
+        "a row an epoch"
+    )
 
 # %% [markdown]
 # ## Reading the curves
@@ -325,30 +372,43 @@ figures.training_curves(result.metrics) if result else "nothing was trained"
 # And the picture of the beginning, with the same batch:
 
 # %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others"
-tested = {Path(file).stem: runs.resolve(file) for file in only_test} or {"": result.weights}
+tested = {str(file): runs.resolve(file) for file in only_test} or {"": result.weights}
 if result and result.best_weights:  # a run that validated: its best epoch beside its last
     tested = {"last epoch": result.weights, f"epoch {result.best_epoch}": result.best_weights[0]}
 networks = {name: book.load(config, file) for name, file in tested.items()}
 model = next(iter(networks.values()))
-draw_pairs({"before training": untrained, "after training": model} if config.backbone == "resnet18" else {"after": model})
+draw_pairs(
+    {"before training": untrained, "after training": model}
+    if config.backbone == "resnet18"
+    else {"after": model}
+)
 
 # %%
 distances, same = pair_distances(model)
-assert distances[same].mean() < distances[~same].mean(), "one person's pictures lie nearer than different people's"
+assert distances[same].mean() < distances[~same].mean(), (
+    "one person's pictures lie nearer than different people's"
+)
 
 # %% [markdown]
 # ## The same run again
 #
 # A batch depends on the seed, the epoch and its number alone, and a checkpoint holds the rest: weights, Adam's moments,
-# the random state. So a run that was cut goes on as if nothing had happened. Here is a small one, cut after two of four
+# the random state. So a run that was cut goes on as if nothing had happened (on a GPU up to rounding, since its sums are added
+# in an order left to chance; `deterministic = True` asks for one order). Here is a small one, cut after two of four
 # epochs, beside one that was left alone:
 
-# %%
+# %% tags=["demonstration"]
 import tempfile
 
 book.dataset_folder("market1501")
 tiny = dataclasses.replace(
-    book.CONFIG, backbone="shufflenet_v2_x0_5", height=32, width=16, total_epochs=4, decay_at_epoch=3, device="cpu"
+    book.CONFIG,
+    backbone="shufflenet_v2_x0_5",
+    height=32,
+    width=16,
+    total_epochs=4,
+    decay_at_epoch=3,
+    device="cpu",
 )
 
 
@@ -370,24 +430,29 @@ with tempfile.TemporaryDirectory() as folder:
         resumed = training.train(tiny, Path(folder) / "cut")
     resumed_weights = torch.load(resumed.weights)
 
-# %%
+# %% tags=["demonstration"]
 assert resumed.resumed_at == 2, "two epochs were done before the cut"
-assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in whole_weights), "bit for bit the same"
+assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in whole_weights), (
+    "bit for bit the same"
+)
 
 # %% [markdown]
 # ## Several processes
 #
 # A bigger machine trains faster if its GPUs share each batch: of $P$ people every process embeds its part. The loss
 # cannot be shared in the same way. Of the four points above, let one process hold the two of person 0 and another the
-# two of person 1: neither has a negative, and whatever each computes alone is not the loss of the batch. So the
-# processes exchange their features, $f_1, f_2, \dots$, and each computes the loss of the whole batch. On the way back
+# two of person 1: neither has a negative, and whatever each computes alone is not the loss of the batch. So the processes exchange their features, $f_r$ being those that
+# process $r$ made, and each computes the loss of the whole batch. On the way back
 # each follows its own features, the others' being constants to it, and the parts add up to the gradient:
 #
 # $$ \frac{\partial L}{\partial \theta} = \sum_r \frac{\partial L}{\partial f_r}\, \frac{\partial f_r}{\partial \theta} $$ (eq-training-processes)
 #
-# The four points once more, multiplied by a weight $\theta = 1$ that is to be learned:
+# The four points once more, multiplied by a weight $\theta = 1$ that is to be learned. All points followed, the four gaps are
+# $\theta$ times $1 - 1.2$, $1 - 0.2$, $1.8 - 0.2$ and $1.8 - 2$; every term is active, so the slope is $(-0.2 + 0.8 + 1.6 - 0.2) / 4
+# = 0.5$. Following the first two points only, the four terms have slopes 1, 2, 1 and 1, together $5/4$; the other two give $-1.2,
+# -1.2, 0.6, -1.2$, together $-3/4$.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["demonstration", "nbval-check-output"]
 labels_of_four = torch.tensor([0, 0, 1, 1])
 
 
@@ -402,22 +467,26 @@ def gradient_of(followed):
 
 print(f"{gradient_of((0, 1)):.2f} + {gradient_of((2, 3)):.2f} = {gradient_of((0, 1, 2, 3)):.2f}")
 
-# %%
-assert np.isclose(gradient_of((0, 1)) + gradient_of((2, 3)), gradient_of((0, 1, 2, 3))), "parts of one gradient"
+# %% tags=["demonstration"]
+assert np.isclose(gradient_of((0, 1)) + gradient_of((2, 3)), gradient_of((0, 1, 2, 3))), (
+    "parts of one gradient"
+)
 
 # %% [markdown]
 # One thing is still different: batch norm takes its mean and variance over the pictures of one process. With
 # `sync_batch_norm=True` it takes them over the whole batch, and two processes do what one does, but for rounding. Here
 # are both, started from this notebook (mirroring is off, since each process draws its own):
 
-# %%
+# %% tags=["demonstration"]
 one = dataclasses.replace(tiny, mirror_prob=0.0, total_epochs=2, decay_at_epoch=2)
 with tempfile.TemporaryDirectory() as folder:
     alone = training.train(one, Path(folder) / "one").metrics
     shared = training.train(
         dataclasses.replace(one, processes=2, sync_batch_norm=True), Path(folder) / "two"
     ).metrics
-assert np.allclose([row["loss"] for row in alone], [row["loss"] for row in shared], rtol=0.01), "two do what one does"
+assert np.allclose([row["loss"] for row in alone], [row["loss"] for row in shared], rtol=0.01), (
+    "two do what one does"
+)
 
 # %% [markdown]
 # `make train PRESET=market1501_gl ARGS="-p processes 4"` takes four GPUs of one machine; the README shows how `torchrun`
@@ -432,16 +501,16 @@ assert np.allclose([row["loss"] for row in alone], [row["loss"] for row in share
 # `train_part="train"` they are left out of the training, and every `validate_every` epochs the network ranks them; the
 # weights with the best mean average precision are kept in `best.pth`. The small run once more:
 
-# %%
+# %% tags=["demonstration"]
 watched = dataclasses.replace(tiny, train_part="train", validate_every=1)
 with tempfile.TemporaryDirectory() as folder:
-    validated = training.train(watched, folder, validate=evaluation.validation(watched))
+    validated = training.train(watched, folder, validate=testing.validation(watched))
     kept = torch.load(validated.best_weights[0])
     last = torch.load(validated.weights)
 means = {row["epoch"]: row["val_mean_ap"] for row in validated.metrics}
 print(f"epochs {sorted(means)} were validated, one was kept")
 
-# %%
+# %% tags=["demonstration"]
 assert means[validated.best_epoch] == max(means.values()), "the best by validation is kept"
 is_last = all(torch.equal(kept[name], last[name]) for name in last)
 assert is_last == (validated.best_epoch == 4), "best.pth holds the weights of that epoch"
@@ -460,25 +529,18 @@ assert not train_people & val_people, "nobody is trained on and validated with"
 # ([chapter 8](08_evaluation.ipynb) explains the table).
 
 # %%
-assert (config.dataset, run_dir) != ("market1501", "runs/book/model") or config == book.CONFIG, "the book's own settings"
-where = devices.choose_device(config.device)
-size = {"height": config.height, "width": config.width}
-tables = {name: ScoreTable([]) for name in networks}
-for test_name in tested_on:
-    test_set = datasets.open_dataset(runs.resolve(config.data_root) / test_name, "test")
-    name = test_name if len(tested_on) > 1 else ""
-    for network_name, network in networks.items():
-        embedded = features.extract(network, test_set, **size, device=config.device, precision=config.precision)
-        tables[network_name] += evaluation.evaluate(
-            embedded, test_distances, test_rerank, name=name, normalize=config.normalize
-        )
+assert (config.dataset, run_dir) != ("market1501", "runs/book/model") or config == book.CONFIG, (
+    "the book's own settings"
+)
+tables = {
+    name: testing.score(network, config, tested_on, test_distances, test_rerank)
+    for name, network in networks.items()
+}
 scores = ScoreTable([])
-for network_name, table in tables.items():
-    names = [", ".join(filter(None, (row.name, network_name))) for row in table.rows]
-    rows = zip(table.rows, names, strict=True)
-    scores += ScoreTable([dataclasses.replace(row, name=name) for row, name in rows])
+for name, table in tables.items():
+    scores += table.named(name)
 if len(only_test) > 1:  # several runs of one training: their mean and spread
-    scores += average(list(tables.values()))
+    scores += average(list(tables.values())).named(f"mean of {len(only_test)}")
 scores
 
 # %% [markdown]
@@ -486,25 +548,29 @@ scores
 # commit, the versions, the machine and the minutes.
 
 # %%
+device_used = devices.choose_device(config.device)
 written = runs.write_results(
     run_dir,
-    dataclasses.asdict(config) | ({"precision": result.precision} if result else {"only_test": list(only_test)}),
+    dataclasses.asdict(config)
+    | ({"precision": result.precision} if result else {"only_test": list(only_test)}),
     scores.to_dict()["rows"],
     result.minutes if result else 0.0,
-    where,
+    device_used,
 )
-assert runs.read_json(written)["config"]["seed"] == config.seed, "the result says which seed it is of"
+assert runs.read_json(written)["config"]["seed"] == config.seed, (
+    "the result says which seed it is of"
+)
 
 # %% [markdown]
 # ## What the paper says, and what we see
 #
 # :::{admonition} The paper says
-# AlignedReID trains 300 epochs with Adam at 1e-3, falling tenfold at epochs 80 and 180, on batches of 160 with 4 pictures an identity.
+# AlignedReID (Zhang et al. 2017) trains with Adam and lets the rate fall in steps.
 # The original reproduction takes 32 x 4, a base of 2e-4 and the exponential fall from epoch 151, and reaches rank-1 87.05 % and
 # mAP 71.38 % (trapezoid) on Market-1501 with the global loss alone.
 # :::
 #
-# The book's run is a thousand times smaller and on people made of paint. What carries over is the shape of the curves:
+# The book's run shows its network a thousandth of the pixels, and people made of paint. What carries over is the shape of the curves:
 # the early shrinking, the parting, the long tail of hard triplets. To re-make the published number, put
 # `Market-1501-v15.09.15.zip` into `data/raw/` and say `make train PRESET=market1501_gl`.
 #

@@ -2,7 +2,7 @@
 # # 07 Mutual learning
 #
 # Two networks see the same batches. Each is taught by the labels, and each is also taught by what the other makes of
-# the batch. Neither is a teacher, and both end up better than alone, says the paper.
+# the batch. Neither is a fixed teacher, both learn at the same time, and both end up better than alone, says the paper.
 #
 # **What you will hold**
 #
@@ -91,12 +91,11 @@ from alignedreid_lib import (
     book,
     datasets,
     devices,
-    evaluation,
-    features,
     figures,
     images,
     losses,
     runs,
+    testing,
     training,
 )
 from alignedreid_lib.errors import InputError
@@ -125,12 +124,8 @@ train_set = datasets.open_dataset(config.folder, config.train_part)
 # distances that each of them sees between the pictures:
 
 # %%
-store = images.ImageStore(
-    train_set.paths, (config.height, config.width), memory_limit, workers
-)
-sampler = IdentitySampler(
-    train_set.labels, ids_per_batch=8, images_per_id=4, seed=0
-)
+store = images.ImageStore(train_set.paths, (config.height, config.width), memory_limit, workers)
+sampler = IdentitySampler(train_set.labels, ids_per_batch=8, images_per_id=4, seed=0)
 indices = next(iter(sampler))
 batch = torch.stack(store.fetch(indices))  # uint8 [32, 3, h, w]
 labels = torch.from_numpy(train_set.labels[indices])
@@ -153,12 +148,7 @@ def draw_matrices(matrices, title):
         axes, names, (*matrices, np.abs(matrices[0] - matrices[1])), strict=True
     ):
         image = ax.imshow(values, cmap="cividis", vmin=0, vmax=2)
-        ax.set(
-            title=f"{name}",
-            xticks=range(0, 33, 8),
-            yticks=range(0, 33, 8),
-            xlabel="picture",
-        )
+        ax.set(title=f"{name}", xticks=range(0, 33, 8), yticks=range(0, 33, 8), xlabel="picture")
         ax.grid(False)
     fig.suptitle(title)
     fig.colorbar(image, ax=axes, label="distance over the mean")
@@ -166,7 +156,8 @@ def draw_matrices(matrices, title):
 
 
 # %% alt="Two distance matrices of a batch by two untrained networks and their difference: blocks along the diagonal are hardly visible"
-untrained = [training.make_learner(config, k, 4).network for k in (0, 1)]
+at_home = dataclasses.replace(config, device="cpu", model_devices=(), compiled=False)
+untrained = [training.make_learner(at_home, k, 4).network for k in (0, 1)]
 before = [matrix_of(network) for network in untrained]
 draw_matrices(before, "before training")
 
@@ -183,7 +174,7 @@ draw_matrices(before, "before training")
 #
 # $$ L_P = \frac1N \sum_i D(q_i \,\|\, p_i) = \frac1N \sum_i \sum_c q_i^c \log \frac{q_i^c}{p_i^c} $$ (eq-mutual-probability)
 #
-# One picture, three people, by hand. The first model is undecided; the second says person 0 or 1:
+# One picture, three people, by hand. The first model is undecided; the second says person 0 or 1 (a term with $q^c = 0$ counts as 0):
 
 # %% tags=["nbval-check-output"]
 p = [1 / 3, 1 / 3, 1 / 3]
@@ -193,21 +184,17 @@ print(f"{by_hand:.4f} = log(3/2) = {np.log(3 / 2):.4f}")
 
 # %%
 small = torch.tensor([1e-30])
-logits = (
-    torch.log(torch.tensor([p]).maximum(small)),
-    torch.log(torch.tensor([q]).maximum(small)),
+logits = (torch.log(torch.tensor([p]).maximum(small)), torch.log(torch.tensor([q]).maximum(small)))
+assert np.isclose(losses.mutual_probability(logits[0], [logits[1]]).item(), by_hand, atol=1e-5), (
+    "not what we summed"
 )
-assert np.isclose(
-    losses.mutual_probability(logits[0], [logits[1]]).item(), by_hand, atol=1e-5
-), "not what we summed"
 
 # %% [markdown]
 # ### Distances
 #
-# AlignedReID adds a term of its own, the *metric mutual loss*: the two matrices of distances in the batch shall agree. With $d$ of
-# one model and $e$ of the other,
+# AlignedReID adds a term of its own, the *metric mutual loss*: the two matrices of distances in the batch shall agree. With $d_{ij}$ of one model and $d'_{ij}$ of the other,
 #
-# $$ L_M = \frac1{N^2} \sum_{i, j} (d_{ij} - e_{ij})^2 $$ (eq-mutual-distance)
+# $$ L_M = \frac1{N^2} \sum_{i, j} (d_{ij} - d'_{ij})^2 $$ (eq-mutual-distance)
 #
 # Two pictures, 3 apart by one model and 5 by the other: two of the four entries differ by 2, so the mean is $2 \cdot 4 / 4 = 2$.
 
@@ -217,12 +204,7 @@ e = torch.tensor([[0.0, 5.0], [5.0, 0.0]], requires_grad=True)
 loss = losses.mutual_distance(d, [e])
 loss.backward()
 print(
-    "loss",
-    loss.item(),
-    "| gradient of the first",
-    d.grad[0, 1].item(),
-    "| of the second",
-    e.grad,
+    "loss", loss.item(), "| gradient of the first", d.grad[0, 1].item(), "| of the second", e.grad
 )
 
 # %%
@@ -234,12 +216,13 @@ assert e.grad is None, "the partner is taught by its own loss, not by this one"
 # %% [markdown]
 # The last line matters. Each model has a loss of its own, in which the partner's numbers are constants: it is *pulled to* the partner
 # and does not pull the partner to itself. That happens in the partner's loss. So the step of two models is two steps that
-# only share numbers, and the models may live on two devices.
+# only share numbers, and the models may live on two devices. Together, the loss of one model is
+# $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, here with $w_P = 1$ (`probability_weight`) and $w_M = 0.1$ (`global_mutual_weight`).
 #
 # ## One step of two models, by hand
 
 
-# %%
+# %% tags=["demonstration"]
 def naive_mutual_step(networks, optimizers, batch, labels, settings):
     """Forward of all; then each model's own losses and its two terms against constants; then all step."""
     seen = []
@@ -250,20 +233,16 @@ def naive_mutual_step(networks, optimizers, batch, labels, settings):
     found = []
     for k, (x, logits, distances) in enumerate(seen):
         _, other_logits, other_distances = seen[1 - k]
-        term = losses.global_triplet(
-            x, labels, settings.margin, settings.normalize
-        )
+        term = losses.global_triplet(x, labels, settings.margin, settings.normalize)
         total = term.loss + torch.nn.functional.cross_entropy(logits, labels)
         q = other_logits.detach().softmax(1)
         total = (
             total
-            + settings.probability_weight
-            * (q * (q.log() - logits.log_softmax(1))).sum(1).mean()
+            + settings.probability_weight * (q * (q.log() - logits.log_softmax(1))).sum(1).mean()
         )
         total = (
             total
-            + settings.global_mutual_weight
-            * (distances - other_distances.detach()).square().mean()
+            + settings.global_mutual_weight * (distances - other_distances.detach()).square().mean()
         )
         found.append(total)
     for optimizer, total in zip(optimizers, found, strict=True):
@@ -276,7 +255,7 @@ def naive_mutual_step(networks, optimizers, batch, labels, settings):
 # %% [markdown]
 # `mutual_step` is the same for any number of models, with every term that the config switches on. Both start from equal weights:
 
-# %%
+# %% tags=["demonstration"]
 pair = dataclasses.replace(
     book.CONFIG,
     backbone="shufflenet_v2_x0_5",
@@ -298,10 +277,7 @@ for step in (1, 2):
         people,
         pair,
     )
-    library = [
-        row["loss"].item()
-        for row in training.mutual_step(by_library, batch, people, pair)
-    ]
+    library = [row["loss"].item() for row in training.mutual_step(by_library, batch, people, pair)]
     assert np.allclose(loop, library, rtol=1e-3), (
         f"step {step} in loops is another than the library's"
     )
@@ -315,9 +291,7 @@ for step in (1, 2):
 
 # %%
 result = training.train(config, run_dir)
-print(
-    f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked"
-)
+print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
 print([path.name for path in result.all_weights])
 
 # %%
@@ -327,20 +301,14 @@ metrics = (
     else [result.metrics]
 )
 assert len(result.all_weights) == num_models, "a file of weights for each model"
-assert all(len(rows) == config.total_epochs for rows in metrics), (
-    "a row an epoch for each model"
-)
+assert all(len(rows) == config.total_epochs for rows in metrics), "a row an epoch for each model"
 
 # %% alt="Losses over the epochs of both models, which lie on each other: the identification loss falls slowly, the probability term stays at two thousandths, the distance term falls to a sixth"
 fig = figures.Figure(figsize=(8, 2.6), layout="constrained")
 names = [
-    name
-    for name in ("id_loss", "probability_loss", "global_mutual_loss")
-    if name in metrics[0][0]
+    name for name in ("id_loss", "probability_loss", "global_mutual_loss") if name in metrics[0][0]
 ]
-for ax, name in zip(
-    np.ravel(fig.subplots(1, max(len(names), 1))), names, strict=False
-):
+for ax, name in zip(np.ravel(fig.subplots(1, max(len(names), 1))), names, strict=False):
     for k, rows in enumerate(metrics):
         values = [row[name] for row in rows]
         ax.plot(
@@ -360,9 +328,7 @@ fig
 # $\log 170 = 5.1$, and after these few epochs the classifiers are hardly beyond that. Two who know nothing agree.
 
 # %% alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and a nearly black difference"
-trained = [
-    book.load(config, path, k) for k, path in enumerate(result.all_weights)
-]
+trained = [book.load(config, path, k) for k, path in enumerate(result.all_weights)]
 after = [matrix_of(network) for network in trained[:2]]
 draw_matrices(after if num_models > 1 else after * 2, "after training")
 
@@ -371,19 +337,15 @@ draw_matrices(after if num_models > 1 else after * 2, "after training")
 # models that were trained side by side without a word? The study below says it in numbers.
 
 
-# %%
+# %% tags=["demonstration"]
 def contrast(matrix):
     """Mean distance of two people over that of one person's pictures."""
-    same = (labels[:, None] == labels[None]).numpy() & ~np.eye(
-        len(labels), dtype=bool
-    )
+    same = (labels[:, None] == labels[None]).numpy() & ~np.eye(len(labels), dtype=bool)
     return matrix[labels[:, None] != labels[None]].mean() / matrix[same].mean()
 
 
 for first, last in zip(before, after, strict=False):
-    assert contrast(last) > 1.5 * contrast(first), (
-        "training does not part the people of the batch"
-    )
+    assert contrast(last) > 1.5 * contrast(first), "training does not part the people of the batch"
 
 # %% [markdown]
 # ### Models that cannot teach each other
@@ -392,17 +354,12 @@ for first, last in zip(before, after, strict=False):
 # of ImageNet weights differ only in what was added to them, the local branch and the classifier; if neither has a loss, both
 # take the same steps for ever, and every mutual term is 0. `train` refuses that where it is certain:
 
-# %% tags=["nbval-check-output"]
+# %% tags=["demonstration", "nbval-check-output"]
+book.dataset_folder("market1501")
 with tempfile.TemporaryDirectory() as folder:
     start = Path(folder) / "start.pth"
-    torch.save(trained[0].state_dict(), start)
-    twins = dataclasses.replace(
-        pair,
-        backbone=config.backbone,
-        weights=str(start),
-        id_weight=0.0,
-        probability_weight=0.0,
-    )
+    torch.save(by_loop[0].network.state_dict(), start)
+    twins = dataclasses.replace(pair, weights=str(start), id_weight=0.0, probability_weight=0.0)
     try:
         training.train(twins, Path(folder) / "run")
     except InputError as error:
@@ -412,50 +369,29 @@ print(message[message.index("with") : message.index(";")])
 
 # %% [markdown]
 # On a GPU sums are added in an order that is left to chance, and rounding parts the two after a while. The original
-# reproduction's rows with the global loss alone and mutual learning rest on that.
+# reproduction's rows with the global loss alone and mutual learning rest on that. Look at `global_mutual_loss` in the first epochs of
+# such a run: 0 means that your two are still one.
 #
 # ## The result
 #
 # Each model is tested by itself: mutual learning is a way to train, and at the end one of them is taken.
 
 # %%
-where = devices.choose_device(config.device)
 scores = ScoreTable([])
-for test_name in tested_on:
-    test_set = datasets.open_dataset(
-        runs.resolve(config.data_root) / test_name, "test"
-    )
-    for k, network in enumerate(trained, 1):
-        embedded = features.extract(
-            network,
-            test_set,
-            height=height,
-            width=width,
-            device=config.device,
-            precision=config.precision,
-        )
-        name = ", ".join(
-            filter(
-                None, (test_name if len(tested_on) > 1 else "", f"model {k}")
-            )
-        )
-        scores += evaluation.evaluate(
-            embedded,
-            test_distances,
-            test_rerank,
-            name=name,
-            normalize=config.normalize,
-        )
+for k, network in enumerate(trained, 1):
+    table = testing.score(network, config, tested_on, test_distances, test_rerank)
+    scores += table.named(f"model {k}")
 scores
 
 # %%
 settings = dataclasses.asdict(config) | {"precision": result.precision}
+device_used = devices.choose_device(config.device)
 written = runs.write_results(
-    run_dir, settings, scores.to_dict()["rows"], result.minutes, where
+    run_dir, settings, scores.to_dict()["rows"], result.minutes, device_used
 )
-assert len(runs.read_json(written)["scores"]) == num_models * len(
-    tested_on
-) * len(test_distances) * (1 + test_rerank)
+assert len(runs.read_json(written)["scores"]) == num_models * len(tested_on) * len(
+    test_distances
+) * (1 + test_rerank)
 
 # %% [markdown]
 # ## Single against mutual
@@ -467,64 +403,32 @@ assert len(runs.read_json(written)["scores"]) == num_models * len(
 WAYS = {
     "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
     "probability": {"probability_weight": 1.0, "global_mutual_weight": 0.0},
-    "probability and distance": {
-        "probability_weight": 1.0,
-        "global_mutual_weight": 0.1,
-    },
+    "probability and distance": {"probability_weight": 1.0, "global_mutual_weight": 0.1},
 }
 study, minutes = [], 0.0
-test_set = datasets.open_dataset(config.folder, "test") if study_seeds else None
 for study_seed in study_seeds:
     for way, weights_of_terms in WAYS.items():
-        settings = dataclasses.replace(
-            config, seed=study_seed, **weights_of_terms
-        )
-        done = training.train(
-            settings,
-            Path(run_dir) / f"{way.replace(' ', '_')}_seed{study_seed}",
-        )
+        settings = dataclasses.replace(config, seed=study_seed, **weights_of_terms)
+        done = training.train(settings, Path(run_dir) / f"{way.replace(' ', '_')}_seed{study_seed}")
         minutes += done.minutes
-        pair_of_models = [
-            book.load(settings, path, k)
-            for k, path in enumerate(done.all_weights)
-        ]
+        pair_of_models = [book.load(settings, path, k) for k, path in enumerate(done.all_weights)]
         found = [matrix_of(network) for network in pair_of_models]
         apart = float(np.abs(found[0] - found[1]).mean())
         for k, network in enumerate(pair_of_models, 1):
-            embedded = features.extract(
-                network,
-                test_set,
-                height=height,
-                width=width,
-                precision=config.precision,
-            )
-            (row,) = evaluation.evaluate(
-                embedded, ("global",), rerank=False
-            ).to_dict()["rows"]
-            study.append(
-                {
-                    "seed": study_seed,
-                    "way": way,
-                    "model": k,
-                    "difference": apart,
-                }
-                | row
-            )
+            (row,) = testing.score(network, settings, [settings.dataset]).to_dict()["rows"]
+            study.append({"seed": study_seed, "way": way, "model": k, "difference": apart} | row)
 if study_seeds:
-    settings = dataclasses.asdict(config) | {
-        "study_seeds": list(study_seeds),
-        "ways": WAYS,
-    }
-    study_file = runs.write_results(
-        Path(run_dir) / "study", settings, study, minutes, where
-    )
+    settings = dataclasses.asdict(config) | {"study_seeds": list(study_seeds), "ways": WAYS}
+    study_file = runs.write_results(Path(run_dir) / "study", settings, study, minutes, device_used)
 else:
     study_file = runs.resolve("notebooks/results/mutual_study.json")
 study = runs.read_json(study_file)["scores"]
 
 
 # %% [markdown]
-# Mean and spread (standard deviation) over six models each, in percent, and how far the two matrices of a pair differ:
+# Mean and spread (standard deviation) over six models each, in percent, and the *difference*: the mean of $|d_{ij} - d'_{ij}|$ over the batch
+# above, each matrix divided by its own mean (0.06 is 6 % of a typical distance). The two models of a pair are not independent, so the
+# true spread is rather larger.
 
 
 # %% tags=["nbval-check-output"]
@@ -538,9 +442,7 @@ for way in WAYS:
         f"{100 * statistics.mean(v):4.1f} ± {100 * statistics.stdev(v):3.1f}"
         for v in (of_way(way, "rank1"), of_way(way, "mean_ap_step"))
     ]
-    print(
-        f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}"
-    )
+    print(f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}")
 
 # %%
 assert len(study) >= 18 or study_seeds, "three seeds, three ways, two models"
@@ -573,16 +475,17 @@ assert apart["probability and distance"] < apart["side by side"], (
 #
 # ## Exercises
 #
-# **1.** Why does the divergence of equation {eq}`eq-mutual-probability` not change when the two models swap their roles *and* are equal?
-# What is it for equal models?
+# **1.** Is the divergence the same when the two models swap roles? Try $p = (\frac12, \frac12)$ and $q = (\frac9{10}, \frac1{10})$. What is
+# it for equal models?
 #
 # <details><summary>Solution</summary>
 #
-# 0: the logarithm of a quotient of equal numbers.
+# No: $D(q \,\|\, p) = 0.9 \ln 1.8 + 0.1 \ln 0.2 = 0.3681$ and $D(p \,\|\, q) = 0.5 \ln \frac59 + 0.5 \ln 5 = 0.5108$. For equal models it is 0,
+# the logarithm of 1.
 #
 # ```python
-# same = torch.randn(4, 5)
-# assert abs(losses.mutual_probability(same, [same]).item()) < 1e-6
+# p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+# print(losses.mutual_probability(p, [q]).item(), losses.mutual_probability(q, [p]).item())
 # ```
 #
 # </details>
@@ -613,6 +516,8 @@ assert apart["probability and distance"] < apart["side by side"], (
 # ```python
 # for row in training.of_model(result.metrics, 1)[:3]:
 #     print(round(row["images_per_second"]), "pictures a second, two models")
+# single = book.model().result.metrics
+# print(round(single[1]["images_per_second"]), "pictures a second, one model")
 # ```
 #
 # </details>

@@ -78,13 +78,13 @@ figures.contact_sheet(pictures, titles, columns=7)
 # | picture | what it is | how it counts |
 # |---|---|---|
 # | id 9, cameras 2 and 4 | the same person, another camera: a **match** | right |
-# | id 9, camera 1 | the same person, the query's own camera: **junk** | as if it were not there |
+# | id 9, camera 1 | the same person, the query's own camera: **ignored** | as if it were not there |
 # | id 10 | another person, be it from the query's own camera | wrong |
 # | id 0 | a **distractor**: a box around nobody, or around somebody who is nobody's query | wrong |
 #
-# Junk is left out because it is no test. Two pictures that one camera took of one person within seconds share the street,
+# Ignored pictures are left out because they are no test. Two pictures that one camera took of one person within seconds share the street,
 # the light and the pose; finding one with the other says nothing about recognising somebody elsewhere. Leaving it out is
-# not the same as calling it wrong: with junk in first place, the second picture moves up to place 1.
+# not the same as calling it wrong: with an ignored picture in first place, the second picture moves up to place 1.
 #
 # Distractors do count. A real gallery is full of them, and a system that ranks an empty street before the person has
 # failed the user.
@@ -92,17 +92,20 @@ figures.contact_sheet(pictures, titles, columns=7)
 # %% [markdown]
 # ## From an order to ranks
 #
-# Take a query $q$. Sort the gallery by distance, cross out the junk, number the rest from 1. The $m_q$ matches stand at
+# Take a query $q$. Sort the gallery by distance, cross out what is ignored, number the rest from 1. The $m_q$ matches stand at
 # the ranks
 #
 # $$ r_{q,1} < r_{q,2} < \dots < r_{q,m_q}. $$ (eq-match-ranks)
 #
-# Every score of this chapter but one follows from these numbers. In our example the junk picture leaves, and what is left
+# The CMC and both average precisions follow from these numbers; only the protocol *cuhk03* and the open set below need more. (Papers
+# call the ignored pictures junk, too. [Chapter 1](01_datasets.ipynb)'s junk, with the id -1, has been removed by `prepare`.) In our
+# example the ignored picture leaves, and what is left
 # reads *wrong, match, wrong, match*: the ranks are $r_1 = 2$ and $r_2 = 4$. The loop that finds them takes four lines.
+
 
 # %% tags=["nbval-check-output"]
 def find_hits(distances, query_id, query_camera, ids, cameras):
-    """True for a match and False for a wrong picture, nearest first, junk left out."""
+    """True for a match and False for a wrong picture, nearest first, ignored ones left out."""
     order = sorted(range(len(ids)), key=lambda g: distances[g])
     kept = [g for g in order if ids[g] != query_id or cameras[g] != query_camera]
     return [ids[g] == query_id for g in kept]
@@ -184,7 +187,7 @@ assert trapezoid_by_hand == Fraction(1, 3), "the sum on paper"
 
 # %% alt="Two panels of precision over recall with the four places of the ranking. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the places, which is smaller."
 figure = figures.Figure(figsize=(8, 2.8))
-points = [(0, 1, "start"), (0, 0, "place 1"), (.5, .5, "2"), (.5, 1 / 3, "3"), (1, .5, "4")]
+points = [(0, 1, "start"), (0, 0, "place 1"), (0.5, 0.5, "2"), (0.5, 1 / 3, "3"), (1, 0.5, "4")]
 areas = {"step: 1/2": ([0, 0, 0.5, 0.5, 1, 1], [0, 0.5, 0.5, 0.5, 0.5, 0]),
          "trapezoid: 1/3": ([0, 0.5, 0.5, 1, 1], [0, 0.5, 1 / 3, 0.5, 0])}  # fmt: skip
 for axes, (title, area) in zip(figure.subplots(1, 2), areas.items(), strict=True):
@@ -226,6 +229,7 @@ assert sum(gaps) / 2 == step_by_hand - trapezoid_by_hand, "by this much the two 
 #
 # The loop below knows none of the formulas. It walks the ranking place by place and adds up slices of the area in the
 # picture.
+
 
 # %% tags=["nbval-check-output"]
 def walk(hits, trapezoid):
@@ -519,19 +523,32 @@ three = torch.tensor([[0.0, 4.0], [2.0, 0.0], [4.0, 2.0]])
 print("average", three.mean(0).tolist(), "  maximum", three.amax(0).tolist())
 
 # %%
-one = features.Features(three, torch.zeros(3, 0, 0), np.ones(3, int), np.ones(3, int), np.array([0, 2, 2]), ["a", "b", "c"])
+one = features.Features(
+    three,
+    torch.zeros(3, 0, 0),
+    np.ones(3, int),
+    np.ones(3, int),
+    np.array([0, 2, 2]),
+    ["a", "b", "c"],
+)
 pooled = evaluation.pool_queries(one[:1], one[1:], "average")
-assert pooled.global_features.tolist() == [three.mean(0).tolist()], "the query is pooled with the other two"
+assert pooled.global_features.tolist() == [three.mean(0).tolist()], (
+    "the query is pooled with the other two"
+)
 
 # %%
 ways = {None: "single query", "average": "multi-query, average", "max": "multi-query, maximum"}
-parts = [evaluation.evaluate(learned, ("global",), False, how, name=name) for how, name in ways.items()]
+parts = [
+    evaluation.evaluate(learned, ("global",), False, how, name=name) for how, name in ways.items()
+]
 by_queries = parts[0] + parts[1] + parts[2]
 by_queries
 
 # %%
 single, average, maximum = by_queries.rows
-assert average.mean_ap_step > single.mean_ap_step, "more pictures of the person ask a better question"
+assert average.mean_ap_step > single.mean_ap_step, (
+    "more pictures of the person ask a better question"
+)
 assert single.rank1 == model_row.rank1, "single query is what the table above shows"
 
 # %% [markdown]
@@ -540,8 +557,8 @@ assert single.rank1 == model_row.rank1, "single query is what the table above sh
 # ## An open set
 #
 # So far everybody who is asked for is in the gallery. On a real camera's day most are not, and a ranking cannot say "nobody": it
-# always has a first place. For that we need a threshold on the distance, and it errs in two ways. With $S$ the pairs of one
-# person and $D$ the pairs of two, accepting all up to $t$ gives
+# always has a first place. For that we need a threshold on the distance, and it errs in two ways. Let $S$ be the pairs of pictures that show
+# one person, $D$ those that show two, and $d_s$ the distance of pair $s$. Accepting every pair up to a threshold $t$ gives
 #
 # $$ \mathrm{TAR}(t) = \frac{|\{s \in S : d_s \le t\}|}{|S|}, \qquad \mathrm{FAR}(t) = \frac{|\{s \in D : d_s \le t\}|}{|D|} $$ (eq-open-set)
 #
@@ -590,7 +607,9 @@ def chunk_of(begin, end):
 
 in_chunks = streaming.score_stream(chunk_of, *labels, average_precision="step", chunk=100)
 whole = ranking.score_ranking(matrix, *labels, average_precision="step")
-assert (in_chunks.cmc == whole.cmc).all() and in_chunks.mean_ap == whole.mean_ap, "chunks change the scores"
+assert (in_chunks.cmc == whole.cmc).all() and in_chunks.mean_ap == whole.mean_ap, (
+    "chunks change the scores"
+)
 
 # %% [markdown]
 # The same to the last bit. `make bench` scores a million pictures so, in the memory of a laptop.
@@ -712,7 +731,7 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # :::
 #
 # We read these numbers with three questions. *Which AP?* Between the two definitions lie 0.5 to 2.7 points on the real sets, with
-# the same distances: a mAP of 71.4 by trapezoid and one of 73 by step may be one model. *Which protocol?* CUHK03's old protocol has a
+# the same distances: an mAP of 71.4 by trapezoid and one of 73 by step may be one model. *Which protocol?* CUHK03's old protocol has a
 # gallery of one picture for each of 100 people, the new one (Zhong et al., CVPR 2017) several pictures of each of 700 and
 # fewer people to train with; scores of the two have nothing to say to each other. *What was done to the list afterwards?* Re-ranking, the subject
 # of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many of mAP.
@@ -723,7 +742,7 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # %% [markdown]
 # ## Summary
 #
-# * Sort by distance, cross out the junk, note the ranks of the matches: every score follows from these.
+# * Sort by distance, cross out what is ignored, note the ranks of the matches: CMC and AP follow from these.
 # * CMC asks for the first match; AP asks for all of them. A protocol changes the CMC, never the AP.
 # * AP has two definitions. Step is never below trapezoid, and the gap, equation {eq}`eq-ap-gap`, follows from the ranks. Every mAP has to say which it is.
 # * Queries without a match are counted beside the score. Ties are ordered as the gallery is; a score that depends on them is no score.
@@ -753,7 +772,7 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 #
 # <details><summary>Solution</summary>
 #
-# With $m$ matches among $n$ pictures that are not junk, the first place is a match with probability $m/n$.
+# With $m$ matches among $n$ pictures that are not ignored, the first place is a match with probability $m/n$.
 #
 # ```python
 # same_id = queries.ids[:, None] == gallery.ids[None, :]
@@ -766,12 +785,12 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 #
 # </details>
 #
-# **3. Without the rule of junk.** What does rank-1 become if pictures of the query's own camera count as matches? Which baseline
+# **3. Without the rule.** What does rank-1 become if pictures of the query's own camera count as matches? Which baseline
 # gains most, and why?
 #
 # <details><summary>Solution</summary>
 #
-# Give the gallery cameras that no query has; then nothing is junk.
+# Give the gallery cameras that no query has; then nothing is ignored.
 #
 # ```python
 # for row, of_all in zip(table.rows, (learned, untrained, colours)):

@@ -28,15 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alignedreid_lib import (
-    book,
-    evaluation,
-    features,
-    figures,
-    ranking,
-    reranking,
-    runs,
-)
+from alignedreid_lib import book, evaluation, features, figures, ranking, reranking, runs
 from alignedreid_lib.datasets import open_dataset
 from alignedreid_lib.errors import InputError
 
@@ -49,9 +41,7 @@ class Settings:
 
     def __post_init__(self):
         if self.k1 < 1 or self.k2 < 1 or not 0 <= self.lambda_value <= 1:
-            raise InputError(
-                f"{self}: k1 and k2 are 1 or more, lambda_value is from 0 to 1"
-            )
+            raise InputError(f"{self}: k1 and k2 are 1 or more, lambda_value is from 0 to 1")
 
 
 settings = runs.read_parameters(Settings, globals())
@@ -64,15 +54,7 @@ settings = runs.read_parameters(Settings, globals())
 # crowd, and it happens to lie near the query.
 
 # %%
-chain = [
-    (0.0, 0.0),
-    (0.6, 0.3),
-    (1.2, 0.7),
-    (1.8, 1.2),
-    (2.5, 1.7),
-    (3.1, 2.2),
-    (3.7, 2.9),
-]
+chain = [(0.0, 0.0), (0.6, 0.3), (1.2, 0.7), (1.8, 1.2), (2.5, 1.7), (3.1, 2.2), (3.7, 2.9)]
 crowd = [
     (-0.1, -1.4),
     (0.2, -2.3),
@@ -82,14 +64,7 @@ crowd = [
     (-0.3, -2.4),
     (0.0, -1.8),
 ]
-strangers = [
-    (-1.9, 1.6),
-    (4.9, -0.6),
-    (-2.6, -1.0),
-    (3.2, -1.8),
-    (0.8, 3.2),
-    (6.6, 1.4),
-]
+strangers = [(-1.9, 1.6), (4.9, -0.6), (-2.6, -1.0), (3.2, -1.8), (0.8, 3.2), (6.6, 1.4)]
 points = np.array(chain + crowd + strangers, dtype=np.float32)  # [N, 2]
 who = np.array(["A"] * 7 + ["B"] * 7 + ["?"] * 6)
 N, query = len(points), 0
@@ -103,43 +78,23 @@ def draw(ax, title, marked=(), lines=(), numbers=True):
         ("B", figures.VERMILLION, "s"),
         ("?", figures.GREY, "^"),
     ):
-        ax.plot(
-            *points[who == name].T,
-            shape,
-            color=colour,
-            markersize=6,
-            label=name,
-        )
+        ax.plot(*points[who == name].T, shape, color=colour, markersize=6, label=name)
     for i, j in lines:
         ax.plot(*points[[i, j]].T, color=figures.BLACK, linewidth=0.7, zorder=0)
     if len(marked):
         ax.plot(
-            *points[list(marked)].T,
-            "o",
-            markersize=13,
-            markerfacecolor="none",
-            color=figures.BLACK,
+            *points[list(marked)].T, "o", markersize=13, markerfacecolor="none", color=figures.BLACK
         )
-    ax.plot(
-        *points[query],
-        "*",
-        color=figures.BLUE,
-        markersize=16,
-        markeredgecolor="black",
-    )
+    ax.plot(*points[query], "*", color=figures.BLUE, markersize=16, markeredgecolor="black")
     for i, (x, y) in enumerate(points if numbers else ()):
-        ax.annotate(
-            str(i), (x, y), (5, 4), textcoords="offset points", fontsize=7
-        )
+        ax.annotate(str(i), (x, y), (5, 4), textcoords="offset points", fontsize=7)
     ax.set(title=title, xticks=[], yticks=[], aspect="equal")
     ax.grid(False)
 
 
 # %% alt="Twenty points in the plane: person A is a chain that leads away from the query, person B a crowd of points below it; the six nearest of the query are ringed, four of them B"
 squared = ((points[:, None] - points[None]) ** 2).sum(2)  # [N, N]
-nearest = squared.argsort(
-    axis=1, kind="stable"
-)  # each row begins with the point itself
+nearest = squared.argsort(axis=1, kind="stable")  # each row begins with the point itself
 fig = figures.Figure(figsize=(6, 3.6), layout="constrained")
 ax = fig.subplots()
 draw(ax, "the six nearest of the query", nearest[query, 1:7])
@@ -147,16 +102,16 @@ ax.legend(loc="lower right")
 fig
 
 # %% [markdown]
-# By distance the query's list begins with A's next two pictures, and then come four of B: they lie closer to the query
+# By distance the query's list begins with A's next two pictures, and then come five of B: they lie closer to the query
 # than the rest of A's chain does. No threshold on the distance can mend that. But B's pictures have each other for
 # neighbours; the query is nothing special to them.
 #
 # ## Reciprocal neighbours
 #
 # Let $N(i, k)$ be the $k$ nearest of picture $i$, itself not counted. Two pictures are *$k$-reciprocal* neighbours if each is
-# among the nearest of the other:
+# among the nearest of the other; a picture belongs to its own set, too, which matters for the counts below:
 #
-# $$ R(i, k) = \{\, j : j \in N(i, k) \ \text{and}\ i \in N(j, k) \,\} $$ (eq-reranking-reciprocal)
+# $$ R(i, k) = \{i\} \cup \{\, j : j \in N(i, k) \ \text{and}\ i \in N(j, k) \,\} $$ (eq-reranking-reciprocal)
 #
 # As a loop, with a small $k$, since twenty points have few neighbours:
 
@@ -167,10 +122,7 @@ def reciprocal(i, k):
 
 
 small_k = 6
-print(
-    "nearest of the query:   ",
-    [int(j) for j in nearest[query, 1 : small_k + 1]],
-)
+print("nearest of the query:   ", [int(j) for j in nearest[query, 1 : small_k + 1]])
 print("reciprocal with it:     ", sorted(reciprocal(query, small_k) - {query}))
 
 # %% [markdown]
@@ -182,14 +134,14 @@ print("reciprocal with it:     ", sorted(reciprocal(query, small_k) - {query}))
 neighbours = torch.from_numpy(nearest)
 is_reciprocal = reranking.reciprocal(neighbours, small_k).numpy()  # [N, k + 1]
 for i in range(N):
-    assert set(
-        nearest[i, : small_k + 1][is_reciprocal[i]].tolist()
-    ) == reciprocal(i, small_k), f"picture {i} differs"
+    assert set(nearest[i, : small_k + 1][is_reciprocal[i]].tolist()) == reciprocal(i, small_k), (
+        f"picture {i} differs"
+    )
 
 # %% [markdown]
 # ## Expansion
 #
-# A reciprocal neighbour may know further friends. Take each $j \in R(i, k)$ and its own reciprocal neighbours for half of $k$; where
+# A reciprocal neighbour may know further friends. Take each $j \in R(i, k)$ and its own reciprocal neighbours for half of $k$ (rounded to a whole number); where
 # more than two thirds of them are in $R(i, k)$ already, the others are let in as well:
 #
 # $$ R^*(i, k) = R(i, k) \cup \bigcup_{j \in R(i, k)} \left\{ R(j, \tfrac k2) :
@@ -209,19 +161,15 @@ def expand(i, k):
 
 print("reciprocal:", sorted(reciprocal(query, small_k)))
 print("expanded:  ", sorted(expand(query, small_k)))
-gains = {
-    i: sorted(expand(i, small_k) - reciprocal(i, small_k)) for i in range(N)
-}
+gains = {i: sorted(expand(i, small_k) - reciprocal(i, small_k)) for i in range(N)}
 print("who gains: ", {i: gained for i, gained in gains.items() if gained})
 
 # %%
 rows, columns = reranking.expanded(neighbours, small_k)
 for i in range(N):
-    assert set(columns[rows == i].tolist()) == expand(i, small_k), (
-        f"picture {i} differs"
-    )
+    assert set(columns[rows == i].tolist()) == expand(i, small_k), f"picture {i} differs"
 
-# %% alt="The points three times: the five nearest of the query, its reciprocal neighbours, and the expanded set"
+# %% alt="The points three times: the six nearest of the query, its reciprocal neighbours, and the expanded set"
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 sets = {
     "nearest": set(nearest[query, : small_k + 1].tolist()),
@@ -274,18 +222,10 @@ averaged = np.array([V[nearest[i, :small_k2]].mean(axis=0) for i in range(N)])
 # %% alt="Two matrices of twenty rows: the weights before and after averaging; both are dark almost everywhere, with blocks for A and for B"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
 for ax, (title, matrix) in zip(
-    fig.subplots(1, 2),
-    {"weights V": V, "averaged": averaged}.items(),
-    strict=True,
+    fig.subplots(1, 2), {"weights V": V, "averaged": averaged}.items(), strict=True
 ):
     image = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=0.4)
-    ax.set(
-        title=title,
-        xlabel="picture",
-        ylabel="picture",
-        xticks=[0, 7, 14],
-        yticks=[0, 7, 14],
-    )
+    ax.set(title=title, xlabel="picture", ylabel="picture", xticks=[0, 7, 14], yticks=[0, 7, 14])
     ax.grid(False)
 fig.colorbar(image, ax=fig.axes, label="weight")
 fig
@@ -314,22 +254,16 @@ half = Fraction(1, 2)
 print(jaccard((half, half, 0), (0, half, half)))
 
 # %% [markdown]
-# And the final distance keeps a share $\lambda$ of the original one, which still knows who is nearest among equals:
+# And the final distance keeps a share $\lambda$ of the original one, in the form used for the weights, which still knows who is nearest among equals:
 #
 # $$ d^*(i, j) = (1 - \lambda)\, d_J(i, j) + \lambda\, d_{ij} $$ (eq-reranking-final)
 
 # %%
 share = 0.3
 by_loop = np.array(
-    [
-        (1 - share) * jaccard(averaged[query], averaged[j])
-        + share * d[query, j]
-        for j in range(1, N)
-    ]
+    [(1 - share) * jaccard(averaged[query], averaged[j]) + share * d[query, j] for j in range(1, N)]
 )
-by_library = reranking.rerank(points[:1], points[1:], small_k, small_k2, share)[
-    0
-]
+by_library = reranking.rerank(points[:1], points[1:], small_k, small_k2, share)[0]
 assert np.allclose(by_loop, by_library, atol=1e-5), "loop and library differ"
 
 # %% [markdown]
@@ -353,9 +287,7 @@ print(
 
 # %%
 precision = [
-    np.mean(
-        [k / r for k, r in enumerate(1 + np.flatnonzero(who[order] == "A"), 1)]
-    )
+    np.mean([k / r for k, r in enumerate(1 + np.flatnonzero(who[order] == "A"), 1)])
     for order in (before, after)
 ]
 assert precision[1] > precision[0], "re-ranking has not helped the query"
@@ -363,16 +295,9 @@ assert precision[1] > precision[0], "re-ranking has not helped the query"
 # %% alt="The points twice, each numbered by its place in the query's list: by distance B's crowd comes before the rest of the chain; re-ranked the chain comes forward"
 fig = figures.Figure(figsize=(8, 3.3), layout="constrained")
 for ax, (title, order) in zip(
-    fig.subplots(1, 2),
-    {"by distance": before, "re-ranked": after}.items(),
-    strict=True,
+    fig.subplots(1, 2), {"by distance": before, "re-ranked": after}.items(), strict=True
 ):
-    draw(
-        ax,
-        f"{title}: joined are the first six",
-        order[:6],
-        [(query, j) for j in order[:6]],
-    )
+    draw(ax, f"{title}: joined are the first six", order[:6], [(query, j) for j in order[:6]])
 fig
 
 # %% [markdown]
@@ -395,17 +320,13 @@ queries, gallery = evaluation.split(embedded)
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
 plain = evaluation.distance_matrix("global", queries, gallery).numpy()
 how = (settings.k1, settings.k2, settings.lambda_value)
-again = reranking.rerank(
-    queries.global_features, gallery.global_features, *how
-)  # [Q, G]
+again = reranking.rerank(queries.global_features, gallery.global_features, *how)  # [Q, G]
 
 # %% [markdown]
 # `evaluation.evaluate` does it with `rerank=True`, the default; here is its table.
 
 # %%
-table = evaluation.evaluate(
-    embedded, ("global",), rerank=True, name="trained model"
-)
+table = evaluation.evaluate(embedded, ("global",), rerank=True, name="trained model")
 table
 
 # %%
@@ -516,9 +437,7 @@ assert share_stored < 0.05, "the weights are not sparse"
 matrices = [evaluation.distance_matrix("global", one, other) for one, other in (
     (queries, gallery), (queries, queries), (gallery, gallery))]  # fmt: skip
 from_matrices = reranking.rerank_distances(*matrices, *how)
-assert np.allclose(from_matrices, again, atol=2e-3), (
-    "features and matrices say different things"
-)
+assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say different things"
 
 # %% [markdown]
 # ## What the paper says, and what we see
@@ -534,7 +453,7 @@ assert np.allclose(from_matrices, again, atol=2e-3), (
 #
 # ## Summary
 #
-# * Reciprocal neighbours throw out those who are near to everybody.
+# * Reciprocity throws out pictures that are near the query but have nearer neighbours of their own.
 # * Each picture becomes a sparse row of weights; near is who shares them.
 # * It lifts mAP much and rank-1 little, and it hurts queries whose first neighbours are wrong.
 # * Neighbour lists instead of matrices: memory grows with the number of pictures, not with its square.
@@ -568,7 +487,7 @@ assert np.allclose(from_matrices, again, atol=2e-3), (
 #
 # </details>
 #
-# **3.** People of our test set have about nine gallery pictures. Try $k_1$ of 5, 10, 20 and 40. Where is mAP highest, and why does it fall
+# **3.** A person of our test set has about nine pictures, queries and gallery together, and re-ranking searches among all of them. Try $k_1$ of 5, 10, 20 and 40. Where is mAP highest, and why does it fall
 # again?
 #
 # <details><summary>Solution</summary>

@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from alignedreid_lib import epochs, evaluation, images, losses, runs, steps, training
+from alignedreid_lib import epochs, images, losses, runs, steps, testing, training
 from alignedreid_lib.alignment import local_distances
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
@@ -312,7 +312,7 @@ def test_validation_goes_on_where_it_was_cut(split_config, tmp_path):
 
 
 def test_validation_ranks_people_who_are_not_trained_on(split_config, tmp_path):
-    result = train(split_config, tmp_path / "run", validate=evaluation.validation(split_config))
+    result = train(split_config, tmp_path / "run", validate=testing.validation(split_config))
     assert 0 <= result.metrics[-1]["val_mean_ap"] <= 1
     plain = train(dataclasses.replace(split_config, validate_every=0), tmp_path / "plain")
     assert same(result.weights, plain.weights), "to look changes nothing"
@@ -327,7 +327,7 @@ def test_what_validation_needs(config, split_config, tmp_path):
         train(config, tmp_path / "run", validate=ranks_by())
     nobody = dataclasses.replace(split_config, data_root=config.data_root)
     with pytest.raises(InputError, match=r"no part val|no validation people"):
-        evaluation.validation(nobody)
+        testing.validation(nobody)
 
 
 # Several models

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pairs
 
 STAGES: list[tuple[str, list[str]]] = [  # title, and what follows `python` in each command
-    ("Style and types", ["-m ruff check .", "-m mypy"]),
+    ("Style and types", ["-m ruff check .", "-m ruff format --check .", "-m mypy"]),
     ("Unit tests and pairs", ["-m pytest tests --ignore=tests/browser --durations=5"]),
     (
         "Chapters, cell by cell",

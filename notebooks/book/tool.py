@@ -3,6 +3,7 @@
 import argparse
 import ast
 import dataclasses
+import fcntl
 import hashlib
 import json
 import logging
@@ -17,14 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import checks
-import links
 import nbformat
-import pairs
 import papermill
 import yaml
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+
+import checks
+import links
+import pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 # Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
@@ -37,6 +39,10 @@ LOG = (
 )
 
 
+# Parameters that say where to compute, or into which folder, and not what.
+WHERE = ("run_dir", "device", "model_devices", "workers", "memory_limit")
+
+
 def execute(
     root: Path,
     name: str,
@@ -45,6 +51,7 @@ def execute(
     show: bool = False,
     seconds: int | None = None,
     kernel: Sequence[str] = (),
+    skip: Sequence[str] = (),
 ) -> None:
     """Runs a chapter headless, in `notebooks/`, and leaves the executed notebook in `out`.
 
@@ -52,6 +59,7 @@ def execute(
         show: pass on what the cells print, as they print it.
         seconds: what one cell may take.
         kernel: more arguments of its kernel.
+        skip: tags of cells to leave out.
 
     Raises:
         ValueError: a cell failed; the message is one line. An InputError is for users: its message alone.
@@ -62,7 +70,7 @@ def execute(
     shown = os.path.relpath(target, root)
     notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
     # An explorer is for a hand on its sliders; headless it is nothing.
-    notebook.cells = [cell for cell in notebook.cells if "explorer" not in pairs.tags(cell)]
+    notebook.cells = [cell for cell in notebook.cells if not {"explorer", *skip} & set(pairs.tags(cell))]
     try:
         papermill.execute_notebook(
             notebook,
@@ -139,7 +147,8 @@ def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[
     """The notebook that a preset names and the parameters to run it with, checked before anything runs.
 
     The run's folder is `runs/<preset>`; what the overrides change is added to its name (`_seed2`), so that
-    two settings never meet in one folder. An override of `run_dir` is taken as it is.
+    two settings never meet in one folder; where it is computed (a device, say) is no setting. An override of
+    `run_dir` is taken as it is.
 
     Raises:
         ValueError: no such preset or notebook, or a parameter that the notebook does not know.
@@ -159,7 +168,7 @@ def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[
     if unknown := [key for key in (*given, *overrides) if key not in defaults]:
         raise ValueError(f"unknown parameter {unknown[0]!r}; {name} knows: {', '.join(sorted(defaults))}")
     settings = defaults | given
-    changed = {k: v for k, v in sorted(overrides.items()) if k != "run_dir" and settings[k] != v}
+    changed = {k: v for k, v in sorted(overrides.items()) if k not in WHERE and settings[k] != v}
     suffix = "".join(f"_{key}{v}" for key, v in changed.items())
     folder = re.sub(r"[^\w.-]+", "-", preset + suffix)
     if len(folder) > 120:  # a list of files, say; a folder's name has its limits
@@ -191,30 +200,43 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
         train_share(defaults | settings)
         return
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
-    execute(root, name, root / settings["run_dir"], settings, show=True, kernel=[FLUSH, LOG])
+    folder = root / settings["run_dir"]
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:  # held until this process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{settings['run_dir']}: another make train is at work in it; wait for it") from None
+        execute(root, name, folder, settings, show=True, kernel=[FLUSH, LOG], skip=["demonstration"])
 
 
 def train_share(settings: dict[str, Any]) -> None:
     """What each of several processes does that `torchrun` started, on one machine or on many.
+
+    Raises:
+        ValueError: a study, or a test of weights, which are no single trainings.
 
     The first process of each machine prepares the data there; the first of all keeps the run's folder. Nothing is
     tested: `make train` does, when it finds the run finished.
     """
     import torch  # seconds, which the other commands need not wait
 
-    from alignedreid_lib import book, evaluation, launching, training
+    from alignedreid_lib import book, launching, testing, training
 
+    if "processes" not in settings or settings.get("study_seeds") or settings.get("only_test"):
+        raise ValueError("torchrun trains single runs; start studies and tests with make train")
     torch.set_flush_denormal(True)
     known = {field.name for field in dataclasses.fields(training.TrainConfig)}
     config = training.TrainConfig(**{name: value for name, value in settings.items() if name in known})
     with launching.joined(config.device):
-        if os.environ["LOCAL_RANK"] == "0":
-            book.prepare_data(config, settings["archive"], settings["combined_of"], settings["test_sets"])
-        torch.distributed.barrier()
+        for in_turn in ("RANK", "LOCAL_RANK"):  # machines may share a disk: the first of all, then whoever misses it
+            if os.environ[in_turn] == "0":
+                book.prepare_data(config, settings["archive"], settings["combined_of"], settings["test_sets"])
+            torch.distributed.barrier()
         if os.environ["RANK"] == "0":
             logging.getLogger("alignedreid_lib").setLevel(logging.INFO)
             logging.basicConfig(format="%(message)s", stream=sys.stdout)
-        validate = evaluation.validation(config) if config.validate_every else None
+        validate = testing.validation(config) if config.validate_every else None
         training.train(config, settings["run_dir"], validate=validate)
 
 
