@@ -112,7 +112,7 @@ def _array(values: Any) -> NDArray[Any]:
 
 
 def over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> list[T]:
-    """`function`(first query, [n, G] on the CPU) of each block of rows, in order; sorting needs no GIL."""
+    """What a function of (first query, [n, G] on the CPU) gives for each block of rows; sorting needs no GIL."""
 
     def of_block(start: int) -> T:
         return function(start, checked_block(distances[start : start + BLOCK], start))
