@@ -18,6 +18,8 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.steps import Learner, mutual_step
 
+SHARED = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")  # of a row: no model's own
+
 
 def make_batch(store: images.ImageStore, indices: np.ndarray, config: TrainConfig, seed: tuple[int, ...]) -> Tensor:
     """The augmented pictures of a batch, uint8 [N, 3, h, w].
@@ -94,8 +96,7 @@ def prefixes(count: int) -> list[str]:
 def of_model(metrics: Sequence[dict[str, Any]], k: int) -> list[dict[str, Any]]:
     """The rows of model k, counted from 1, of a training of several: as those of a training of one."""
     prefix = f"model{k}_"
-    shared = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")
     return [
-        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix) or name in shared}
+        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix) or name in SHARED}
         for row in metrics
     ]

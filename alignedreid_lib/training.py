@@ -21,7 +21,7 @@ from tqdm import tqdm
 from alignedreid_lib import devices, distributed, images, launching, runs
 from alignedreid_lib.config import FREE_SETTINGS, TrainConfig, learning_rate
 from alignedreid_lib.datasets import Dataset, open_dataset
-from alignedreid_lib.epochs import make_batch, of_model, prefixes, train_epoch
+from alignedreid_lib.epochs import SHARED, make_batch, of_model, prefixes, train_epoch
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
@@ -196,11 +196,10 @@ def _train_in_processes(
 
 def announce(row: dict[str, Any], report: Callable[[dict[str, Any]], None] | None) -> None:
     """An epoch's line to the log, its row to whoever asked."""
-    hidden = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")
-    figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name not in hidden)
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name not in SHARED)
     log.info(
         "epoch %d: %s; lr %.2g, %.1f s, %.0f images/s, %.0f MB",
-        *(row["epoch"], figures, *(row[name] for name in hidden[1:])),
+        *(row["epoch"], figures, *(row[name] for name in SHARED[1:])),
     )
     if report is not None:
         report(row)
