@@ -294,7 +294,7 @@ def naive_step(network, optimizer, batch, labels, margin):
 # The library's `train_step` does the same with matrices. Both start from equal weights on equal batches of 6 people x 2
 # pictures, with a small network, for three steps:
 
-# %%
+# %% tags=["demonstration"]
 small = dataclasses.replace(
     config, margin=0.3, normalize=False, global_weight=1.0, local_weight=0.0
 )
