@@ -1,5 +1,10 @@
 """Decoding, the store, resizing and augmentation."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -113,3 +118,36 @@ def test_prefetch_keeps_the_order_and_passes_errors_on():
     assert list(images.prefetch(lambda n: n * n, range(7), depth=3)) == [n * n for n in range(7)]
     with pytest.raises(ZeroDivisionError):
         list(images.prefetch(lambda n: 1 / n, [1, 0]))
+
+
+COUNT_THREADS = """
+import os, sys, threading
+import torch
+from alignedreid_lib import images
+
+def count(_=None):
+    return len(os.listdir("/proc/self/task"))
+
+torch.set_num_threads(3)
+store = images.ImageStore(sys.argv[1:], (256, 128))
+torch.zeros(1000, 1000).add_(1)  # the network's team
+before = count()
+store.fetch(range(6))
+decoding = count() - before
+crop = lambda seed: images.augment(store.fetch(range(6)), (384, 128), torch.Generator().manual_seed(seed))
+batches = images.prefetch(crop, range(9))
+next(batches)
+ahead = count() - before - decoding
+new = []
+other = threading.Thread(target=lambda: new.append(torch.get_num_threads()))
+other.start(); other.join()
+print(decoding, ahead, torch.get_num_threads(), *new)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists a process's threads")
+def test_threads_that_make_pictures_ready_start_no_teams(pictures):
+    """Two that decode and one that works ahead; a team of each would slow the network's steps by a fifth."""
+    command = [sys.executable, "-c", COUNT_THREADS, *map(str, pictures)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "3"})
+    assert done.stdout.split() == ["2", "1", "3", "3"], done.stderr
