@@ -101,11 +101,11 @@ assert distances.argsort().tolist() == [1, 2, 0], "the nearest comes first"
 trained = book.model()
 print(trained.origin)
 
-# %% alt="Three panels over the epochs: the loss falls, the share of satisfied triplets rises, positive and negative distances part"
+# %% label="fig-quickstart-curves" alt="Three panels over the epochs: the loss falls, the share of satisfied triplets rises, positive and negative distances part"
 figures.training_curves(trained.result.metrics)
 
 # %% [markdown]
-# The loss falls, and the pictures of different people (negatives) move away from those of the same person (positives).
+# In [the figure](#fig-quickstart-curves) the loss falls, and the pictures of different people (negatives) move away from those of the same person (positives).
 
 # %% [markdown]
 # ## The ranked lists
@@ -127,11 +127,11 @@ chosen = np.random.default_rng(settings.seed).choice(
     len(queries), settings.queries_shown, replace=False
 )
 
-# %% alt="Ranked lists: each row a query and the ten gallery pictures nearest to it, framed blue where it is the same person and orange-red where it is not"
+# %% label="fig-quickstart-lists" alt="Ranked lists: each row a query and the ten gallery pictures nearest to it, framed blue where it is the same person and orange-red where it is not"
 figures.ranked_lists(sorted(chosen), test_set, matrix)
 
 # %% [markdown]
-# A blue frame with a tick is the same person, seen by another camera; an orange-red one with a cross is somebody else. Pictures of the
+# In [the ranked lists](#fig-quickstart-lists) a blue frame with a tick is the same person, seen by another camera; an orange-red one with a cross is somebody else. Pictures of the
 # person from the query's own camera are left out: finding those is too easy to count.
 #
 # By hand for one query, with a loop instead of a matrix:

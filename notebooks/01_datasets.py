@@ -550,11 +550,11 @@ seen = {c: set(trainval.ids[trainval.cameras == c].tolist()) for c in range(1, 7
 pairs = [[len(seen[a] & seen[b]) for b in seen] for a in seen]
 assert card.camera_pairs.tolist() == pairs, "cameras share other people"
 
-# %% alt="Three panels: a histogram of pictures an identity, a matrix of how many people each two cameras share, and sixteen people"
+# %% label="fig-dataset-card" alt="Three panels: a histogram of pictures an identity, a matrix of how many people each two cameras share, and sixteen people"
 figures.dataset_card(trainval, card)
 
 # %% [markdown]
-# On the left, how many pictures the people have: a training batch takes four pictures of a person ([chapter 2](02_batches.ipynb)), and everybody has at least four. On the right, the
+# On the left of [the figure](#fig-dataset-card), how many pictures the people have: a training batch takes four pictures of a person ([chapter 2](02_batches.ipynb)), and everybody has at least four. On the right, the
 # diagonal counts the people of each camera, the rest those that two cameras share: every pair shares enough to learn from.
 #
 # ## Boxes that are wrong

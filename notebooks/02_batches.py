@@ -219,9 +219,9 @@ assert plain.tolist() == [255, 255, 255], "only the columns 1, 4 and 7 were read
 # %% [markdown]
 # Without antialias the shirt becomes white; with it, grey. Grey is nearer the truth. The library still leaves antialias out,
 # because the original reproduction did: its weights have learned pictures with hard edges, and a network should be shown in
-# use what it was shown in training. The next figure makes a picture four times smaller in both ways.
+# use what it was shown in training. [The next figure](#fig-antialias) makes a picture four times smaller in both ways.
 
-# %% alt="Three pedestrians, each in full size, reduced without antialias (hard, jagged edges) and with antialias (soft)"
+# %% label="fig-antialias" alt="Three pedestrians, each in full size, reduced without antialias (hard, jagged edges) and with antialias (soft)"
 sheet, titles = [], []
 for k in some[:3]:
     full = images.decode(dataset.paths[k])
@@ -525,7 +525,7 @@ for wish in ((8, 2), (2, 9)):
 # Which pictures of a batch show the same person? As a picture of the matrix: row and column are pictures of the batch, dark
 # where they show one person.
 
-# %% alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a chain of full blocks"
+# %% label="fig-batch-matrices" alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a chain of full blocks"
 batch = epochs[0][0]
 fig = figures.Figure(figsize=(6, 3.1), layout="constrained")
 shown = {"random": np.sort(drawn[0]), f"{P} × {K}": dataset.ids[batch]}
@@ -537,7 +537,7 @@ for ax, (title, who) in zip(fig.subplots(1, 2), shown.items(), strict=True):
 fig
 
 # %% [markdown]
-# The random batch (sorted by person, to make it easy to see) is mostly single dots: a picture that meets nobody but itself. The
+# In [the figure](#fig-batch-matrices) the random batch (sorted by person, to make it easy to see) is mostly single dots: a picture that meets nobody but itself. The
 # other batch is a chain of full K × K blocks. Its pictures, as they come out of the store, resized:
 
 # %%
@@ -545,7 +545,7 @@ before = images.resize(torch.stack(store.fetch(batch)), size)
 assert before.shape == (P * K, 3, *size) and before.dtype == torch.uint8, "one tensor of bytes"
 assert (positives(dataset.ids[batch]) == K - 1).all(), "every anchor has K - 1 positives"
 
-# %% alt="A grid of a whole batch: identities side by side, the K images of each together under its number"
+# %% label="fig-whole-batch" alt="A grid of a whole batch: identities side by side, the K images of each together under its number"
 figures.batch_grid(before, dataset.ids[batch], K)
 
 # %% [markdown]
@@ -558,7 +558,7 @@ after = images.augment(store.fetch(batch), size, generator, **rule)
 figures.batch_grid(after[: 4 * K], dataset.ids[batch[: 4 * K]], K)
 
 # %% [markdown]
-# Compare with the first row above: about half of the pictures look the other way, and about half are cut closer. What the network
+# Compare with the first row of [the whole batch](#fig-whole-batch): about half of the pictures look the other way, and about half are cut closer. What the network
 # gets is this batch, normalised:
 
 # %%

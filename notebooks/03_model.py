@@ -58,7 +58,7 @@ pictures = torch.stack([images.resize(images.decode(dataset.paths[k]), size) for
 # %% [markdown]
 # Each of them cut into eight stripes:
 
-# %% alt="Two pictures of the same person from two cameras, each divided by horizontal lines into eight numbered stripes"
+# %% label="fig-stripes" alt="Two pictures of the same person from two cameras, each divided by horizontal lines into eight numbered stripes"
 fig = figures.Figure(figsize=(3.4, 3.1), layout="constrained")
 for ax, picture, title in zip(fig.subplots(1, 2), pictures, cameras, strict=True):
     ax.imshow(picture.permute(1, 2, 0), extent=(0, 4, 8.5, 0.5))
@@ -69,7 +69,7 @@ fig
 
 # %% [markdown]
 # One list of numbers for the whole picture says what is there: a jacket, blue trousers. It does not say where. A list for each stripe
-# does: head in stripe 1, shoes in stripe 8, if the box fits. Look where the head is in each picture.
+# does: head in stripe 1, shoes in stripe 8, if the box fits. Look in [the figure](#fig-stripes) where the head is in each picture.
 #
 # AlignedReID makes both kinds from one network: a *global* feature and $H$
 # *local* ones. Where the two boxes do not fit alike, the stripes have to be aligned before they are compared; that is a later
@@ -110,7 +110,7 @@ with torch.no_grad():
         maps[tuple(x.shape[2:])] = x[0].clone()
 assert torch.allclose(x, feature_map[:1], atol=1e-4), "layer by layer, the same map"
 
-# %% alt="A pedestrian and five maps of it, each half as high and wide as the one before: outlines first, then a few bright cells"
+# %% label="fig-maps" alt="A pedestrian and five maps of it, each half as high and wide as the one before: outlines first, then a few bright cells"
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 panels = fig.subplots(1, 1 + len(maps))
 panels[0].imshow(pictures[0].permute(1, 2, 0))
@@ -123,7 +123,7 @@ for ax in panels:
 fig
 
 # %% [markdown]
-# Each panel is one channel, the one that varies most. The first map still shows the person's outline; the last has 8 × 4 cells.
+# Each panel of [the figure](#fig-maps) is one channel, the one that varies most. The first map still shows the person's outline; the last has 8 × 4 cells.
 # Here are sixteen channels of the last map, the tensor that everything below starts from.
 
 # %% alt="Sixteen channels of the last map as small pictures of eight rows and four columns, bright cells at different places"
@@ -370,7 +370,7 @@ gradients = [torch.autograd.grad(r, pixels, retain_graph=True)[0] for r in rows_
 reach = torch.stack([g.abs().sum(dim=(0, 1, 3)) for g in gradients])
 reach = reach / reach.sum(dim=1, keepdim=True)  # [H, h]: shares of each stripe
 
-# %% alt="A matrix of 8 stripes by 256 pixel rows; each stripe is brightest at its own rows and fades on both sides"
+# %% label="fig-listens" alt="A matrix of 8 stripes by 256 pixel rows; each stripe is brightest at its own rows and fades on both sides"
 fig = figures.Figure(figsize=(8, 2.3), layout="constrained")
 ax = fig.subplots()
 box = (0, config.height, H + 0.5, 0.5)
@@ -382,7 +382,7 @@ fig.colorbar(shown)
 fig
 
 # %% [markdown]
-# The bright chain runs down the diagonal: a stripe listens mostly to its own rows and its neighbours', and faintly to the rest. In
+# The bright chain of [the matrix](#fig-listens) runs down the diagonal: a stripe listens mostly to its own rows and its neighbours', and faintly to the rest. In
 # numbers, the share that falls on a stripe's own rows and those of the stripes next to it:
 
 # %%

@@ -52,7 +52,7 @@ def picture(person, camera=1, number=0, down=0.0):
     return draw(synthetic.sample_person(person, settings.seed), moment(person, camera, number), box)
 
 
-# %% alt="The same person in three boxes, the second and third hanging lower: the head is cut off and the ground shows below. Lines cut each picture into eight stripes"
+# %% label="fig-boxes" alt="The same person in three boxes, the second and third hanging lower: the head is cut off and the ground shows below. Lines cut each picture into eight stripes"
 def stripes_of(ax, pixels, title):
     """A picture with its eight stripes."""
     ax.imshow(pixels, extent=(0, 4, 8.5, 0.5))
@@ -67,7 +67,7 @@ for k, ax in enumerate(fig.subplots(1, 3)):
 fig
 
 # %% [markdown]
-# Stripe 3 is the shirt in the first picture and the hip in the last. Whoever compares stripe 3 with stripe 3 compares a shirt with
+# In [the figure](#fig-boxes) stripe 3 is the shirt in the first picture and the hip in the last. Whoever compares stripe 3 with stripe 3 compares a shirt with
 # trousers, and finds two people where there is one.
 
 # %% [markdown]
@@ -114,7 +114,7 @@ for i in range(8):
             "the library computes the equation"
         )
 
-# %% alt="A heat map of eight by eight costs beside the two pictures: dark cells run parallel to the diagonal, two rows below it"
+# %% label="fig-costs" alt="A heat map of eight by eight costs beside the two pictures: dark cells run parallel to the diagonal, two rows below it"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
 left, middle, right = fig.subplots(1, 3, width_ratios=(1, 2.4, 1))
 stripes_of(left, straight, "perfect box")
@@ -128,7 +128,7 @@ fig.colorbar(image, ax=middle)
 fig
 
 # %% [markdown]
-# The dark cells run parallel to the diagonal, two rows below it: stripe 3 matches stripe 1, stripe 4 matches stripe 2, and so on down to
+# The dark cells of [the heat map](#fig-costs) run parallel to the diagonal, two rows below it: stripe 3 matches stripe 1, stripe 4 matches stripe 2, and so on down to
 # the shoes. The head, row 1, matches nothing.
 
 # %% [markdown]
@@ -208,7 +208,7 @@ assert alignment.shortest_path(table) == 10, "and so does the library"
 path = alignment.trace_path(table)
 assert sums[tuple(path)] == 10, "the way itself, walked back from the end"
 
-# %% alt="Three tables of 3 by 4: the costs with the shortest path marked, the sums, and the order of computation, where cells of one anti-diagonal have one number"
+# %% label="fig-tables" alt="Three tables of 3 by 4: the costs with the shortest path marked, the sums, and the order of computation, where cells of one anti-diagonal have one number"
 order = np.add.outer(np.arange(3), np.arange(4)) + 1
 panels = {"costs, and the path": table.int(), "least sums": S.int(), "computed in step": order}
 fig = figures.Figure(figsize=(8, 2.3), layout="constrained")
@@ -225,7 +225,7 @@ fig.axes[0].plot(
 fig
 
 # %% [markdown]
-# The right table is how the library computes: all cells of an *anti-diagonal* depend on the one before only, so they are done at once, for
+# The right table of [the figure](#fig-tables) is how the library computes: all cells of an *anti-diagonal* depend on the one before only, so they are done at once, for
 # all pairs of people at once. A table of 8 × 8 takes 15 steps instead of 64.
 
 # %% [markdown]
@@ -337,7 +337,7 @@ for name, how in (("rigid", False), ("aligned", True)):
     curves[name] = torch.stack([alignment.local_distances(first, y, how).diagonal() for y in lower])
     yardsticks[name] = alignment.local_distances(first, first, how)[others]
 
-# %% alt="Two panels over the shift. Rigid: the distance to oneself rises within one stripe to the level of strangers. Aligned: it rises slowly, in teeth, and stays below strangers over all four stripes"
+# %% label="fig-shift" alt="Two panels over the shift. Rigid: the distance to oneself rises within one stripe to the level of strangers. Aligned: it rises slowly, in teeth, and stays below strangers over all four stripes"
 fig = figures.Figure(figsize=(8, 2.8), layout="constrained")
 for ax, (name, own) in zip(fig.subplots(1, 2), curves.items(), strict=True):
     ax.plot(downs, own.mean(1), "o-", color=figures.BLUE, label="the same person, box too low")
@@ -356,7 +356,7 @@ fig.axes[0].legend(loc="lower right")
 fig
 
 # %% [markdown]
-# Lines are means, bands the middle half. Rigidly compared, a person whose box hangs two stripes too low is as far from themselves as a stranger
+# In [the figure](#fig-shift) lines are means, bands the middle half. Rigidly compared, a person whose box hangs two stripes too low is as far from themselves as a stranger
 # is. Aligned, the distance rises slowly, and four stripes off, with half the person gone, it is still below the strangers'. It rises in
 # teeth: a shift by half a stripe costs more than one by a whole, because then no stripe fits another exactly.
 #

@@ -102,7 +102,7 @@ def draw_triplets(anchors, mined):
     return fig
 
 
-# %% alt="Three anchors, each beside the farthest picture of the same person and the nearest picture of another, with distances above"
+# %% label="fig-triplets" alt="Three anchors, each beside the farthest picture of the same person and the nearest picture of another, with distances above"
 features = embedding.global_features
 term = losses.global_triplet(features, labels, config.margin, normalize=False)
 gaps = term.mined.positive_distance - term.mined.negative_distance
@@ -111,7 +111,7 @@ shown = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
 draw_triplets(shown, term.mined)
 
 # %% [markdown]
-# Blue frames show the same person, vermillion ones another; the numbers are distances from the anchor. Training wants the blue number below the
+# In [the figure](#fig-triplets) blue frames show the same person, vermillion ones another; the numbers are distances from the anchor. Training wants the blue number below the
 # vermillion one for every anchor, and with these people, who were in its training, it has got what it wants. This chapter turns the wish into a number
 # with a gradient.
 
@@ -273,7 +273,7 @@ assert mined.negative.tolist() == [n for _, n in by_loop], "and its negatives"
 # The library has no loop. It lays a mask over the matrix, $-\infty$ on everything that is no positive before it takes the maximum of
 # each row, $\infty$ on everything that is no negative before it takes the minimum.
 
-# %% alt="The matrix of six by six distances; in each row the largest number of the anchor's own block is framed in blue, the smallest outside it in dashed vermillion"
+# %% label="fig-mined" alt="The matrix of six by six distances; in each row the largest number of the anchor's own block is framed in blue, the smallest outside it in dashed vermillion"
 fig = figures.Figure(figsize=(4.2, 3), layout="constrained")
 ax = fig.subplots()
 draw_matrix(ax, distances, names, "full: positive; dashed: negative", mined)
@@ -281,7 +281,7 @@ ax.set(ylabel="anchor")
 fig
 
 # %% [markdown]
-# One frame of each kind in every row. Four anchors have a dashed number larger than the full one, as they should; 4 and 6, where the two
+# [The matrix](#fig-mined) has one frame of each kind in every row. Four anchors have a dashed number larger than the full one, as they should; 4 and 6, where the two
 # people come closest, do not.
 #
 # ### Uneven batches
@@ -348,7 +348,7 @@ by_hand = sum(math.log(1 + math.exp(d)) for d in (-2, -2, 2, 1, -1, -2)) / 6
 assert math.isclose(float(soft), by_hand, abs_tol=1e-5), "the soft margin by hand"
 print(f"{soft:.4f}")
 
-# %% alt="Both losses over the gap. The margin loss is 0 up to minus 0.3 and then a straight line of slope 1; the soft margin is a curve above 0 everywhere that approaches a line of slope 1"
+# %% label="fig-margins" alt="Both losses over the gap. The margin loss is 0 up to minus 0.3 and then a straight line of slope 1; the soft margin is a curve above 0 everywhere that approaches a line of slope 1"
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 loss_ax, slope_ax = fig.subplots(1, 2)
 x = torch.linspace(-3, 3, 241, requires_grad=True)
@@ -363,7 +363,7 @@ loss_ax.legend()
 fig
 
 # %% [markdown]
-# Left of $-m$ the full line is 0, and so is its slope: an anchor that has its margin is done. Right of it every anchor pulls equally hard, however
+# Left of $-m$ the full line of [the figure](#fig-margins) is 0, and so is its slope: an anchor that has its margin is done. Right of it every anchor pulls equally hard, however
 # wrong it is. The dashed slope changes smoothly from one to the other and never reaches 0.
 #
 # :::{admonition} The paper says
@@ -406,7 +406,7 @@ assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
 # Now our batch, once as the network gives it and once brought to unit length. Each mark is an anchor; above the full line its negative is
 # farther than its positive, above the dashed one by the margin too.
 
-# %% alt="Two panels, each with a mark per anchor: distance of the nearest negative over that of the farthest positive, with a line where they are equal and one a margin above it. Left the margin is a thin strip, right a wide one"
+# %% label="fig-normalised" alt="Two panels, each with a mark per anchor: distance of the nearest negative over that of the farthest positive, with a line where they are equal and one a margin above it. Left the margin is a thin strip, right a wide one"
 fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
 both = {}
 for ax, normalize in zip(fig.subplots(1, 2), (False, True), strict=True):
@@ -440,7 +440,7 @@ assert both[True].negative_distance.max() <= 2, "unit features: at most 2"
 assert both[False].negative_distance.mean() > 2, "features as they come are not held to that"
 
 # %% [markdown]
-# One margin is a thin strip on the left and a wide one on the right. Beside distances of ten to twenty 0.3 is little, and every anchor has it; where
+# One margin is a thin strip on the left of [the figure](#fig-normalised) and a wide one on the right. Beside distances of ten to twenty 0.3 is little, and every anchor has it; where
 # nothing can be farther than 2 it is much, and of the same people many miss it.
 #
 # :::{admonition} The original reproduction says
@@ -455,7 +455,7 @@ assert both[False].negative_distance.mean() > 2, "features as they come are not 
 # The distance matrix of the whole batch, as the network gives it. White lines separate people; each row has one circle, the mined positive, and
 # one cross, the mined negative.
 
-# %% alt="Heat map of the distances of the batch: light blocks along the diagonal, one block a person; a blue circle in each row inside the block, a vermillion cross outside"
+# %% label="fig-heat" alt="Heat map of the distances of the batch: light blocks along the diagonal, one block a person; a blue circle in each row inside the block, a vermillion cross outside"
 fig = figures.Figure(figsize=(5.6, 4.9), layout="constrained")
 ax = fig.subplots()
 image = ax.imshow(term.distances, cmap="Greys", vmin=0, vmax=1.3 * float(term.distances.max()))
@@ -485,7 +485,7 @@ fig.colorbar(image, label="distance")
 fig
 
 # %% [markdown]
-# The blocks along the diagonal are lighter than the rest: on average one person's pictures are nearer to each other than to anybody else's. A circle
+# The blocks along the diagonal of [the heat map](#fig-heat) are lighter than the rest: on average one person's pictures are nearer to each other than to anybody else's. A circle
 # sits on the darkest cell of its row inside the block, a cross on the lightest outside. First the averages, then the marks against the loop:
 
 # %%
@@ -903,7 +903,7 @@ def draw_arrows(ax, x, arrows, who, scale, title):
     ax.margins(0.18)
 
 
-# %% alt="Six panels. Triplets with margin: arrows at four points, none at two satisfied ones. Soft margin: arrows at all points. Local: bars for stripes 3 to 8, none for 1 and 2. Identification: arrows towards the own row of the head, longest at misplaced points. Mutual probabilities: bars up where the partner has more, down where less. Mutual distances: arrows that turn a flat triangle into the partner's taller one"
+# %% label="fig-gradients" alt="Six panels. Triplets with margin: arrows at four points, none at two satisfied ones. Soft margin: arrows at all points. Local: bars for stripes 3 to 8, none for 1 and 2. Identification: arrows towards the own row of the head, longest at misplaced points. Mutual probabilities: bars up where the partner has more, down where less. Mutual distances: arrows that turn a flat triangle into the partner's taller one"
 fig = figures.Figure(figsize=(8, 5.4), layout="constrained")
 (a, b, c), (d, e, f) = fig.subplots(2, 3)
 draw_arrows(a, spots, hard, people, 1.9, "global, margin 0.3")
@@ -929,7 +929,7 @@ f.fill(*wanted.T, fill=False, linestyle="--", edgecolor=figures.GREY, linewidth=
 fig
 
 # %% [markdown]
-# Circles, squares and diamonds are people. One thing to take from each panel:
+# In [the figure](#fig-gradients) circles, squares and diamonds are people. One thing to take from each panel:
 #
 # * **Global, margin.** The two pictures where the people nearly touch are pushed apart; the two that have their margin, and that nobody else
 #   finds hard, have no arrow at all.

@@ -174,13 +174,13 @@ def draw_pairs(networks):
     plt.show()
 
 
-# %% alt="Histogram of the distances of pairs before training: same and different people overlap for half of their range"
+# %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: same and different people overlap for half of their range"
 torch.manual_seed(0)
 untrained = AlignedReID("resnet18")
 draw_pairs({"before training": untrained})
 
 # %% [markdown]
-# The two curves overlap: at a distance of 0.28 it may be the same person or another. Training has to pull them apart.
+# The two curves of [the figure](#fig-pairs-before) overlap: at a distance of 0.28 it may be the same person or another. Training has to pull them apart.
 
 # %% [markdown]
 # ## The loss that pulls
@@ -243,7 +243,7 @@ assert np.allclose(rates, [1, 1, 0.001 ** (1 / 2), 0.001]), (
 # The other schedule, *staircase*, multiplies by a factor at given epochs. Both, as the original reproduction runs them
 # on Market-1501 (300 epochs, base 2e-4):
 
-# %% alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is flat for 150 epochs and then a straight fall; the staircase has two steps"
+# %% label="fig-schedules" alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is flat for 150 epochs and then a straight fall; the staircase has two steps"
 epochs = np.arange(1, 301)
 published = training.TrainConfig()
 staircase = training.TrainConfig(schedule="staircase", staircase_at_epochs=(101, 201))
@@ -264,7 +264,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# On a logarithmic axis the exponential fall is a straight line: every epoch divides the rate by the same number.
+# On the logarithmic axis of [the figure](#fig-schedules) the exponential fall is a straight line: every epoch divides the rate by the same number.
 
 # %% [markdown]
 # ## One step, by hand
@@ -356,11 +356,11 @@ if result:
 # %% [markdown]
 # ## Reading the curves
 
-# %% alt="Three panels over the epochs: the loss falls, precision and margin satisfaction rise, positive and negative distances part"
+# %% label="fig-curves" alt="Three panels over the epochs: the loss falls, precision and margin satisfaction rise, positive and negative distances part"
 figures.training_curves(result.metrics) if result else "nothing was trained"
 
 # %% [markdown]
-# Read the three together.
+# Read the three panels of [the figure](#fig-curves) together.
 #
 # * **Loss** falls fast, then slowly: once most triplets hold, only the hardest are left, and batch-hard mining looks at
 #   nothing else.
@@ -369,7 +369,7 @@ figures.training_curves(result.metrics) if result else "nothing was trained"
 # * **Distances**: at first both shrink, as the network looks for safety where everybody is equal; then the negatives
 #   stay behind and the two curves part. A run whose curves shrink to zero together has collapsed: lower the rate.
 #
-# And the picture of the beginning, with the same batch:
+# And [the picture of the beginning](#fig-pairs-before) again, with the same batch:
 
 # %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others"
 tested = {str(file): runs.resolve(file) for file in only_test} or {"": result.weights}

@@ -155,14 +155,14 @@ def draw_matrices(matrices, title):
     return fig
 
 
-# %% alt="Two distance matrices of a batch by two untrained networks and their difference: blocks along the diagonal are hardly visible"
+# %% label="fig-two-matrices" alt="Two distance matrices of a batch by two untrained networks and their difference: blocks along the diagonal are hardly visible"
 at_home = dataclasses.replace(config, device="cpu", model_devices=(), compiled=False)
 untrained = [training.make_learner(at_home, k, 4).network for k in (0, 1)]
 before = [matrix_of(network) for network in untrained]
 draw_matrices(before, "before training")
 
 # %% [markdown]
-# Each group of four is a person, so a good matrix is dark in blocks of four along the diagonal. Both networks are untrained, and
+# Each group of four in [the matrices](#fig-two-matrices) is a person, so a good matrix is dark in blocks of four along the diagonal. Both networks are untrained, and
 # neither shows much. Already they differ, and what they will learn will differ too.
 #
 # ## What a model can tell another
@@ -303,7 +303,7 @@ metrics = (
 assert len(result.all_weights) == num_models, "a file of weights for each model"
 assert all(len(rows) == config.total_epochs for rows in metrics), "a row an epoch for each model"
 
-# %% alt="Losses over the epochs of both models, which lie on each other: the identification loss falls slowly, the probability term stays at two thousandths, the distance term falls to a sixth"
+# %% label="fig-mutual-curves" alt="Losses over the epochs of both models, which lie on each other: the identification loss falls slowly, the probability term stays at two thousandths, the distance term falls to a sixth"
 fig = figures.Figure(figsize=(8, 2.6), layout="constrained")
 names = [
     name for name in ("id_loss", "probability_loss", "global_mutual_loss") if name in metrics[0][0]
@@ -323,17 +323,17 @@ for ax, name in zip(np.ravel(fig.subplots(1, max(len(names), 1))), names, strict
 fig
 
 # %% [markdown]
-# The curves of the two models lie on each other: they see the same batches, and a term between two is the same for both, or nearly.
+# The curves of the two models in [the figure](#fig-mutual-curves) lie on each other: they see the same batches, and a term between two is the same for both, or nearly.
 # The distance term falls from the start. The probability term stays tiny, and the first panel says why: who guesses among 170 people has a loss of
 # $\log 170 = 5.1$, and after these few epochs the classifiers are hardly beyond that. Two who know nothing agree.
 
-# %% alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and a nearly black difference"
+# %% label="fig-matrices-after" alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and a nearly black difference"
 trained = [book.load(config, path, k) for k, path in enumerate(result.all_weights)]
 after = [matrix_of(network) for network in trained[:2]]
 draw_matrices(after if num_models > 1 else after * 2, "after training")
 
 # %% [markdown]
-# Now the blocks are dark, and in both matrices the same pairs of people are near each other. How much more alike are the two than two
+# In [the figure](#fig-matrices-after) the blocks are dark, and in both matrices the same pairs of people are near each other. How much more alike are the two than two
 # models that were trained side by side without a word? The study below says it in numbers.
 
 

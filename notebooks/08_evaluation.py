@@ -185,7 +185,7 @@ assert trapezoid_by_hand == Fraction(1, 3), "the sum on paper"
 # %% [markdown]
 # One ranking, two numbers: 50 % and 33.3 %. Both are called "AP" in print. The picture shows where the difference lies.
 
-# %% alt="Two panels of precision over recall with the four places of the ranking. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the places, which is smaller."
+# %% label="fig-precision-recall" alt="Two panels of precision over recall with the four places of the ranking. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the places, which is smaller."
 figure = figures.Figure(figsize=(8, 2.8))
 points = [(0, 1, "start"), (0, 0, "place 1"), (0.5, 0.5, "2"), (0.5, 1 / 3, "3"), (1, 0.5, "4")]
 areas = {"step: 1/2": ([0, 0, 0.5, 0.5, 1, 1], [0, 0.5, 0.5, 0.5, 0.5, 0]),
@@ -200,7 +200,7 @@ for axes, (title, area) in zip(figure.subplots(1, 2), areas.items(), strict=True
 figure
 
 # %% [markdown]
-# The line joins the four places of the ranking, after a start that both definitions put at precision 1. A wrong picture
+# In [the figure](#fig-precision-recall) a line joins the four places of the ranking, after a start that both definitions put at precision 1. A wrong picture
 # lets the precision drop without moving right; a match moves right. *Step* takes the height that is reached at the
 # match. *Trapezoid* takes the area under the line itself, and the line climbs to the match from below.
 
@@ -499,7 +499,7 @@ runs.write_json(runs.resolve("runs/book/scores.json"), table.to_dict())
 # %% [markdown]
 # ## The curves
 
-# %% alt="CMC over the rank 1 to 20 of three lines: the trained model on top, the colour histogram and the untrained network below."
+# %% label="fig-cmc" alt="CMC over the rank 1 to 20 of three lines: the trained model on top, the colour histogram and the untrained network below."
 curves = {}
 for row, of_all in zip(table.rows, (learned, untrained, colours), strict=True):
     distances = evaluation.distance_matrix("global", *evaluation.split(of_all))
@@ -507,7 +507,7 @@ for row, of_all in zip(table.rows, (learned, untrained, colours), strict=True):
 figures.cmc_curves(curves)
 
 # %% [markdown]
-# A CMC never falls: who is found among the first five is found among the first ten. The trained model starts high and is nearly flat
+# The curves of [the figure](#fig-cmc) never fall: who is found among the first five is found among the first ten. The trained model starts high and is nearly flat
 # from rank 10 on; a user who looks at ten pictures misses few people. The baselines rise for long: they have the person
 # somewhere, and cannot say where.
 

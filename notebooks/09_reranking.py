@@ -92,7 +92,7 @@ def draw(ax, title, marked=(), lines=(), numbers=True):
     ax.grid(False)
 
 
-# %% alt="Twenty points in the plane: person A is a chain that leads away from the query, person B a crowd of points below it; the six nearest of the query are ringed, four of them B"
+# %% label="fig-points" alt="Twenty points in the plane: person A is a chain that leads away from the query, person B a crowd of points below it; the six nearest of the query are ringed, four of them B"
 squared = ((points[:, None] - points[None]) ** 2).sum(2)  # [N, N]
 nearest = squared.argsort(axis=1, kind="stable")  # each row begins with the point itself
 fig = figures.Figure(figsize=(6, 3.6), layout="constrained")
@@ -102,7 +102,7 @@ ax.legend(loc="lower right")
 fig
 
 # %% [markdown]
-# By distance the query's list begins with A's next two pictures, and then come five of B: they lie closer to the query
+# By distance the query's list in [the figure](#fig-points) begins with A's next two pictures, and then come five of B: they lie closer to the query
 # than the rest of A's chain does. No threshold on the distance can mend that. But B's pictures have each other for
 # neighbours; the query is nothing special to them.
 #
@@ -126,7 +126,7 @@ print("nearest of the query:   ", [int(j) for j in nearest[query, 1 : small_k + 
 print("reciprocal with it:     ", sorted(reciprocal(query, small_k) - {query}))
 
 # %% [markdown]
-# Check one in the figure: is the query among the six nearest of picture 7, the B that is closest to it? It is not: the
+# Check one in [the figure](#fig-points): is the query among the six nearest of picture 7, the B that is closest to it? It is not: the
 # other six of B are nearer. So B is out, every one of them. The library finds the same sets for all pictures at once, as a table of yes
 # and no beside the neighbours:
 
@@ -169,7 +169,7 @@ rows, columns = reranking.expanded(neighbours, small_k)
 for i in range(N):
     assert set(columns[rows == i].tolist()) == expand(i, small_k), f"picture {i} differs"
 
-# %% alt="The points three times: the six nearest of the query, its reciprocal neighbours, and the expanded set"
+# %% label="fig-sets" alt="The points three times: the six nearest of the query, its reciprocal neighbours, and the expanded set"
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 sets = {
     "nearest": set(nearest[query, : small_k + 1].tolist()),
@@ -182,7 +182,7 @@ for ax, (title, members) in zip(fig.subplots(1, 3), sets.items(), strict=True):
 fig
 
 # %% [markdown]
-# Reciprocity throws the intruders out, and only those are added whom the remaining ones vouch for: picture 2 knows 3, and
+# [The three panels](#fig-sets) show how reciprocity throws the intruders out, and only those are added whom the remaining ones vouch for: picture 2 knows 3, and
 # three of the four that it calls its own are in already.
 #
 # ## A row of weights
@@ -292,7 +292,7 @@ precision = [
 ]
 assert precision[1] > precision[0], "re-ranking has not helped the query"
 
-# %% alt="The points twice, each numbered by its place in the query's list: by distance B's crowd comes before the rest of the chain; re-ranked the chain comes forward"
+# %% label="fig-reranked" alt="The points twice, each numbered by its place in the query's list: by distance B's crowd comes before the rest of the chain; re-ranked the chain comes forward"
 fig = figures.Figure(figsize=(8, 3.3), layout="constrained")
 for ax, (title, order) in zip(
     fig.subplots(1, 2), {"by distance": before, "re-ranked": after}.items(), strict=True
@@ -301,7 +301,7 @@ for ax, (title, order) in zip(
 fig
 
 # %% [markdown]
-# The chain carries: each of its links vouches for the next, and all of A comes before all of B. Two strangers stand
+# [The figure](#fig-reranked) shows that the chain carries: each of its links vouches for the next, and all of A comes before all of B. Two strangers stand
 # among the far end of the chain: their rows share a little with the query's, or nothing, and where the Jaccard distance is
 # 1 for all the original distance decides alone.
 #
@@ -344,11 +344,11 @@ if how == (20, 6, 0.3):
 # mAP gains more than rank-1. That is typical: the first place was mostly right already, while the matches far down the
 # list, seen from another side, are fetched up by those before them. But look at rank-5 and rank-10: they fall.
 
-# %% alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20"
+# %% label="fig-reranked-cmc" alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20"
 figures.cmc_curves({"by distance": scored[0].cmc, "re-ranked": scored[1].cmc})
 
 # %% [markdown]
-# The curves cross. Who is found, is found in first place more often; who is not, is found later. Query by query:
+# The curves of [the figure](#fig-reranked-cmc) cross. Who is found, is found in first place more often; who is not, is found later. Query by query:
 
 # %% alt="Average precision of each query before and after re-ranking, a point a query: most lie above the diagonal, some below"
 change = scored[1].ap_per_query - scored[0].ap_per_query

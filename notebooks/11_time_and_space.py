@@ -67,7 +67,7 @@ ours = {
     "re-ranking": find("re-ranking", "3368")["seconds"],
 }
 
-# %% alt="Bars of seconds on a logarithmic axis for three steps: the original's are between 15 and 140 seconds, ours between a tenth of a second and ten"
+# %% label="fig-bars" alt="Bars of seconds on a logarithmic axis for three steps: the original's are between 15 and 140 seconds, ours between a tenth of a second and ten"
 fig = figures.Figure(figsize=(7, 2.4), layout="constrained")
 ax = fig.subplots()
 for shift, (label, times, colour, hatch) in zip(
@@ -113,7 +113,7 @@ for step, seconds in original.items():
     assert ours[step] < seconds, f"{step} takes longer than eight years ago on another machine"
 
 # %% [markdown]
-# These are two machines and eight years; the picture is no race. What one can learn from is the *floor*: what the same machine needs for the
+# These are two machines and eight years; [the figure](#fig-bars) is no race. What one can learn from is the *floor*: what the same machine needs for the
 # part that nobody can leave out. Where nothing simpler can be named it is the usual way to do the step, sorting and a loop for the
 # scores; a ratio below 1 says that the library beats it.
 #

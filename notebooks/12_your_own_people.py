@@ -213,7 +213,7 @@ one, other = stripes(people.paths[query]), stripes(people.paths[answer])
 costs = alignment.stripe_distances(one, other)
 path = alignment.trace_path(costs)
 
-# %% alt="A query and its answer side by side, cut into eight stripes; lines join the stripes that the shortest path matches"
+# %% label="fig-why" alt="A query and its answer side by side, cut into eight stripes; lines join the stripes that the shortest path matches"
 fig = figures.Figure(figsize=(4.4, 4), layout="constrained")
 ax = fig.subplots()
 for left, place in ((0.0, query), (2.4, answer)):
@@ -245,7 +245,7 @@ assert np.isclose(total, float(alignment.shortest_path(costs)), atol=1e-5), (
 )
 
 # %% [markdown]
-# A thick line is a match at little cost. Between two matches the path takes a side step, so some stripes have two lines even where the
+# In [the figure](#fig-why) a thick line is a match at little cost. Between two matches the path takes a side step, so some stripes have two lines even where the
 # boxes fit. Three or more thick lines from one stripe mean that the boxes are cut differently there.
 #
 # ## Nobody
@@ -295,7 +295,7 @@ with torch.no_grad():
     embedded = network(images.normalize(batch)).global_features
 away = losses.euclidean_distances(embedded[:1], embedded)[0].tolist()
 
-# %% alt="Five pictures with their distance to the first: itself, another camera, darkened, the lower half, and somebody who looks alike"
+# %% label="fig-wrong" alt="Five pictures with their distance to the first: itself, another camera, darkened, the lower half, and somebody who looks alike"
 figures.contact_sheet(
     list(shown.values()),
     [f"{name}: {d:.1f}" for name, d in zip(shown, away, strict=True)],
@@ -314,7 +314,7 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 )
 
 # %% [markdown]
-# A spoiled picture of the person can lie farther away than a stranger in similar clothes. No threshold is right for both. Whoever reads a list of answers must know that
+# As [the figure](#fig-wrong) shows, a spoiled picture of the person can lie farther away than a stranger in similar clothes. No threshold is right for both. Whoever reads a list of answers must know that
 # *clothes* were compared: the model has no idea of faces, and people change clothes.
 #
 # ## Responsible use

@@ -67,7 +67,7 @@ config = runs.read_parameters(training.TrainConfig, globals(), extra)
 # Four people, each in the boxes of five detectors that err more and more: the number above is the misalignment. Who is seen, where and when
 # stays the same.
 
-# %% alt="Four people in five boxes each: the larger the misalignment, the farther head or feet have wandered out of the box, in the end half the person"
+# %% label="fig-misaligned" alt="Four people in five boxes each: the larger the misalignment, the farther head or feet have wandered out of the box, in the end half the person"
 cameras = synthetic.sample_cameras(6, seed=0)
 shots = [synthetic.Shot(person, camera=person % 6, moment=0, box=1) for person in (2, 5, 11, 17)]
 pictures = [synthetic.take(shot, cameras, m, seed=0) for shot in shots for m in misalignments]
@@ -75,7 +75,7 @@ titles = [f"{m:g}" for m in misalignments] * 4
 figures.contact_sheet(pictures, titles, columns=2 * len(misalignments))
 
 # %% [markdown]
-# At 1, a box is up to a third of the person's height too high or too low, a fifth too large or too small, and half of the boxes lose the
+# At 1, on the right of [the figure](#fig-misaligned), a box is up to a third of the person's height too high or too low, a fifth too large or too small, and half of the boxes lose the
 # legs or the head.
 #
 # :::{admonition} The paper says
@@ -166,7 +166,7 @@ for step in steps:
         + "".join(f"{statistics.mean(c):>10.1f} ({max(c) - min(c):3.1f})" for c in cells)
     )
 
-# %% alt="Two panels over the misalignment of the test. Left: mAP of four distances, all falling. Right: what alignment adds to rigid stripes, and what aligned stripes add to the global feature"
+# %% label="fig-study" alt="Two panels over the misalignment of the test. Left: mAP of four distances, all falling. Right: what alignment adds to rigid stripes, and what aligned stripes add to the global feature"
 STYLES = {"global": (figures.BLACK, ":"), "rigid": (figures.VERMILLION, "--"), "local": (figures.BLUE, "-"), "global+local": (figures.GREEN, "-.")}  # fmt: skip
 
 
@@ -202,7 +202,7 @@ right.legend()
 fig
 
 # %% [markdown]
-# Bands are the range of the three seeds. Read it from left to right.
+# Bands in [the figure](#fig-study) are the range of the three seeds. Read it from left to right.
 #
 # * **At 0** stripes are worth three points over the global feature, and alignment nothing: rigid stripes are even a little ahead. Where
 #   every box fits, stripe 3 belongs to stripe 3, and a path that may bend can only be led astray.

@@ -7,7 +7,6 @@ backbone on a fixed batch. Extraction: images/s from files on disk over images/s
 medians of the rounds, so that a drifting machine touches both sides.
 """
 
-import dataclasses
 import io
 import statistics
 import sys
@@ -91,7 +90,6 @@ def bench(name: str, folder: Path) -> None:
     middle = statistics.median(ours), statistics.median(floor)
     record("training step", what, *middle, floor_is, ratio=ratio, limit=1.1)
 
-    mutual(name, config, fixed)
     network.eval()
     n = len(dataset)
 
@@ -115,27 +113,6 @@ def bench(name: str, folder: Path) -> None:
         what = f"{n} pictures from {source}, {name} {height} x {width}, {str(precision)[6:]}"
         middle = [statistics.median(values) for values in zip(*pairs, strict=True)]
         record("extraction", what, *middle, "bare forward", ratio=1 / ratio, limit=1.11, images_per_second=speed)
-
-
-def mutual(name: str, config: training.TrainConfig, fixed: torch.Tensor) -> None:
-    """Two models that teach each other, over one model, a step each on the same batch."""
-    settings = {"num_models": 2, "global_mutual_weight": 1.0, "base_lr": 1e-9}
-    pair = dataclasses.replace(config, ids_per_batch=CASES[name][2], images_per_id=CASES[name][3], **settings)
-    learners = [training.make_learner(pair, k, 1) for k in (0, 1)]
-    for learner in learners:
-        learner.network.train()
-    batch = torch.randint(0, 256, fixed.shape, dtype=torch.uint8)
-    labels = torch.arange(pair.ids_per_batch).repeat_interleave(pair.images_per_id)
-    device, rounds = learners[0].device, []
-    for _ in range(CASES[name][4] + 1):
-        rounds.append(
-            [timed(lambda k=k: training.mutual_step(learners[:k], batch, labels, pair), device) for k in (2, 1)]
-        )
-    both, single = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
-    ratio = statistics.median(a / b for a, b in rounds[1:])
-    print(f"  mutual step of two {both:.3f} s, of one {single:.3f} s, ratio {ratio:.2f} (at most 2.1)")
-    what = f"two models, {name} {config.height} x {config.width}, batch {len(batch)}"
-    record("mutual step", what, both, single, "a step of one model", ratio=ratio, limit=2.1)
 
 
 def main(names: list[str]) -> None:

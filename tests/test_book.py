@@ -82,6 +82,15 @@ def test_preset_fits_its_notebook(path: Path) -> None:
     assert not [t for t in texts if re.fullmatch(r"[-+.\deE]*\d", t)], "a number that YAML reads as text"
 
 
+@pytest.mark.parametrize("name", sorted({yaml.safe_load(path.read_text())["notebook"] for path in PRESETS}))
+def test_a_full_run_needs_nothing_that_only_a_demonstration_defines(name: str) -> None:
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    code = [c.source for c in cells if c.cell_type == "code" and "demonstration" not in pairs.tags(c)]
+    command = [sys.executable, "-m", "ruff", "check", "--quiet", "--select", "F821", "-"]
+    checked = subprocess.run(command, input="\n".join(code), capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout) == (0, "")
+
+
 def test_reference_lists_every_module_after_those_it_imports() -> None:
     text = (NOTEBOOKS / "book" / "reference.md").read_text()
     named = re.findall(r"automodule:: alignedreid_lib\.(\S+)", text)

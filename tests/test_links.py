@@ -43,6 +43,12 @@ def test_functions_become_links_and_code_and_links_stay():
         assert links.linked(text, KNOWN) == text
 
 
+def test_a_figure_is_named_by_its_number():
+    text = links.linked("[The figure](#fig-a) and [the map](#fig-b) show it, by Hermans et al. 2017.", KNOWN)
+    shown, cited = "{numref}`Figure %s <fig-a>` and {numref}`figure %s <fig-b>`", "[Hermans et al. 2017](#hermans2017)"
+    assert text == f"{shown} show it, by {cited}."
+
+
 def chapter(*cells):
     made = [nbformat.v4.new_markdown_cell("# 05 Losses\n\nBy Hermans et al. 2017.")]
     return nbformat.v4.new_notebook(cells=made + [nbformat.v4.new_code_cell(cell) for cell in cells])

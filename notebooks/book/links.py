@@ -27,6 +27,7 @@ VENUES = {("luo2019", "CVPR-W"): "luo2019strong"}
 # Text in which nothing is replaced: code, mathematics, links.
 KEPT = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$\n]+\$|!?\[[^\]]*\]\([^)]*\)|<[^>]+>", re.DOTALL)
 CODE = re.compile(r"`([a-z_]+\.[A-Za-z_]+)(\(\))?`")
+FIGURE = re.compile(r"\[([^\]]+)\]\(#(fig-[a-z-]+)\)")  # [the figure](#fig-pairs): the label of a cell
 ORIGINAL = re.compile(r"(original reproduction)(?! says)", re.IGNORECASE)
 MODULES = tuple(sorted(module.name for module in pkgutil.iter_modules(alignedreid_lib.__path__)))
 
@@ -69,7 +70,7 @@ def public(module: str, name: str) -> bool:
 
 
 def linked(markdown: str, known: Mapping[str, Any]) -> str:
-    """A Markdown cell with its citations, and the functions it names, as links."""
+    """A Markdown cell with its citations, and the functions it names, as links; figures get their numbers."""
 
     def words(text: str) -> str:
         text = cite(text, known, lambda words, key: f"[{words}](#{key})")
@@ -84,7 +85,13 @@ def linked(markdown: str, known: Mapping[str, Any]) -> str:
     for kept in KEPT.finditer(markdown):
         parts += [words(markdown[last : kept.start()]), kept[0]]
         last = kept.end()
-    return "".join([*parts, words(markdown[last:])])
+    return FIGURE.sub(numbered, "".join([*parts, words(markdown[last:])]))
+
+
+def numbered(figure: re.Match[str]) -> str:
+    """A link to a figure as its number, whatever its words: with a capital letter if they begin with one."""
+    words, label = figure.groups()
+    return f"{{numref}}`{'Figure' if words[0].isupper() else 'figure'} %s <{label}>`"
 
 
 def link_prose(notebook: Any, known: Mapping[str, Any]) -> None:

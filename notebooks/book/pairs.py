@@ -21,7 +21,7 @@ MIN_ASSERTS = 3
 CELL_SECONDS = 600
 START_SECONDS = 180  # a kernel on a busy machine is slow to answer first
 QUIET_KERNEL = ["--log-level=CRITICAL"]  # else each kernel warns that it listens on this machine's TCP
-KEPT_METADATA = ("tags", "alt")
+KEPT_METADATA = ("tags", "alt", "label")
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
@@ -72,8 +72,9 @@ def parameters(notebook: Any) -> dict[str, Any]:
     return found
 
 
-def _content(cell: Any) -> tuple[str, str, list[str], str]:
-    return cell.cell_type, cell.source.rstrip(), sorted(tags(cell)), str(cell.metadata.get("alt", ""))
+def _content(cell: Any) -> tuple[str, str, list[str], str, str]:
+    alt, label = (str(cell.metadata.get(key, "")) for key in ("alt", "label"))
+    return cell.cell_type, cell.source.rstrip(), sorted(tags(cell)), alt, label
 
 
 def _executed(notebook: Any) -> bool:
@@ -176,7 +177,7 @@ def _pairing(source: Any, notebook: Any) -> list[str]:
     ours, theirs = list(map(_content, source.cells)), list(map(_content, notebook.cells))
     for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1):
         if a != b:
-            what = [n for n, x, y in zip(("type", "source", "tags", "alt"), a, b, strict=True) if x != y]
+            what = [n for n, x, y in zip(("type", "source", "tags", "alt", "label"), a, b, strict=True) if x != y]
             return [f"cell {number}: {' and '.join(what)} not as in the .py (`make pairs` writes the .ipynb)"]
     if len(ours) != len(theirs):
         return [f"{len(theirs)} cells, the .py has {len(ours)} (`make pairs` writes the .ipynb)"]

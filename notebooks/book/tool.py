@@ -264,6 +264,8 @@ def site(root: Path) -> None:
                 cell.metadata["mystnb"] = {"image": {"alt": words}}
                 if any("image/png" in output.get("data", {}) for output in cell.outputs):
                     cell.metadata["mystnb"]["figure"] = {"caption": f"{words}."}
+                    if label := cell.metadata.get("label"):
+                        cell.metadata["mystnb"]["figure"]["name"] = label
         links.link_prose(notebook, references)
         notebook.cells.append(nbformat.v4.new_markdown_cell(links.library_cell(notebook)))
         nbformat.write(notebook, source / f"{name}.ipynb")
