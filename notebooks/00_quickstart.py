@@ -191,6 +191,8 @@ assert rank1["colour histogram"] < 0.45, (
 # * The test people are none of the training people: the model has learned how to compare, not whom to recognise.
 # * Colours alone fail, because every camera sees them differently.
 #
+# Next: [chapter 1](01_datasets.ipynb) opens the archive.
+#
 # ## Exercises
 #
 # **1.** Show other queries: set `seed` in the parameters cell and run again. Which people are confused?

@@ -921,7 +921,7 @@ assert not trace.exists(), "the pickle has run"
 # * A score on CUHK03 must say which boxes and which protocol.
 # * Archives and pickles are input from outside: counts are checked, and nothing in them is run.
 #
-# Next, [chapter 2](02_batches.ipynb) makes batches of these pictures.
+# Next: [chapter 2](02_batches.ipynb) makes batches of these pictures.
 #
 # ## Exercises
 #

@@ -9,8 +9,8 @@
 # * the reason why a batch is P identities × K images, and not pictures drawn at random: a probability, computed and simulated;
 # * one batch of the book's own data, looked at before and after augmentation.
 #
-# **Time and hardware.** 20 seconds on two cores, after the book's data has been drawn (the first chapter that asks for it does
-# that, in half a minute). No GPU.
+# **Time** on two cores: 20 seconds, and half a minute more if the book's people are not drawn yet.
+# **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
 # Parameters: the shape of a batch, and what is done to its pictures

@@ -9,8 +9,8 @@
 # * a table of the map's shape for three backbones and three input sizes, and of their parameters;
 # * weights that were saved and loaded bit for bit, and three that were refused, each with its reason.
 #
-# **Time and hardware.** 15 seconds on two cores, after the book's data has been drawn. No GPU. The network of this chapter is
-# untrained; its shapes are those of a trained one.
+# **Time** on two cores: a quarter of a minute, and half a minute more if the book's people are not drawn yet.
+# **Hardware**: any laptop, no GPU. The network of this chapter is untrained; its shapes are those of a trained one.
 
 # %% tags=["parameters"]
 # Parameters: the network, and the size of its input

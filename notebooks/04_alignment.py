@@ -10,8 +10,8 @@
 # * that path drawn over two pictures of one person, one box too low: it bends by as much as the box is off;
 # * the price of a shift, for stripes compared rigidly and for stripes aligned.
 #
-# **Time and hardware.** 20 seconds on two cores, no GPU. Nothing is trained here: a stripe is described by its colour, so that every
-# distance can be checked by eye.
+# **Time** on two cores: 20 seconds. **Hardware**: any laptop, no GPU. Nothing is trained here: a stripe is described by its
+# colour, so that every distance can be checked by eye.
 
 # %% tags=["parameters"]
 # Parameters: the people to draw
@@ -444,6 +444,8 @@ def explore(left=1, right=7, down=1.0):
 # * The local distance is the least sum of costs on a way down and right; anti-diagonals compute it for all pairs at once.
 # * The path bends by the shift of the box; rigid stripes cannot.
 # * A path of $2H - 1$ cells always pays for its steps beside the matches: compare local distances with each other, never with 0.
+#
+# Next: [chapter 5](05_losses.ipynb) makes losses of these distances.
 #
 # ## Exercises
 #

@@ -10,8 +10,8 @@
 # * the hardest positive and negative of every picture of a batch, found by eye, by a loop and by a mask, and then looked at;
 # * a picture of the gradient of each term: which feature it moves, and where to.
 #
-# **Time and hardware.** 15 seconds on two cores once the book's model is trained; whoever asks first trains it, which takes a minute or two.
-# No GPU.
+# **Time** on two cores: a quarter of a minute, and a minute or two more if the book's model is not trained yet.
+# **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
 # Parameters: one batch, and the loss

@@ -581,6 +581,8 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 # * A learning rate that falls to a thousandth lets the last epochs settle.
 # * Seeds and checkpoints together make a cut run the same run.
 #
+# Next: [chapter 7](07_mutual_learning.ipynb) lets two models teach each other.
+#
 # ## Exercises
 #
 # **1.** With $T = 300$ and $s = 151$, in which epoch is the rate a tenth of the base?

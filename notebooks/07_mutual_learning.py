@@ -473,6 +473,8 @@ assert apart["probability and distance"] < apart["side by side"], (
 # * One loop trains one model or several; each may have its own backbone and device.
 # * Models that talk agree more. Whether they rank better is for a table with spreads to say.
 #
+# Next: [chapter 8](08_evaluation.ipynb) explains the scores.
+#
 # ## Exercises
 #
 # **1.** Is the divergence the same when the two models swap roles? Try $p = (\frac12, \frac12)$ and $q = (\frac9{10}, \frac1{10})$. What is

@@ -748,6 +748,8 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # * Queries without a match are counted beside the score. Ties are ordered as the gallery is; a score that depends on them is no score.
 # * A ranking cannot say "nobody". A threshold can, at a false-accept rate that has to be chosen.
 # * A number stands beside a baseline, and the ranked lists beside the number.
+#
+# Next: [chapter 9](09_reranking.ipynb) ranks a second time, by whom the pictures have for neighbours.
 
 # %% [markdown]
 # ## Exercises

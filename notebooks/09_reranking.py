@@ -458,6 +458,8 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 # * It lifts mAP much and rank-1 little, and it hurts queries whose first neighbours are wrong.
 # * Neighbour lists instead of matrices: memory grows with the number of pictures, not with its square.
 #
+# Next: [chapter 10](10_reproduction.ipynb) puts all published scores beside ours.
+#
 # ## Exercises
 #
 # **1.** What is $d_J$ of a picture with itself, and of two pictures whose sets do not meet?

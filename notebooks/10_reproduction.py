@@ -302,6 +302,8 @@ assert len(pair) >= 2, "one run says nothing of its spread"
 # * Each number leads to a file, and the file to seed, commit, versions and machine.
 # * The spread of seeds comes before the comparison of means.
 #
+# Next: [chapter 11](11_time_and_space.ipynb) says what a run costs.
+#
 # ## Exercises
 #
 # **1.** By how much does mutual learning lift mAP in the published rows with the global loss alone, and how far are its two models apart?

@@ -284,6 +284,8 @@ assert len(measured["rows"]) >= 8, "the file is not a whole `make bench`"
 # * Ranking costs $2QGC$ operations, re-ranking $2(Q+G)^2C$; a training step keeps bytes in proportion to batch and area.
 # * `make bench` measures all of it where you are; name `runs/bench.json` in this chapter's parameter to see it.
 #
+# Next: [chapter 12](12_your_own_people.ipynb) searches among pictures of your own.
+#
 # ## Exercises
 #
 # **1.** How many operations would re-ranking need with a million gallery pictures and features 2 048 wide? At the rate above, how long?

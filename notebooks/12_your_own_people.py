@@ -344,6 +344,8 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # * A threshold says "nobody", at an error rate that is chosen and belongs to its cameras.
 # * It compares clothes. Ask people first.
 #
+# Next: [chapter 13](13_alignment_study.ipynb) measures what alignment is worth.
+#
 # ## Exercises
 #
 # **1.** Average the features of all pictures of each person and search with a single picture among these. Does it get better?

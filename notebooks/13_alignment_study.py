@@ -10,8 +10,8 @@
 # * the part of the gain that alignment explains, and the part that stripes explain without it;
 # * the way to re-make every number: `make train PRESET=alignment_study`.
 #
-# **Time and hardware.** Seconds: this notebook reads the committed results. Making them anew takes about a quarter of an hour on two
-# cores.
+# **Time** on two cores: seconds, since this notebook reads the committed results; about a quarter of an hour to make them anew.
+# **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
 # Parameters: seeds of the trainings to make; none reads the committed results
