@@ -197,31 +197,25 @@ assert rank1["colour histogram"] < 0.45, (
 #
 # **1.** Show other queries: set `seed` in the parameters cell and run again. Which people are confused?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # Most wrong answers wear clothes of like colour and pattern, or are seen from a side that hides what tells them apart,
 # such as a backpack.
-#
-# </details>
+# :::
 #
 # **2.** How often would a random guess be right at rank 1?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # `np.mean([(gallery.ids == person).mean() for person in queries.ids])`: about one in a hundred, since a query has a handful of
 # matches among several hundred pictures.
-#
-# </details>
+# :::
 #
 # **3.** Find the query with the worst rank of its first right answer and show its list.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # from alignedreid_lib import ranking
 # scored = ranking.score_ranking(matrix, queries.ids, gallery.ids, queries.cameras, gallery.cameras, top=len(gallery))
 # first_hit = scored.cmc_per_query.argmax(axis=1)
 # figures.ranked_lists([int(first_hit.argmax())], test_set, matrix)
 # ```
-#
-# </details>
+# :::

@@ -928,8 +928,7 @@ assert not trace.exists(), "the pickle has run"
 # **1.** How many right answers does a query of the test part have, at least and on average? Use equation
 # {eq}`eq-datasets-role` on the arrays `test.ids`, `test.cameras` and `test.marks`, without a loop.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # q, g = test.marks == 0, test.marks == 1
 # same_person = test.ids[q][:, None] == test.ids[g]
@@ -940,14 +939,12 @@ assert not trace.exists(), "the pickle has run"
 # ```
 #
 # Junk needs no test here: `prepare` has left it out.
-#
-# </details>
+# :::
 #
 # **2.** Somebody drops `sorted` from `rename` and lists the folder in whatever order the disk gives. Does the *set* of new
 # names change? Does it matter?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # pictures = files["bounding_box_train"]
 # backwards, seen = {}, Counter()
@@ -963,17 +960,14 @@ assert not trace.exists(), "the pickle has run"
 # The set of names is the same, so every count and every assert on counts still holds; but other pictures stand behind
 # the names. A list of names from another machine, say a validation split, then means other pictures, and nothing
 # complains.
-#
-# </details>
+# :::
 #
 # **3.** In `split_person`, the walk over `query` removes from the list that it walks over. The next query then moves into the
 # place just looked at, and is passed over without a check. Show that this does no harm.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # A query of camera $c$ is removed when no gallery picture is of a camera other than $c$. It joins the gallery itself.
 # The queries of one person are of different cameras, so the one passed over is of a camera other than $c$, and the
 # picture just moved answers it. It would have passed the check. The same holds for all that follow: at most one query
 # of a person is ever moved.
-#
-# </details>
+# :::

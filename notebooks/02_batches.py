@@ -613,8 +613,7 @@ print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positiv
 #
 # **1.** A batch may hold 64 pictures. Which of 32 × 2, 16 × 4, 8 × 8 and 4 × 16 has the most triplets? What speaks against it?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # for P, K in ((32, 2), (16, 4), (8, 8), (4, 16)):
 #     print(P, K, P * K * (K - 1) * (P - 1) * K)   # 3968, 11520, 25088, 46080
@@ -622,27 +621,23 @@ print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positiv
 #
 # 4 × 16 has the most. But its negatives are only three other people; the chance that one of them is hard to tell from the anchor is
 # small. And few identities have sixteen pictures to give.
-#
-# </details>
+# :::
 #
 # **2.** Resize the row `0, 100` to four columns with equations {eq}`eq-resize-centre` and {eq}`eq-resize-mix`. Why do the outer values
 # appear unmixed?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # row = torch.tensor([0, 100], dtype=torch.uint8).expand(3, 1, 2)
 # assert images.resize(row, (1, 4))[0, 0].tolist() == [0, 25, 75, 100]
 # ```
 #
 # $u = -0.25,\ 0.25,\ 0.75,\ 1.25$. The first and the last lie beyond the outermost old centres and are held at 0 and 1.
-#
-# </details>
+# :::
 #
 # **3.** A person has one picture, and $K = 4$. What does the sampler give, and what can an anchor learn from these positives?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # (batch,) = IdentitySampler([0, 1, 1, 1, 1], 2, 4, seed=1)
 # assert (batch == 0).sum() == 4   # picture 0, four times
@@ -650,5 +645,4 @@ print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positiv
 #
 # Four copies of one picture. Without augmentation their distance is 0 and they pull nothing together; with it, the network learns
 # at least to ignore mirror and crop. Pictures from another camera would teach more.
-#
-# </details>
+# :::

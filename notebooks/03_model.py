@@ -575,8 +575,7 @@ temporary.cleanup()
 #
 # **1.** You want sixteen stripes. Which input heights give them, with `last_stride` 2 and with 1? Check one of each.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # By equation {eq}`eq-map-size`, heights of 481 to 512; with stride 1, 241 to 256.
 #
 # ```python
@@ -584,13 +583,11 @@ temporary.cleanup()
 #     base = build_backbone("resnet18", last_stride=stride).eval()
 #     assert base(torch.zeros(1, 3, h, 128)).shape[2] == 16
 # ```
-#
-# </details>
+# :::
 #
 # **2.** Turn the map upside down before the two branches. What happens to the global feature, and what to the local ones?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # with torch.no_grad():
 #     flipped = feature_map.flip(2)
@@ -600,13 +597,11 @@ temporary.cleanup()
 #
 # The global feature stays; the stripes come in reverse order. The first cannot see where things are, and the second must not be compared
 # stripe by stripe if boxes differ.
-#
-# </details>
+# :::
 #
 # **3.** The branch averages over the width and then multiplies by $A$. May one multiply first and average afterwards? And after the ReLU?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # with torch.no_grad():
 #     one = network.local_conv(feature_map.mean(3, keepdim=True))
@@ -618,5 +613,4 @@ temporary.cleanup()
 #
 # A mean and a matrix are both linear and change places freely; averaging first does a quarter of the work at $W = 4$. ReLU is not
 # linear, so its place matters.
-#
-# </details>
+# :::

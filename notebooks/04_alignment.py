@@ -451,29 +451,23 @@ def explore(left=1, right=7, down=1.0):
 #
 # **1.** How many ways are there through a table of $H \times W$? Check your formula for 3 × 4 and 4 × 4.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # Of $H + W - 2$ steps choose the $H - 1$ that go down: $\binom{H + W - 2}{H - 1}$, so 10 and 20:
 # `len(list(all_paths(4, 4)))` gives 20.
-#
-# </details>
+# :::
 #
 # **2.** The path never goes up or left. Which pictures would need it, and why does nobody miss it?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # A picture upside down: `alignment.local_distances(colours(straight)[None], colours(straight[::-1])[None])` is far larger than
 # `alignment.local_distances(colours(straight)[None], colours(low)[None])`. Standing people keep their heads above their feet, and a path that could
 # go anywhere would match strangers by the colours they share in different places.
-#
-# </details>
+# :::
 #
 # **3.** Is the local distance a distance? Test symmetry, the distance to oneself, and whether turning both pictures upside down changes it.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # `torch.allclose(alignment.local_distances(ours, theirs), alignment.local_distances(theirs, ours).T)` is true: a way in a table is a way in the turned
 # table. `alignment.local_distances(ours, ours).diagonal()` is not 0, so it is no metric. `alignment.local_distances(ours.flip(1), theirs.flip(1))` is equal to
 # the one without the flips, walked from the other end.
-#
-# </details>
+# :::

@@ -957,8 +957,7 @@ fig
 #
 # **1.** Four pictures on a line: person A at 0 and 3, person B at 2 and 7. Find all hard triplets and the loss with $m = 1$ on paper, then check.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # $d_{ap}$ is 3, 3, 5, 5; $d_{an}$ is 2, 1, 1, 4. The loss is $(2 + 3 + 5 + 2) / 4 = 3$.
 #
 # ```python
@@ -966,13 +965,11 @@ fig
 # exercise = losses.global_triplet(line, torch.tensor([0, 0, 1, 1]), margin=1.0, normalize=False)
 # assert torch.isclose(exercise.loss, torch.tensor(3.0))
 # ```
-#
-# </details>
+# :::
 #
 # **2.** A network in trouble gives every picture the same feature. What are the two triplet losses then, and their gradients?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # All distances are equal, so every gap is 0: the loss is $m$ with a margin and $\ln 2$ with the soft one. The clamp makes the gradient 0: from
 # exactly there the triplet loss alone cannot lead away. Curves of a training that sit at the margin are a sign of it.
 #
@@ -984,13 +981,11 @@ fig
 #     assert math.isclose(collapsed.item(), value, abs_tol=1e-6)
 #     assert (same.grad == 0).all()
 # ```
-#
-# </details>
+# :::
 #
 # **3.** Take batches of 2, 4, 8, 16 and 32 people. How does the share of satisfied triplets change, and why?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # On the whole it falls: with more people in the batch the nearest of them is nearer, while positives are as far as before. A larger batch is a
 # harder one, so compare curves of precision only between equal batches.
 #
@@ -1007,5 +1002,4 @@ fig
 # for p in (2, 4, 8, 16, 32):
 #     print(p, f"{share(p):.0%}")
 # ```
-#
-# </details>
+# :::

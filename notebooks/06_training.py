@@ -587,28 +587,22 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 #
 # **1.** With $T = 300$ and $s = 151$, in which epoch is the rate a tenth of the base?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # $0.001^{x} = 0.1$ for $x = 1/3$, so $e + 1 - 151 = 150 / 3$ and $e = 200$:
 # `training.learning_rate(training.TrainConfig(), 200) / 2e-4` gives 0.1.
-#
-# </details>
+# :::
 #
 # **2.** Why does the sampler need $K \ge 2$, and what would the loss do with $P = 1$?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # With $K = 1$ no anchor has a positive but itself; with $P = 1$ no anchor has a negative. Both are refused:
 # `dataclasses.replace(config, images_per_id=1)` raises an `InputError` that says so.
-#
-# </details>
+# :::
 #
 # **3.** Train with the soft margin, $\log(1 + e^{d_{ap} - d_{an}})$, and compare the curves.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # `soft = training.train(dataclasses.replace(config, margin=None), "runs/book/soft")`, then
 # `figures.training_curves(soft.metrics)`. The loss never reaches 0, because the soft margin always asks for a little
 # more; margin satisfaction is then counted with margin 0 and equals precision.
-#
-# </details>
+# :::

@@ -480,8 +480,7 @@ assert apart["probability and distance"] < apart["side by side"], (
 # **1.** Is the divergence the same when the two models swap roles? Try $p = (\frac12, \frac12)$ and $q = (\frac9{10}, \frac1{10})$. What is
 # it for equal models?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # No: $D(q \,\|\, p) = 0.9 \ln 1.8 + 0.1 \ln 0.2 = 0.3681$ and $D(p \,\|\, q) = 0.5 \ln \frac59 + 0.5 \ln 5 = 0.5108$. For equal models it is 0,
 # the logarithm of 1.
 #
@@ -489,13 +488,11 @@ assert apart["probability and distance"] < apart["side by side"], (
 # p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
 # print(losses.mutual_probability(p, [q]).item(), losses.mutual_probability(q, [p]).item())
 # ```
-#
-# </details>
+# :::
 #
 # **2.** The distance term compares distances, not features. Why would comparing features make no sense?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # Channel 7 of one network has nothing to do with channel 7 of the other: each has its own coordinates. A rotation of all features
 # leaves the distances as they are.
 #
@@ -505,13 +502,11 @@ assert apart["probability and distance"] < apart["side by side"], (
 # one, other = losses.euclidean_distances(x, x), losses.euclidean_distances(x @ turn, x @ turn)
 # assert torch.allclose(one, other, atol=1e-4)
 # ```
-#
-# </details>
+# :::
 #
 # **3.** What do three models cost, compared with one?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # Three forwards and three backwards on the same batch, which is decoded and augmented once; the mutual terms are products of matrices [N, N] and
 # [N, people], small beside a network. So a little less than three times one.
 #
@@ -521,5 +516,4 @@ assert apart["probability and distance"] < apart["side by side"], (
 # single = book.model().result.metrics
 # print(round(single[1]["images_per_second"]), "pictures a second, one model")
 # ```
-#
-# </details>
+# :::

@@ -756,8 +756,7 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 #
 # **1. On paper.** A ranking reads *match, wrong, match*. What are both APs, and which match makes the difference?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # Step: $\frac12 (1 + \frac23) = \frac56$. Trapezoid: $\frac12 (1 + \frac12(\frac23 + \frac12)) = \frac12 (1 + \frac7{12}) = \frac{19}{24}$.
 # The first match has nothing wrong before it and counts the same in both. The second brings
 # $\frac{3-2}{2 \cdot 3 \cdot 2} = \frac1{12}$, half of which is the difference $\frac{20}{24} - \frac{19}{24}$.
@@ -766,14 +765,12 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # hits = [True, False, True]
 # assert (walk(hits, False), walk(hits, True)) == (Fraction(5, 6), Fraction(19, 24))
 # ```
-#
-# </details>
+# :::
 #
 # **2. Chance.** What rank-1 does a model reach that ranks at random? Work it out from the test set, without any model, and put it beside the
 # untrained network's.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # With $m$ matches among $n$ pictures that are not ignored, the first place is a match with probability $m/n$.
 #
 # ```python
@@ -784,14 +781,12 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # ```
 #
 # The untrained network lies above chance: random convolutions still tell dark from light and red from blue.
-#
-# </details>
+# :::
 #
 # **3. Without the rule.** What does rank-1 become if pictures of the query's own camera count as matches? Which baseline
 # gains most, and why?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # Give the gallery cameras that no query has; then nothing is ignored.
 #
 # ```python
@@ -804,5 +799,4 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 #
 # The baselines gain most. Their features describe the street, the light and the colours of the camera as much as the person, and
 # in the query's own camera all of these stay the same.
-#
-# </details>
+# :::

@@ -464,21 +464,18 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 #
 # **1.** What is $d_J$ of a picture with itself, and of two pictures whose sets do not meet?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # 0 and 1. Minima and maxima of a row with itself are equal; of rows that do not meet all minima are 0.
 #
 # ```python
 # assert jaccard(V[0], V[0]) == 0
 # assert jaccard((1, 0), (0, 1)) == 1
 # ```
-#
-# </details>
+# :::
 #
 # **2.** What does $\lambda = 1$ give? Is the order the one by distance?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # The squared distance, divided by the largest of the query's row. Within a row both are rising functions of the distance, so the
 # order is the same.
 #
@@ -486,14 +483,12 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 # same = reranking.rerank(queries.global_features, gallery.global_features, lambda_value=1)
 # assert np.isclose(ranking.score_ranking(same, *labels).mean_ap, ranking.score_ranking(plain, *labels).mean_ap)
 # ```
-#
-# </details>
+# :::
 #
 # **3.** A person of our test set has about nine pictures, queries and gallery together, and re-ranking searches among all of them. Try $k_1$ of 5, 10, 20 and 40. Where is mAP highest, and why does it fall
 # again?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # for k in (5, 10, 20, 40):
 #     matrix = reranking.rerank(queries.global_features, gallery.global_features, k, settings.k2)
@@ -502,5 +497,4 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 #
 # It is highest where $k_1$ is about the number of pictures a person has. Beyond it the sets are filled up with other
 # people, whose neighbourhoods overlap for no good reason.
-#
-# </details>
+# :::

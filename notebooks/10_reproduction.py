@@ -308,21 +308,18 @@ assert len(pair) >= 2, "one run says nothing of its spread"
 #
 # **1.** By how much does mutual learning lift mAP in the published rows with the global loss alone, and how far are its two models apart?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # alone, *pair = [float(r["mAP"]) for r in published if r["line"] in (2, 6, 7)]
 # print([round(m - alone, 2) for m in pair], round(abs(pair[0] - pair[1]), 2))
 # ```
 #
 # Over four points, and the two differ by less than a tenth: here the gain is far beyond that spread.
-#
-# </details>
+# :::
 #
 # **2.** Does the identification loss help or hurt in the published rows, with one training set and with three?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # for train in ("market1501", "combined"):
 #     maps = [float(r["mAP"]) for r in published if r["train_set"] == train and r["test_set"] == "market1501"
@@ -331,17 +328,14 @@ assert len(pair) >= 2, "one run says nothing of its spread"
 # ```
 #
 # With one set it costs 2.4 points of rank-1; with three it brings mAP and next to nothing in rank-1, one run each.
-#
-# </details>
+# :::
 #
 # **3.** What would you have to change to compare our step mAP with the published trapezoid one?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # Nothing but the column: both are in every results file.
 #
 # ```python
 # print([s["mean_ap_trapezoid"] for s in finished["cuhk03_mobilenet"]["scores"]])
 # ```
-#
-# </details>
+# :::

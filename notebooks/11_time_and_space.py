@@ -290,38 +290,32 @@ assert len(measured["rows"]) >= 8, "the file is not a whole `make bench`"
 #
 # **1.** How many operations would re-ranking need with a million gallery pictures and features 2 048 wide? At the rate above, how long?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # operations = 2 * (3368 + 10**6) ** 2 * 2048
 # print(f"{operations / 1e15:.1f} million billion, {operations / rate / 3600:.1f} hours")
 # ```
 #
 # The square is what hurts; a search for neighbours that looks at part of the gallery only (an index) is the usual way out.
-#
-# </details>
+# :::
 #
 # **2.** Which batch of ResNet-50 at 256 x 128 fits into 6 GB by the count above, parameters, their gradients and Adam's two moments included (16 bytes a parameter)?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # fixed = 16 * sum(p.numel() for p in network.parameters()) / 1e9
 # a_picture = (table[64, 256, 128] - table[32, 256, 128]) / 32
 # print(int((6 - fixed) / a_picture))
 # ```
-#
-# </details>
+# :::
 #
 # **3.** Why does the first convolution of ResNet-50 keep little, although its picture is the largest?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # It keeps its *input*, three channels at full size: $3 \cdot 256 \cdot 128$ numbers. Its output has 64 channels at half the height and width, more than five
 # times as much, and that is what the batch norm after it keeps.
 #
 # ```python
 # print(64 * 128 * 64 / (3 * 256 * 128))
 # ```
-#
-# </details>
+# :::

@@ -350,8 +350,7 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 #
 # **1.** Average the features of all pictures of each person and search with a single picture among these. Does it get better?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # known = np.unique(people.ids)
 # means = torch.stack([index.global_features[people.ids == person].mean(0) for person in known])
@@ -360,13 +359,11 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # ```
 #
 # The query's own picture is in the mean; leave it out for an honest number.
-#
-# </details>
+# :::
 #
 # **2.** What does re-ranking do in a folder of this size?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # The table above has the row. With eight pictures a person the published $k_1 = 20$ reaches beyond the person:
 #
 # ```python
@@ -376,13 +373,11 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 #     again = evaluation.reranked_matrix("global", q, g, k1=k1)
 #     print(k1, ranking.score_ranking(again, q.ids, g.ids, q.cameras, g.cameras).mean_ap)
 # ```
-#
-# </details>
+# :::
 #
 # **3.** Halve `false_accept_rate`. What happens to the share of right pairs that pass?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # ```python
 # curve = verification.roc(*pairs)
 # for rate in (0.02, 0.01, 0.005):
@@ -390,5 +385,4 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # ```
 #
 # It falls, and the ROC says by how much; where it is steep, a little more trust in strangers buys many right answers.
-#
-# </details>
+# :::

@@ -264,27 +264,21 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 #
 # **1.** From which misalignment on does alignment pay, if a point of mAP counts?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # `[(step, min(gains("local", "rigid")[k])) for k, step in enumerate(steps)]` gives the least gain of any seed: below 0 at 0, and
 # above 5 at one quarter. The curve crosses in between.
-#
-# </details>
+# :::
 #
 # **2.** Repeat the figure for rank-1.
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # `values(distance, step, "rank1")` instead of `values(distance, step)` in `gains` and in the two calls of `draw_band`. The picture is the same: at 1,
 # aligned stripes find about 78 % at once, rigid ones 55 %.
-#
-# </details>
+# :::
 #
 # **3.** Train on perfect boxes and test on bad ones. What do you expect of the global feature?
 #
-# <details><summary>Solution</summary>
-#
+# :::{dropdown} Solution
 # `make train PRESET=alignment_study ARGS="-p train_misalignment 0.0"` takes a folder of its own. The global feature has then never seen a
 # shifted person, and should lose its calm; aligned stripes compare parts, and should be hurt less.
-#
-# </details>
+# :::

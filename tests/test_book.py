@@ -51,6 +51,21 @@ plt.show()
 """
 
 
+SOLVED = """# Exercises
+
+**1.** What is 1 + 1?
+
+:::{dropdown} Solution
+```python
+assert 1 + 1 == 3
+```
+:::
+
+```python
+this is no solution
+```
+"""
+
 # The committed pairs
 
 
@@ -129,6 +144,15 @@ def change(folder: Path, edit: Callable[[Any], object]) -> None:
     notebook = nbformat.read(path, as_version=4)
     edit(notebook)
     nbformat.write(notebook, path)
+
+
+def test_solutions_become_cells_that_are_run(copy: Path) -> None:
+    (copy / "matplotlibrc").touch()
+    change(copy, lambda notebook: notebook.cells.append(nbformat.v4.new_markdown_cell(SOLVED)))
+    pairs.unfold_solutions(copy, copy / "unfolded")
+    notebook = nbformat.read(copy / "unfolded" / "00_example.ipynb", as_version=4)
+    assert [cell.source for cell in notebook.cells[-1:]] == ["assert 1 + 1 == 3\n"]
+    assert notebook.cells[-2].cell_type == "markdown"
 
 
 def test_example_is_a_pair(copy: Path) -> None:

@@ -15,8 +15,9 @@ STAGES: list[tuple[str, list[str]]] = [  # title, and what follows `python` in e
     (
         "Chapters, cell by cell",
         [
-            "-m pytest notebooks --nbval-lax --nbval-current-env"
-            f" --nbval-cell-timeout={pairs.CELL_SECONDS} --nbval-kernel-startup-timeout={pairs.START_SECONDS}"
+            "notebooks/book/tool.py unfold",
+            "-m pytest build/chapters --nbval-lax --nbval-current-env"
+            f" --nbval-cell-timeout={pairs.CELL_SECONDS} --nbval-kernel-startup-timeout={pairs.START_SECONDS}",
         ],
     ),
     ("The site", ["notebooks/book/tool.py site"]),

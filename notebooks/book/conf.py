@@ -17,7 +17,7 @@ author = "the AlignedReID book authors"
 copyright = author
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx_design", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"  # what a cell shows as Markdown may be a table
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "deflist", "html_image"]

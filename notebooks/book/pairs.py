@@ -7,6 +7,7 @@ import ast
 import hashlib
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
 }
+SOLUTION = re.compile(r"^:::\{dropdown\} Solution\n(.*?)^:::$", re.DOTALL | re.MULTILINE)
+PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|Users|root|work|tmp|mnt|opt|var|usr|content)/|[A-Z]:\\+Users")
 
 
@@ -144,6 +147,19 @@ def update_all(folder: Path, only: str = "", force: bool = False) -> None:
         written = update(folder, name, force)
         state = f"executed in {time.perf_counter() - start:.0f} s" if written else "up to date"
         print(f"{name}: {state}", flush=True)
+
+
+def unfold_solutions(folder: Path, target: Path) -> None:
+    """Copies of all chapters with the code of their folded solutions as cells at the end, to be run with the rest."""
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "matplotlibrc", target)
+    for name in chapters(folder):
+        notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+        prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+        solutions = [solution[1] for text in prose for solution in SOLUTION.finditer(text)]
+        for program in PROGRAM.finditer("\n".join(solutions)):
+            notebook.cells.append(nbformat.v4.new_code_cell(program[1]))
+        nbformat.write(notebook, target / f"{name}.ipynb")
 
 
 def problems(folder: Path, name: str) -> list[str]:

@@ -290,11 +290,17 @@ def check_pairs(root: Path) -> None:
         raise ValueError(f"{len(found)} problems in the pairs")
 
 
+def unfold(root: Path) -> None:
+    """Writes the chapters with their solutions as cells into `build/chapters`, for `make test`."""
+    shutil.rmtree(root / "build" / "chapters", ignore_errors=True)
+    pairs.unfold_solutions(root / "notebooks", root / "build" / "chapters")
+
+
 def main(words: list[str]) -> None:
     """Reads the command line and calls the command; an error ends with one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="tool.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("run", "check-pairs", "site", "test"):
+    for name in ("run", "check-pairs", "unfold", "site", "test"):
         commands.add_parser(name)
     command = commands.add_parser("train")
     command.add_argument("preset")
@@ -314,7 +320,8 @@ def main(words: list[str]) -> None:
         elif args.command == "pairs":
             pairs.update_all(ROOT / "notebooks", args.only, args.force)
         else:
-            {"run": run, "check-pairs": check_pairs, "site": site, "test": checks.run_all}[args.command](ROOT)
+            known = {"run": run, "check-pairs": check_pairs, "unfold": unfold, "site": site, "test": checks.run_all}
+            known[args.command](ROOT)
     except ValueError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

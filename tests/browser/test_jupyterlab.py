@@ -33,6 +33,11 @@ RUN = """async count => {
   }));
 }"""
 
+LAST = """() => {
+  const notebook = window.jupyterapp.shell.currentWidget.content;
+  return notebook.scrollToItem(notebook.widgets.length - 1, 'start');
+}"""
+
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[str]:
@@ -67,7 +72,13 @@ def test_a_pair_opens_and_its_first_cells_run(lab: str, tmp_path: Path) -> None:
         page.goto(f"{lab}/lab/tree/{CHAPTER}.ipynb")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         cells = page.evaluate(RUN, 9)
+        page.evaluate(LAST)  # the exercises; a solution is folded, and no box's or role's syntax shows
+        solution = page.locator(".jp-Notebook details", has_text="Solution").first
+        solution.wait_for()
+        folded = solution.get_attribute("open") is None
+        shown = page.locator(".jp-Notebook").first.inner_text()
         browser.close()
+    assert folded and ":::" not in shown and "{eq}" not in shown
     assert sum(cell["kind"] == "code" for cell in cells) >= 2
     assert [cell["errors"] for cell in cells if cell.get("errors")] == []
     assert any(cell["pictures"] for cell in cells), "a figure is drawn"
