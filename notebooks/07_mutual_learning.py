@@ -10,8 +10,8 @@
 # * a training of two models, with the distance matrices of both before and after;
 # * a table of single against mutual learning over three seeds, and the notebook that full runs of several models use.
 #
-# **Time** on two cores: a minute and a half if the two models are not trained yet, else a quarter of a minute.
-# **Hardware**: a CPU. Full trainings want a GPU.
+# **Time** on two cores: a quarter of a minute, and a minute or two more if its two models are not trained yet.
+# **Hardware**: any laptop, no GPU. Full trainings want a GPU.
 
 # %% [markdown]
 # ## Settings
@@ -144,25 +144,26 @@ def draw_matrices(matrices, title):
     fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
     axes = fig.subplots(1, 3)
     names = ("model 1", "model 2", "difference")
-    for ax, name, values in zip(
-        axes, names, (*matrices, np.abs(matrices[0] - matrices[1])), strict=True
+    for ax, name, values, top in zip(
+        axes, names, (*matrices, np.abs(matrices[0] - matrices[1])), (2, 2, 0.5), strict=True
     ):
-        image = ax.imshow(values, cmap="cividis", vmin=0, vmax=2)
+        image = ax.imshow(values, cmap="cividis", vmin=0, vmax=top)
         ax.set(title=f"{name}", xticks=range(0, 33, 8), yticks=range(0, 33, 8), xlabel="picture")
         ax.grid(False)
-    fig.suptitle(title)
-    fig.colorbar(image, ax=axes, label="distance over the mean")
+        if name != "model 1":  # the first two have one scale
+            fig.colorbar(image, ax=ax, label="distance over the mean" if top == 2 else None)
+    fig.suptitle(f"{title}; mean difference {values.mean():.2f}")
     return fig
 
 
-# %% label="fig-two-matrices" alt="Two distance matrices of a batch by two untrained networks and their difference: blocks along the diagonal are hardly visible"
+# %% label="fig-two-matrices" alt="Two distance matrices of a batch by two untrained networks and, on a scale four times finer, their difference: blocks along the diagonal are hardly visible"
 at_home = dataclasses.replace(config, device="cpu", model_devices=(), compiled=False)
 untrained = [training.make_learner(at_home, k, 4).network for k in (0, 1)]
 before = [matrix_of(network) for network in untrained]
 draw_matrices(before, "before training")
 
 # %% [markdown]
-# Each group of four in [the matrices](#fig-two-matrices) is a person, so a good matrix is dark in blocks of four along the diagonal. Both networks are untrained, and
+# Each group of four in [the matrices](#fig-two-matrices) is a person, so a good matrix is dark blue in blocks of four along the diagonal. Both networks are untrained, and
 # neither shows much. Already they differ, and what they will learn will differ too.
 #
 # ## What a model can tell another
@@ -214,10 +215,12 @@ assert loss.item() == naive == 2.0, "the sum done by hand is the library's loss"
 assert e.grad is None, "the partner is taught by its own loss, not by this one"
 
 # %% [markdown]
-# The last line matters. Each model has a loss of its own, in which the partner's numbers are constants: it is *pulled to* the partner
+# The gradient of the first is $2 \cdot (3 - 5) / 4 = -1$: a larger distance lowers its loss. The second has none, and that
+# matters. Each model has a loss of its own, in which the partner's numbers are constants: it is *pulled to* the partner
 # and does not pull the partner to itself. That happens in the partner's loss. So the step of two models is two steps that
 # only share numbers, and the models may live on two devices. Together, the loss of one model is
-# $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, here with $w_P = 1$ (`probability_weight`) and $w_M = 0.1$ (`global_mutual_weight`).
+# $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, here with $w_P = 1$ (`probability_weight`) and $w_M = 0.1$ (`global_mutual_weight`;
+# the published rows have 1, and $w_P = 0$ where there is no classifier loss).
 #
 # ## One step of two models, by hand
 
@@ -253,7 +256,7 @@ def naive_mutual_step(networks, optimizers, batch, labels, settings):
 
 
 # %% [markdown]
-# `mutual_step` is the same for any number of models, with every term that the config switches on. Both start from equal weights:
+# `mutual_step` is the same for any number of models (a term is its mean over the partners), with every term that the config switches on. Both start from equal weights:
 
 # %% tags=["demonstration"]
 pair = dataclasses.replace(
@@ -325,9 +328,10 @@ fig
 # %% [markdown]
 # The curves of the two models in [the figure](#fig-mutual-curves) lie on each other: they see the same batches, and a term between two is the same for both, or nearly.
 # The distance term falls from the start. The probability term stays tiny, and the first panel says why: who guesses among 170 people has a loss of
-# $\log 170 = 5.1$, and after these few epochs the classifiers are hardly beyond that. Two who know nothing agree.
+# $\log 170 = 5.1$, and after these few epochs the classifiers are hardly beyond that. (They begin above it: fresh weights are sure of wrong
+# answers.) Two who know nothing agree. The divergence is not symmetric, but between two answers that are nearly equal it nearly is.
 
-# %% label="fig-matrices-after" alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and a nearly black difference"
+# %% label="fig-matrices-after" alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and their difference on a scale four times finer"
 trained = [book.load(config, path, k) for k, path in enumerate(result.all_weights)]
 after = [matrix_of(network) for network in trained[:2]]
 draw_matrices(after if num_models > 1 else after * 2, "after training")
@@ -365,16 +369,18 @@ with tempfile.TemporaryDirectory() as folder:
     except InputError as error:
         message = str(error)
 assert "stay equal for ever" in message, "twins were trained"
-print(message[message.index("with") : message.index(";")])
+print(message.replace(str(start), "start.pth"))
 
 # %% [markdown]
-# On a GPU sums are added in an order that is left to chance, and rounding parts the two after a while. The original
-# reproduction's rows with the global loss alone and mutual learning rest on that. Look at `global_mutual_loss` in the first epochs of
+# On a GPU sums are added in an order that is left to chance, and rounding parts the two after a while. In the original
+# reproduction's rows with the global loss alone the two models differ by such rounding only. Look at `global_mutual_loss` in the first epochs of
 # such a run: 0 means that your two are still one.
 #
 # ## The result
 #
-# Each model is tested by itself: mutual learning is a way to train, and at the end one of them is taken.
+# Each model is tested by itself: mutual learning is a way to train, and at the end one of them is taken. These two were trained for
+# 10 epochs, the model of the other chapters for 22: compare them with "side by side" below. ([Chapter 8](08_evaluation.ipynb)
+# explains the columns.)
 
 # %%
 scores = ScoreTable([])
@@ -453,8 +459,9 @@ assert apart["probability and distance"] < apart["side by side"], (
 
 # %% [markdown]
 # Two things can be read off. The models that talk about distances agree more: that is what the term asks for. And they rank a point
-# better, which is about as much as the spread of six models, so six are too few to be sure. The probability term brings nothing here, and cannot: a
-# partner that is still guessing has nothing to tell.
+# better, where six models spread by one in mAP and by about two in rank-1, so six are too few to be sure. The probability term brings
+# nothing here, and cannot: a partner that is still guessing has nothing to tell. On real pictures, in a short training with weight 1, two
+# models lost five points against one: [chapter 10](10_reproduction.ipynb).
 #
 # :::{admonition} The paper says
 # AlignedReID (Zhang et al. 2017, section 3.3) trains two networks with mutual learning (Zhang et al. 2018), by class probabilities and
@@ -508,7 +515,8 @@ assert apart["probability and distance"] < apart["side by side"], (
 #
 # :::{dropdown} Solution
 # Three forwards and three backwards on the same batch, which is decoded and augmented once; the mutual terms are products of matrices [N, N] and
-# [N, people], small beside a network. So a little less than three times one.
+# [N, people], small beside a network. So about three times one:
+# [chapter 11](11_time_and_space.ipynb) measures two times one, and a little, for two.
 #
 # ```python
 # for row in training.of_model(result.metrics, 1)[:3]:

@@ -79,7 +79,7 @@ figures.contact_sheet(pictures, titles, columns=7)
 # |---|---|---|
 # | id 9, cameras 2 and 4 | the same person, another camera: a **match** | right |
 # | id 9, camera 1 | the same person, the query's own camera: **ignored** | as if it were not there |
-# | id 10 | another person, be it from the query's own camera | wrong |
+# | id 10 | another person, even by the query's own camera | wrong |
 # | id 0 | a **distractor**: a box around nobody, or around somebody who is nobody's query | wrong |
 #
 # Ignored pictures are left out because they are no test. Two pictures that one camera took of one person within seconds share the street,
@@ -183,7 +183,7 @@ assert step_by_hand == Fraction(1, 2), "the sum on paper"
 assert trapezoid_by_hand == Fraction(1, 3), "the sum on paper"
 
 # %% [markdown]
-# One ranking, two numbers: 50 % and 33.3 %. Both are called "AP" in print. The picture shows where the difference lies.
+# One ranking, two numbers: 50 % and 33.3 %. Both are called "AP" in print. [The figure](#fig-precision-recall) shows where the difference lies.
 
 # %% label="fig-precision-recall" alt="Two panels of precision over recall with the four places of the ranking. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the places, which is smaller."
 figure = figures.Figure(figsize=(8, 2.8))
@@ -200,7 +200,7 @@ for axes, (title, area) in zip(figure.subplots(1, 2), areas.items(), strict=True
 figure
 
 # %% [markdown]
-# In [the figure](#fig-precision-recall) a line joins the four places of the ranking, after a start that both definitions put at precision 1. A wrong picture
+# In [the figure](#fig-precision-recall) a line joins the four places of the ranking, after a start at precision 1, which only the trapezoid asks for. A wrong picture
 # lets the precision drop without moving right; a match moves right. *Step* takes the height that is reached at the
 # match. *Trapezoid* takes the area under the line itself, and the line climbs to the match from below.
 
@@ -227,8 +227,8 @@ assert sum(gaps) / 2 == step_by_hand - trapezoid_by_hand, "by this much the two 
 # %% [markdown]
 # ## A naive loop, then the library
 #
-# The loop below knows none of the formulas. It walks the ranking place by place and adds up slices of the area in the
-# picture.
+# The loop below knows none of the formulas. It walks the ranking place by place and adds up slices of the area in
+# [the figure](#fig-precision-recall).
 
 
 # %% tags=["nbval-check-output"]
@@ -272,9 +272,9 @@ for scores, is_trapezoid in ((step, False), (trapezoid, True)):
 # matches fall, which is all that the ranks of equation {eq}`eq-match-ranks` need.
 
 # %% [markdown]
-# ## Three protocols
+# ## Three counting protocols
 #
-# A *protocol* says what a CMC counts. The average precision is the same under all three.
+# A *counting protocol* says what a CMC counts. The average precision is the same under all three.
 #
 # * **market1501** is equation {eq}`eq-cmc`: 1 from the first match on.
 # * **allshots** asks every match by itself, against the wrong pictures only. Match $j$ has $r_j - j$ wrong pictures before
@@ -420,8 +420,8 @@ assert len(learned) == len(dataset), "one feature a picture, in the dataset's or
 # A score needs something to stand beside. Two baselines cost next to nothing:
 #
 # * **the same network, untrained**: random weights. What it scores comes with the architecture and the data;
-# * **a colour histogram**: which colours a picture holds, wherever they are. It knows nothing of people, and red stripes on
-#   white count as pink would.
+# * **a colour histogram**: which colours a picture holds, wherever they are. It knows nothing of people: a red
+#   shirt over white trousers counts as a white shirt over red ones would.
 #
 # A model that does not beat both has learned nothing worth its electricity.
 
@@ -444,7 +444,7 @@ table
 
 # %% [markdown]
 # Both definitions of AP stand side by side, and step is the larger in each row, as equation {eq}`eq-ap-gap` says. All queries are valid, so the
-# last column is one number. The book promises three things of this table:
+# last column is one number. ([Chapter 0](00_quickstart.ipynb) drew other random weights for its untrained network, and other scores.) The book promises three things of this table:
 
 # %%
 model_row, untrained_row, colour_row = table.rows
@@ -488,8 +488,8 @@ difference = reverse.mean_ap - model_row.mean_ap_trapezoid
 assert abs(difference) < 1e-3, "the gallery's order decides"
 
 # %% [markdown]
-# The order decides nothing here. But those points lie between two numbers that are both called mAP, and a paper can be proud of
-# less progress.
+# The order decides nothing here. The two definitions, both printed as mAP, lie 2.5 points apart; many a paper claims less progress than
+# that.
 #
 # `make run` prints the table at its end. It reads it from this file:
 
@@ -557,12 +557,14 @@ assert single.rank1 == model_row.rank1, "single query is what the table above sh
 # ## An open set
 #
 # So far everybody who is asked for is in the gallery. On a real camera's day most are not, and a ranking cannot say "nobody": it
-# always has a first place. For that we need a threshold on the distance, and it errs in two ways. Let $S$ be the pairs of pictures that show
+# always has a first place. For that we need a threshold on the distance, and it errs in two ways: it turns
+# away pairs of one person, and it lets pairs of two people pass. Let $S$ be the pairs of pictures that show
 # one person, $D$ those that show two, and $d_s$ the distance of pair $s$. Accepting every pair up to a threshold $t$ gives
 #
 # $$ \mathrm{TAR}(t) = \frac{|\{s \in S : d_s \le t\}|}{|S|}, \qquad \mathrm{FAR}(t) = \frac{|\{s \in D : d_s \le t\}|}{|D|} $$ (eq-open-set)
 #
-# the *true-accept* and the *false-accept rate*. Three pairs of one person at distances 1, 2 and 4, four of two at 3, 5, 6
+# the *true-accept* and the *false-accept rate*, for short what is *found* and the *false alarms*. Drawn against each other over all thresholds
+# they are the *ROC*, the receiver operating characteristic. Three pairs of one person at distances 1, 2 and 4, four of two at 3, 5, 6
 # and 7; which threshold accepts at most a quarter of the wrong ones?
 
 # %% tags=["nbval-check-output"]
@@ -574,10 +576,10 @@ for t, false, true in zip(*curve, strict=True):
 print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
 
 # %% [markdown]
-# The largest distance at which still only the 3 is accepted wrongly: 4. Now the test set. A guard can look at one false alarm in
-# a thousand comparisons:
+# Any threshold from 3 to just below 5 accepts only the 3 wrongly; the largest distance seen below 5 is 4. Now the test set, in
+# [the figure](#fig-open-set). A guard can look at one false alarm in a thousand comparisons:
 
-# %% alt="Left: histograms of distances of pairs of one person and of two people, which overlap, and a threshold; right: the ROC with the chosen point"
+# %% label="fig-open-set" alt="Left: histograms of distances of pairs of one person and of two people, which overlap, and a threshold; right: the ROC with the chosen point"
 pairs = verification.pair_distances(learned)
 figures.open_set(pairs.same, pairs.different, false_accept_rate=0.001)
 
@@ -617,7 +619,7 @@ assert (in_chunks.cmc == whole.cmc).all() and in_chunks.mean_ap == whole.mean_ap
 # %% [markdown]
 # ## The ranked lists
 #
-# Numbers hide what pictures show. First two queries that went well: every match at the front, and as many matches as there are.
+# Numbers hide what pictures show. First two queries with a perfect AP, from those with the most matches.
 
 # %% alt="Ranked lists of two queries whose matches all stand at the front, framed blue with a tick; what follows is framed vermillion with a cross."
 scores = ranking.score_ranking(matrix, *labels, average_precision="step")
@@ -655,9 +657,9 @@ for query in worst:
 figures.contact_sheet(pictures, titles, columns=11)
 
 # %% [markdown]
-# Read the rows. In each, those who come first wear what the query wears: a top of the same colour, trousers or a skirt
-# of the same colour. The match is the same person from another side: a backpack hides half a back, a stripe down the
-# trousers or a jacket's lining shows from one side alone. Elsewhere the box is badly cut, or something stands in the way.
+# Read the rows. In each, those who come first wear what the query wears: a top of the same colour, and often the same
+# below. The match is the same person from another side: a backpack hides half a back, a stripe down the
+# trousers or a jacket's lining shows from one side alone. In other queries the box is badly cut, or something stands in the way.
 #
 # Three queries are anecdotes; the generator allows a count. It knows what everybody wears, and an identity of the test set is
 # a person's number. For every query with a wrong first place we compare the two people, and for reference all pairs of
@@ -714,8 +716,8 @@ observed = (gallery.cameras[first] == queries.cameras)[wrong].mean()
 print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} by chance")
 
 # %% [markdown]
-# A little: other people of the query's own camera come first more often than chance would have it. They have
-# the advantage of the same street and the same light, while every match must come from another one.
+# A little at most: 18 of 78 where 13 were to be expected, which may be luck. Those people have the advantage of the same street and
+# the same light, while every match must come from another one.
 #
 # ## What the papers report
 #
@@ -730,20 +732,20 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # the *strong baseline* (Luo et al., CVPR-W 2019) 94.5 / 85.9; both by the **step** definition.
 # :::
 #
-# We read these numbers with three questions. *Which AP?* Between the two definitions lie 0.5 to 2.7 points on the real sets, with
-# the same distances: an mAP of 71.4 by trapezoid and one of 73 by step may be one model. *Which protocol?* CUHK03's old protocol has a
+# We read these numbers with three questions. *Which AP?* Between the two definitions lie 2.1 to 2.6 points in our runs on CUHK03, with
+# the same distances: an mAP of 71.4 by trapezoid and one of 73 by step may be one model. *Which split?* CUHK03's "old protocol" is another test set: it has a
 # gallery of one picture for each of 100 people, the new one (Zhong et al., CVPR 2017) several pictures of each of 700 and
 # fewer people to train with; scores of the two have nothing to say to each other. *What was done to the list afterwards?* Re-ranking, the subject
 # of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many of mAP.
 #
 # Our own table stands on drawn people, a small network and a minute of training. It can be compared with its two baselines, and with
-# nothing in the box.
+# none of the published numbers above.
 
 # %% [markdown]
 # ## Summary
 #
 # * Sort by distance, cross out what is ignored, note the ranks of the matches: CMC and AP follow from these.
-# * CMC asks for the first match; AP asks for all of them. A protocol changes the CMC, never the AP.
+# * CMC asks for the first match; AP asks for all of them. How the CMC is counted never changes the AP; another split of the data changes everything.
 # * AP has two definitions. Step is never below trapezoid, and the gap, equation {eq}`eq-ap-gap`, follows from the ranks. Every mAP has to say which it is.
 # * Queries without a match are counted beside the score. Ties are ordered as the gallery is; a score that depends on them is no score.
 # * A ranking cannot say "nobody". A threshold can, at a false-accept rate that has to be chosen.

@@ -102,7 +102,7 @@ ax.legend(loc="lower right")
 fig
 
 # %% [markdown]
-# By distance the query's list in [the figure](#fig-points) begins with A's next two pictures, and then come five of B: they lie closer to the query
+# By distance the query's list in [the figure](#fig-points) begins with A's next two pictures, and then come four of B, before A's next: they lie closer to the query
 # than the rest of A's chain does. No threshold on the distance can mend that. But B's pictures have each other for
 # neighbours; the query is nothing special to them.
 #
@@ -144,8 +144,7 @@ for i in range(N):
 # A reciprocal neighbour may know further friends. Take each $j \in R(i, k)$ and its own reciprocal neighbours for half of $k$ (rounded to a whole number); where
 # more than two thirds of them are in $R(i, k)$ already, the others are let in as well:
 #
-# $$ R^*(i, k) = R(i, k) \cup \bigcup_{j \in R(i, k)} \left\{ R(j, \tfrac k2) :
-#    |R(i, k) \cap R(j, \tfrac k2)| > \tfrac23\, |R(j, \tfrac k2)| \right\} $$ (eq-reranking-expansion)
+# $$ R^*(i, k) = R(i, k) \;\cup \bigcup_{\substack{j \in R(i, k)\\ |R(i, k) \cap R(j, k/2)| \,>\, \frac23 |R(j, k/2)|}} R(j, \tfrac k2) $$ (eq-reranking-expansion)
 
 
 # %% tags=["nbval-check-output"]
@@ -178,17 +177,17 @@ sets = {
 sets["expanded"] = expand(query, small_k)
 for ax, (title, members) in zip(fig.subplots(1, 3), sets.items(), strict=True):
     others = sorted(members - {query})
-    draw(ax, title, others, [(query, j) for j in others], numbers=False)
+    draw(ax, title, others, [(query, j) for j in others])
 fig
 
 # %% [markdown]
-# [The three panels](#fig-sets) show how reciprocity throws the intruders out, and only those are added whom the remaining ones vouch for: picture 2 knows 3, and
-# three of the four that it calls its own are in already.
+# [The three panels](#fig-sets) show how reciprocity throws the intruders out, and only those are added whom the remaining ones vouch for: of
+# $R(2, 3) = \{0, 1, 2, 3\}$ three are in already, so picture 2 brings the fourth.
 #
 # ## A row of weights
 #
 # A set is turned into a row of numbers, so that sets can be compared softly: a neighbour weighs more the nearer it is. With
-# $d$ the squared distance, divided by the largest of its row,
+# $d$ the squared distance, divided by the largest of its row, and $R^*(i)$ short for $R^*(i, k)$,
 #
 # $$ V_{ij} = \frac{e^{-d_{ij}}}{\sum_{l \in R^*(i)} e^{-d_{il}}} \quad \text{for } j \in R^*(i), \qquad 0 \text{ elsewhere} $$ (eq-reranking-weights)
 #
@@ -219,7 +218,7 @@ assert np.allclose(V.sum(axis=1), 1), "a row adds up to one"
 small_k2 = 3
 averaged = np.array([V[nearest[i, :small_k2]].mean(axis=0) for i in range(N)])
 
-# %% alt="Two matrices of twenty rows: the weights before and after averaging; both are dark almost everywhere, with blocks for A and for B"
+# %% label="fig-weights" alt="Two matrices of twenty rows: the weights before and after averaging; dark blue outside a block for A, a block for B and a few strangers"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
 for ax, (title, matrix) in zip(
     fig.subplots(1, 2), {"weights V": V, "averaged": averaged}.items(), strict=True
@@ -231,8 +230,8 @@ fig.colorbar(image, ax=fig.axes, label="weight")
 fig
 
 # %% [markdown]
-# Pictures 0 to 6 are A, 7 to 13 are B. Each row holds a handful of numbers, and A's block and B's block do not meet: on that
-# everything below rests. Almost all of the matrix is zero; with 19 281 pictures instead of twenty it is 99.9 %.
+# In [the figure](#fig-weights) pictures 0 to 6 are A, 7 to 13 are B. Each row holds a handful of numbers, and A's block and B's block do not meet: on that
+# everything below rests. Three quarters of the matrix are zero before averaging; with 19 281 pictures instead of twenty it is 99.9 %.
 #
 # ## The Jaccard distance
 #
@@ -254,7 +253,8 @@ half = Fraction(1, 2)
 print(jaccard((half, half, 0), (0, half, half)))
 
 # %% [markdown]
-# And the final distance keeps a share $\lambda$ of the original one, in the form used for the weights, which still knows who is nearest among equals:
+# And the final distance keeps a share $\lambda$ of $d_{ij}$, the scaled square from the weights, so that pictures of equal Jaccard
+# distance still have an order:
 #
 # $$ d^*(i, j) = (1 - \lambda)\, d_J(i, j) + \lambda\, d_{ij} $$ (eq-reranking-final)
 
@@ -292,7 +292,7 @@ precision = [
 ]
 assert precision[1] > precision[0], "re-ranking has not helped the query"
 
-# %% label="fig-reranked" alt="The points twice, each numbered by its place in the query's list: by distance B's crowd comes before the rest of the chain; re-ranked the chain comes forward"
+# %% label="fig-reranked" alt="The points twice, the query joined to the first six of its list: by distance four of them are B, re-ranked five are A"
 fig = figures.Figure(figsize=(8, 3.3), layout="constrained")
 for ax, (title, order) in zip(
     fig.subplots(1, 2), {"by distance": before, "re-ranked": after}.items(), strict=True
@@ -302,8 +302,8 @@ fig
 
 # %% [markdown]
 # [The figure](#fig-reranked) shows that the chain carries: each of its links vouches for the next, and all of A comes before all of B. Two strangers stand
-# among the far end of the chain: their rows share a little with the query's, or nothing, and where the Jaccard distance is
-# 1 for all the original distance decides alone.
+# among the far end of the chain, since their rows share a little with the query's. B's rows share nothing with it: their Jaccard
+# distance is 1, and the original distance alone orders them.
 #
 # ## The test set
 #
@@ -344,13 +344,13 @@ if how == (20, 6, 0.3):
 # mAP gains more than rank-1. That is typical: the first place was mostly right already, while the matches far down the
 # list, seen from another side, are fetched up by those before them. But look at rank-5 and rank-10: they fall.
 
-# %% label="fig-reranked-cmc" alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20"
+# %% label="fig-reranked-cmc" alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20; the re-ranked curve starts higher and soon lies lower"
 figures.cmc_curves({"by distance": scored[0].cmc, "re-ranked": scored[1].cmc})
 
 # %% [markdown]
 # The curves of [the figure](#fig-reranked-cmc) cross. Who is found, is found in first place more often; who is not, is found later. Query by query:
 
-# %% alt="Average precision of each query before and after re-ranking, a point a query: most lie above the diagonal, some below"
+# %% alt="Average precision of each query before and after re-ranking, a point a query: about half lie above the diagonal, a quarter below, the rest on it"
 change = scored[1].ap_per_query - scored[0].ap_per_query
 fig = figures.Figure(figsize=(4.2, 3.6), layout="constrained")
 ax = fig.subplots()
@@ -399,13 +399,14 @@ figures.ranked_lists([best], dataset, again, top=12)
 # %% alt="Ranked list of the query that loses most, by distance"
 figures.ranked_lists([worst], dataset, plain, top=12)
 
-# %% alt="The same query re-ranked: people who look alike have closed ranks before it"
+# %% alt="The same query re-ranked: its first match has fallen behind people who look alike"
 figures.ranked_lists([worst], dataset, again, top=12)
 
 # %% [markdown]
-# The mechanism is the same in both. Re-ranking trusts the neighbourhood. Where the query's first neighbours are its own
-# person, they bring the rest; where they are somebody else, they bring *their* fellows, and the right picture goes down. It
-# amplifies what the model believes, right or wrong.
+# The mechanism is the same in both. Re-ranking trusts the neighbourhood: company counts, not the first place. In the first list several
+# of the query's own person stand near the front and know each other; together they pass the strangers before them. In the second
+# the nearest is right, but stands alone among people who look alike and know each other. It amplifies what the model
+# believes, right or wrong.
 #
 # ## What it costs
 #
@@ -430,8 +431,8 @@ assert share_stored < 0.05, "the weights are not sparse"
 # Market-1501's size that is the product of 19 281 features with themselves, and everything else together takes less than half as
 # long again (`make bench` measures it where you are).
 #
-# Local distances are no features' distances; for them `rerank_distances` takes the three matrices. They agree where both are
-# possible:
+# Local distances do not come from one feature a picture. For them `rerank_distances` takes three matrices: queries to gallery, queries to
+# queries, gallery to gallery. Both ways agree where both are possible:
 
 # %%
 matrices = [evaluation.distance_matrix("global", one, other) for one, other in (
@@ -455,7 +456,7 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 #
 # * Reciprocity throws out pictures that are near the query but have nearer neighbours of their own.
 # * Each picture becomes a sparse row of weights; near is who shares them.
-# * It lifts mAP much and rank-1 little, and it hurts queries whose first neighbours are wrong.
+# * It lifts mAP much and rank-1 little, and it hurts queries whose matches are outnumbered by people who look alike.
 # * Neighbour lists instead of matrices: memory grows with the number of pictures, not with its square.
 #
 # Next: [chapter 10](10_reproduction.ipynb) puts all published scores beside ours.

@@ -1,7 +1,9 @@
 # %% [markdown]
 # # 12 Your own people
 #
-# A folder of cut-out people goes in, a searchable index comes out: who else shows the person in this picture?
+# A folder of cut-out people goes in, a searchable index comes out: who else shows the person in this picture? For your own, set `pictures`
+# in the next cell (and `weights`, if they are photographs) and run all; [chapter 1](01_datasets.ipynb) shows the three forms
+# that a folder may have.
 #
 # **What you will hold**
 #
@@ -15,9 +17,8 @@
 
 # %% tags=["parameters"]
 # Parameters: your own folder, and weights trained for people; without them the book's drawn people and its model.
-weights = (
-    ""  # weights.pth of a run of yours, the network it is of, and the size it was trained with
-)
+# weights.pth of a run of yours, the network it is of, and the size it was trained with
+weights = ""
 backbone = "resnet50"
 height = 256
 width = 128
@@ -153,7 +154,8 @@ assert np.allclose([d for _, d in first], matrix[0][nearest], atol=0.02), (
 assert first[0][0] == 0, "a picture is nearest to itself"
 
 # %% [markdown]
-# Every picture finds itself first, so we leave it out and look at the next. Two queries and what they find:
+# Every picture finds itself first, so we leave it out and look at the next. Two queries and what they find; above each answer stands who it shows and
+# how far away. (Here 0 is a person like others, since a folder has no distractors.)
 
 
 # %%
@@ -168,7 +170,7 @@ def answers(query, top=9):
     )
 
 
-# %% alt="A query and the nine nearest pictures of the folder; most of the first show the same person"
+# %% alt="A query and the nine nearest pictures of the folder: some show the same person, others somebody in clothes of the same colour"
 answers(int(firsts[0]))
 
 # %% alt="Another query and its nine nearest pictures"
@@ -192,8 +194,9 @@ evaluation.evaluate(index, ("global",), rerank=True, name="this folder")
 # ## Why this answer?
 #
 # A distance of global features is one number and gives no reason. Local features can show one: which stripe of one picture was matched
-# with which of the other along the shortest path ([chapter 4](04_alignment.ipynb)). Colours by stripe stand in for a trained local branch (of the middle quarter of the width,
-# where the person stands, scaled to 0 to 4), so that each match can be checked by eye.
+# with which of the other along the shortest path ([chapter 4](04_alignment.ipynb)). In place of a trained local branch each stripe has its
+# mean colour, taken from the middle quarter of the width, where the person stands, and scaled to 0 to 4; so each match can be
+# checked by eye.
 
 
 # %%
@@ -314,7 +317,8 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 )
 
 # %% [markdown]
-# As [the figure](#fig-wrong) shows, a spoiled picture of the person can lie farther away than a stranger in similar clothes. No threshold is right for both. Whoever reads a list of answers must know that
+# As [the figure](#fig-wrong) shows, a spoiled picture of the person can lie farther away than a stranger in similar clothes, and the stranger nearer than the
+# person seen by another camera. No threshold is right for all. Whoever reads a list of answers must know that
 # *clothes* were compared: the model has no idea of faces, and people change clothes.
 #
 # ## Responsible use
@@ -335,7 +339,7 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # sets, by these cameras, with everybody in the clothes of that day.
 # :::
 #
-# What we see here is the same: within one set-up and one day it works, and each of the three cases shows a way out of it.
+# What we see here is the same: within one set-up and one day it works, and each of the three cases shows where it ends.
 #
 # ## Summary
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 13 Alignment study
 #
-# What is alignment worth, how much of it is owed to local features alone, and from which box error on? We own the people and the
+# What is alignment worth, what do stripes bring without it, and from which box error on does it pay? We own the people and the
 # boxes, so we can turn the one knob and leave everything else as it is.
 #
 # **What you will hold**
@@ -67,7 +67,7 @@ config = runs.read_parameters(training.TrainConfig, globals(), extra)
 # Four people, each in the boxes of five detectors that err more and more: the number above is the misalignment. Who is seen, where and when
 # stays the same.
 
-# %% label="fig-misaligned" alt="Four people in five boxes each: the larger the misalignment, the farther head or feet have wandered out of the box, in the end half the person"
+# %% label="fig-misaligned" alt="Four people in five boxes each: the larger the misalignment, the farther head or feet have wandered out of the box, in the end up to half the person"
 cameras = synthetic.sample_cameras(6, seed=0)
 shots = [synthetic.Shot(person, camera=person % 6, moment=0, box=1) for person in (2, 5, 11, 17)]
 pictures = [synthetic.take(shot, cameras, m, seed=0) for shot in shots for m in misalignments]
@@ -80,7 +80,7 @@ figures.contact_sheet(pictures, titles, columns=2 * len(misalignments))
 #
 # :::{admonition} The paper says
 # AlignedReID++ (Luo et al. 2019) compared rigid and aligned stripes on Market-1501 as it is, 91.4 / 76.7 against 91.9 / 78.8 (rank-1 /
-# mAP, step AP), and with bodies cropped, 52.8 / 38.1 against 70.1 / 55.3. Two points of a curve, and the distance in between unknown.
+# mAP, step AP), and with bodies cropped, 52.8 / 38.1 against 70.1 / 55.3. Two points of a curve, and what lies between them unknown.
 # :::
 
 # %% [markdown]
@@ -208,8 +208,9 @@ fig
 #   every box fits, stripe 3 belongs to stripe 3, and a path that may bend can only be led astray.
 # * **From a quarter on** rigid stripes fall steeply: at one half they have lost a third of their score. Aligned ones fall about as slowly as the
 #   global feature, which sees the whole box and hardly notices a shift.
-# * **The worse the boxes, the more alignment adds**, over rigid stripes some thirty points at 1, and over the global feature from one
-#   point at one half to four at 1.
+# * **The worse the boxes, the more alignment adds**, over rigid stripes some thirty points at 1. Over the global feature
+#   stripes with alignment win nearly three points at 0, next to nothing at one quarter, one at one half and four at 1: where boxes fit it is the
+#   stripes that bring it, where they do not the alignment.
 # * The sum of global and aligned distance, unweighted, is no better than the better of the two, except around one quarter and one half, by less than the
 #   seeds differ.
 
@@ -246,33 +247,40 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 
 # %% [markdown]
 # The local loss helped the global feature by one and a half points, as AlignedReID claims it does. Stripes were worth about three points of rank-1 and two of mAP more. Alignment
-# itself was worth nothing: rigid and aligned stripes are half a point apart, with one seed each. We looked at the ranked lists, which their owners do not allow us to show: the boxes fit, and what stands before the right person wears the same colours, dark on dark, red on red. That is
+# itself was worth nothing: rigid stripes are half a point ahead of aligned ones, in one training. We looked at the ranked lists, which their owners do not allow us to show: the boxes fit, and what stands before the right person wears the same colours, dark on dark, red on red. That is
 # the left end of our curve, where a path has nothing to mend.
 #
-# ## What to take with you
+# ## Summary
 #
 # * Three things are easily confused: training with a local loss (better global features), testing with stripes (better where boxes fit), and aligning
 #   the stripes (better where boxes do not fit). Each was measured here by itself.
-# * Which distance to test with? Look at your boxes. If they fit, rigid stripes are free and as good; if they do not, only aligned ones are of use; if you do not know,
-#   aligned stripes lose next to nothing.
+# * Which distance to test with? Look at your boxes. If they fit, rigid stripes are as good and cost a quarter of the time ([chapter 11](11_time_and_space.ipynb)); if they do not, of
+#   the stripes only aligned ones are of use, a few points above the global feature; if you do not know, aligned stripes lose next to nothing.
 #
-# **Doubts.** The training's local loss was the aligned one, so rigid stripes were tested on features that were not trained for them; how much that costs them, a training
+# This is the last chapter. The notation and the library's reference stand behind it.
+#
+# ## Doubts
+#
+# The training's local loss was the aligned one, so rigid stripes were tested on features that were not trained for them; how much that costs them, a training
 # with rigid stripes would tell. The people are drawn, and differ in their clothes more cleanly than real ones do. Three seeds give a range, not an
-# error bar. The real run has one.
+# error bar. The real run has one seed.
 #
 # ## Exercises
 #
 # **1.** From which misalignment on does alignment pay, if a point of mAP counts?
 #
 # :::{dropdown} Solution
-# `[(step, min(gains("local", "rigid")[k])) for k, step in enumerate(steps)]` gives the least gain of any seed: below 0 at 0, and
-# above 5 at one quarter. The curve crosses in between.
+# The least gain of any seed is below 0 at 0 and above 5 at one quarter. The curve crosses in between.
+#
+# ```python
+# print([(step, round(min(gains("local", "rigid")[k]), 1)) for k, step in enumerate(steps)])
+# ```
 # :::
 #
 # **2.** Repeat the figure for rank-1.
 #
 # :::{dropdown} Solution
-# `values(distance, step, "rank1")` instead of `values(distance, step)` in `gains` and in the two calls of `draw_band`. The picture is the same: at 1,
+# `values(distance, step, "rank1")` instead of `values(distance, step)` in `gains` (twice) and in the first call of `draw_band`. The picture is the same: at 1,
 # aligned stripes find about 78 % at once, rigid ones 55 %.
 # :::
 #
