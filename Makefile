@@ -38,7 +38,7 @@ env: .venv/installed  ## the environment: .venv from requirements.txt (about 3 m
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-run: env  ## chapters 00-09 on the embedded data into runs/book/, then the score table
+run: env  ## chapters 00-09 on the drawn people into runs/book/, then the score table
 	@$(TOOL) run
 
 test: env browser  ## every check: style, types, unit tests, pairs, chapters cell by cell, site, site in a browser

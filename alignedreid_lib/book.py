@@ -92,7 +92,10 @@ def prepare_data(
             continue
         layout = name.split("/")[0]
         if archive:
-            datasets.prepare(layout, runs.resolve(archive), root)
+            place = runs.resolve(archive)
+            if place.is_file() and layout != config.dataset.split("/")[0]:
+                place = place.parent  # the file is the training set's; another test set's lies beside it
+            datasets.prepare(layout, place, root)
         elif root == runs.resolve(DATA_ROOT):
             dataset_folder(layout)
         else:

@@ -74,7 +74,9 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     terms = ["global", "local"] if metrics and "local_loss" in metrics[0] else ["global"]
     shares = {"precision": "negative farther", "satisfaction": "by the margin"}
     triplets = {f"{term}_{name}": f"{term}: {label}" for term in terms for name, label in shares.items()}
-    panels = {"Loss": {"loss": "loss"}, "Satisfied triplets": triplets}
+    labels = {"loss": "sum", "global_loss": "global", "local_loss": "local", "id_loss": "identification"}
+    lines = {name: label for name, label in labels.items() if metrics and name in metrics[0]}
+    panels = {"Loss": lines if len(lines) > 2 else {"loss": "loss"}, "Satisfied triplets": triplets}
     for term in terms:
         panels[f"Hardest {term} distances"] = {f"{term}_{sign}_distance": sign for sign in ("negative", "positive")}
     names = ["epoch", *(name for lines in panels.values() for name in lines)]

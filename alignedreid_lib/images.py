@@ -6,6 +6,7 @@ the float32 the network sees. Derived in notebooks/02_batches.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,10 +163,17 @@ def normalize(batch: Tensor) -> Tensor:
 
     Channels last is the layout in which convolutions are fastest; shapes and values do not change by it.
     """
-    mean = torch.tensor(MEAN, device=batch.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=batch.device).view(1, 3, 1, 1)
+    mean, std = _scale(batch.device)
     scaled = batch.contiguous(memory_format=torch.channels_last).float()
-    return scaled.sub_(255 * mean).div_(255 * std)
+    return scaled.sub_(mean).div_(std)
+
+
+@functools.cache
+def _scale(device: torch.device) -> tuple[Tensor, Tensor]:
+    """255 times mean and deviation, [1, 3, 1, 1] each; made once, for copying them to a GPU waits for all its work."""
+    with torch.inference_mode(False):  # whoever asks first, training can use them
+        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
+        return 255 * mean, 255 * std
 
 
 def prefetch(function: Callable[[Item], Result], items: Iterable[Item], depth: int = 2) -> Iterator[Result]:

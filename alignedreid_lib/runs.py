@@ -49,6 +49,8 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     beside = path.with_name(f".{path.name}.partial")
     try:
         write(beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the new name and no content
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         beside.unlink(missing_ok=True)

@@ -13,7 +13,8 @@
 # * a trained network that finds people again whom it has never seen;
 # * its ranked lists and its score, beside a network that has learned nothing.
 #
-# **Time** on two cores: a minute and a half the first time, half a minute after that. **Hardware**: any laptop, no GPU.
+# **Time** on two cores: half a minute, and a minute or two more if the book's people and model are not made yet.
+# **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
 # Parameters: how many queries to show; the seed picks them, and the weights of the untrained network
@@ -53,8 +54,8 @@ settings = runs.read_parameters(Settings, globals())
 # ## The people
 #
 # Real collections of pedestrians may not be handed on, so this book draws its own: every person has a build, clothes
-# and things they carry; every camera has its light, its street and its noise. They are written as a release archive is,
-# and [chapter 1](01_datasets.ipynb) takes such an archive apart.
+# and things they carry; every camera has its light, its street and its noise. They are written as the archive of
+# Market-1501 is, a real data set, and [chapter 1](01_datasets.ipynb) takes such an archive apart.
 
 # %%
 folder = book.dataset_folder("market1501")
@@ -63,6 +64,10 @@ test_set = datasets.open_dataset(folder, "test")
 print(f"{len(train_set)} pictures of {len(set(train_set.ids))} people to learn from")
 searched = set(test_set.ids[test_set.marks == 0])
 print(f"{len(test_set)} pictures to search for {len(searched)} other people")
+
+# %% [markdown]
+# `marks` says what a test picture is for: 0 marks a query, somebody to search for. The gallery is to be searched; the rest are further pictures of
+# the queries' people, which [chapter 1](01_datasets.ipynb) explains.
 
 # %%
 assert not set(train_set.ids) & set(test_set.ids), "nobody the model learns from is in the test"
@@ -105,7 +110,8 @@ print(trained.origin)
 figures.training_curves(trained.result.metrics)
 
 # %% [markdown]
-# In [the figure](#fig-quickstart-curves) the loss falls, and the pictures of different people (negatives) move away from those of the same person (positives).
+# A *triplet* is a picture with one of the same person and one of another; it is satisfied if the other person is farther. In
+# [the figure](#fig-quickstart-curves), which [chapter 6](06_training.ipynb) teaches to read, the loss falls, and the pictures of different people (negatives) move away from those of the same person (positives).
 
 # %% [markdown]
 # ## The ranked lists
@@ -155,7 +161,8 @@ assert library[0] == nearest, "the loop and the library find the same picture"
 #
 # **Rank-1** is the share of queries whose first answer is right. **mAP** also asks where all the other pictures of the
 # person came ([chapter 8](08_evaluation.ipynb) works both out by hand). Beside the trained model stand two that have
-# learned nothing: the same network with random weights, and a histogram of colours.
+# learned nothing: the same network with random weights, and a histogram of colours. (mAP has two definitions, *step* and *trapezoid*.
+# `global` is the distance of features of the whole person; stripes come in chapters 3 and 4.)
 
 # %%
 torch.manual_seed(settings.seed)
@@ -178,8 +185,8 @@ assert rank1["colour histogram"] < 0.45, (
 )
 
 # %% [markdown]
-# :::{admonition} The paper says
-# On Market-1501, 1 501 real people seen by six cameras, the original reproduction of AlignedReID reports a rank-1 of 87.05 % and
+# :::{admonition} The original reproduction says
+# On Market-1501, 1 501 real people seen by six cameras, the original reproduction, the PyTorch code of 2018 that this book descends from, reports a rank-1 of 87.05 % and
 # an mAP of 71.38 % (trapezoid) for this kind of model, and 88.78 % and 75.76 % with mutual learning.
 # :::
 #

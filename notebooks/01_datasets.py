@@ -167,8 +167,8 @@ assert in_test.count(-1) + in_test.count(0) + people == len(in_test), "others?"
 # * **Distractors**, `0000`: a false alarm of the detector, or somebody nobody asks for. Distractors count: one that
 #   stands before the right answer is a mistake.
 #
-# In the real set the two are told apart by numbers. A detector's box whose overlap with the box drawn by hand
-# (intersection over union) is above 50 % is a good one; below 20 % it is a distractor; between them it is junk.
+# In the real set the overlap tells the two apart: a detector's box that shares more than 50 % with the box drawn by hand (intersection over
+# union) is a good one, one below 20 % is a distractor, one in between is junk.
 
 # %%
 # Six pictures of junk and six distractors of the gallery
@@ -527,7 +527,7 @@ damaged = temporary / "market1501"
 shutil.copytree(folder, damaged)
 victims = sorted(path.name for path in trainval.paths)[:3]
 shutil.copyfile(damaged / "images" / victims[0], damaged / "images" / victims[1])
-(damaged / "images" / victims[2]).write_bytes(trainval.paths[0].read_bytes()[:300])
+_ = (damaged / "images" / victims[2]).write_bytes(trainval.paths[0].read_bytes()[:300])
 
 # %% tags=["nbval-check-output"]
 card = datasets.describe(datasets.open_dataset(damaged, "trainval"))
@@ -537,8 +537,8 @@ print("equal content: ", card.duplicates)
 print("do not decode: ", [name for name, _ in card.unreadable])
 
 # %% [markdown]
-# Both accidents are found and named. And the published counts, of course, are not ours: the card of the real archive has
-# the same number in both columns, and `card.as_published` says so in a word.
+# Both accidents are found and named. The card has a second column, the published counts, cut off here: on the real archive
+# the two agree, and `card.as_published` says so in a word.
 
 # %%
 assert card.duplicates == [victims[:2]], "the copy was not noticed"
@@ -770,8 +770,8 @@ assert sum(map(len, parts)) == len(raw), "a picture got lost"
 # makers of surveillance systems and military institutes among them. When journalists and the artist Adam Harvey had made
 # this public, Duke took the site down, on 25 April 2019, and the professor in charge apologised to those recorded.
 #
-# Papers go on printing scores on it, since copies are easy to find; a copy gives nobody's consent. This book has the
-# reader, so that old results can be understood and repeated by those who had the data before. It has no link, and no
+# Papers go on printing scores on it, since copies are easy to find; a copy gives nobody's consent. The library can read
+# it, so that those who had the data before can understand and repeat old results. It has no link, and no
 # chapter needs it. The other sets, too, show people who never heard of this book. That is why its pictures are drawn.
 #
 # ## Several sets as one
@@ -827,7 +827,7 @@ print("cameras known:", unknown.cameras_known)
 print("marks:", unknown.marks.tolist())
 
 # %% [markdown]
-# Half of the people are drawn for the test, by a seed. PNG and other forms become upright RGB JPEGs; a plain JPEG is copied as
+# Half of the people are chosen at random, by a seed, for the test. PNG and other forms become upright RGB JPEGs; a plain JPEG is copied as
 # it is. Nothing says which camera took a picture, so one picture of each test person becomes the query, and no answer can
 # be left out for being of the query's own camera: every table of scores says so. If the names tell the camera, a pattern
 # reads it; a CSV file with the columns path, person and camera does as well.
@@ -914,7 +914,7 @@ assert not trace.exists(), "the pickle has run"
 #
 # ## Summary
 #
-# * A picture is known by who and which camera; $k$ counts its fellows in sorted order, and ten lines do the conversion.
+# * A picture is known by who and which camera; $k$ counts the earlier pictures of the same person in the same camera, and ten lines do the conversion.
 # * Junk and the query's own camera are ignored, distractors count, multi-query boxes share a query's person and camera.
 # * Labels follow sorted identities, and nobody is in the training and in the test part.
 # * A card counts a part and finds its bad files; sets are merged by counting people on; your own folder is a set too.

@@ -592,7 +592,8 @@ print(f"mean {batch_in.mean():.2f}, standard deviation {batch_in.std():.2f}")
 # Both agree on $K = 4$ and on many people in a batch. What we see supports that: by equation {eq}`eq-triplets`, a batch of 128
 # holds $128 \cdot 3 \cdot 124 = 47\,616$ triplets, and no anchor goes without a positive; drawn at random from Market-1501, six of
 # seven would. The book's own batches are smaller, 16 × 4 pictures of 64 × 32, because two cores have to train on them in about a
-# minute. People are twice as high as wide, so we follow the reproduction's shape.
+# minute. A box around somebody who stands is about twice as high as wide: 64 × 32 has the reproduction's shape, not the paper's square. Crops are on
+# in this chapter only, to be looked at; the book trains without them.
 
 # %% tags=["nbval-check-output"]
 print(f"32 × 4: {32 * 4 * 3 * 31 * 4} triplets")

@@ -72,8 +72,8 @@ fig
 # does: head in stripe 1, shoes in stripe 8, if the box fits. Look in [the figure](#fig-stripes) where the head is in each picture.
 #
 # AlignedReID makes both kinds from one network: a *global* feature and $H$
-# *local* ones. Where the two boxes do not fit alike, the stripes have to be aligned before they are compared; that is a later
-# chapter's work, and this chapter builds what it needs.
+# *local* ones. Where the two boxes do not fit alike, the stripes have to be aligned before they are compared; that is the
+# work of [chapter 4](04_alignment.ipynb), and this chapter builds what it needs.
 
 # %% [markdown]
 # ## The backbone and its map
@@ -201,7 +201,7 @@ assert torch.equal(rows.mean(0), tiny.mean(dim=(1, 2))), (
 # Now the eights are in rows 2 and 3, and that is kept; their column is forgotten, which is right for people who turn around. A row
 # still has $C$ numbers, 512 or 2048. The local branch shortens each to $c = 128$: a matrix $A$ and a vector $b$, *the same for every
 # stripe*, then *batch norm*, which brings every channel to mean 0 and variance 1 (with the mean $m$ and the variance $v$ that training
-# gathered; $m$ is no margin here), scales it by $\gamma$ and shifts it by $\beta$, both learned; then the negative part is cut
+# gathered), scales it by $\gamma$ and shifts it by $\beta$, both learned; then the negative part is cut
 # off. The result $\ell_i$ is the local feature of stripe $i$:
 #
 # $$
@@ -360,7 +360,7 @@ print(f"a cell sees {field} × {field} pixels; cells are {apart} pixels apart")
 assert (field, apart) == (435, 32)
 
 # %% [markdown]
-# A cell can see more than the whole picture. Yet it does not see everything equally well. The gradient of a stripe with respect to
+# A cell can see more than the whole picture. Yet it does not see everything equally well. The gradient of the sum of a stripe's numbers with respect to
 # the input says how much each pixel row moves it.
 
 # %%
@@ -370,7 +370,7 @@ gradients = [torch.autograd.grad(r, pixels, retain_graph=True)[0] for r in rows_
 reach = torch.stack([g.abs().sum(dim=(0, 1, 3)) for g in gradients])
 reach = reach / reach.sum(dim=1, keepdim=True)  # [H, h]: shares of each stripe
 
-# %% label="fig-listens" alt="A matrix of 8 stripes by 256 pixel rows; each stripe is brightest at its own rows and fades on both sides"
+# %% label="fig-listens" alt="A matrix of 8 stripes by 256 pixel rows; each stripe is brightest at its own rows or those beside them and fades on both sides"
 fig = figures.Figure(figsize=(8, 2.3), layout="constrained")
 ax = fig.subplots()
 box = (0, config.height, H + 0.5, 0.5)
@@ -558,12 +558,12 @@ temporary.cleanup()
 #
 # Both heights are in our table: {eq}`eq-map-size` gives 7 for 224 and 8 for 256, with 2048 channels for ResNet-50. The library follows the
 # reproduction, so that its files load. That the global feature alone is kept makes the columns `local` and
-# `head` of the second table free: they are there to train with, and cost nothing in a search.
+# `head` of the table of parameters free: they are there to train with, and cost nothing in a search.
 
 # %% [markdown]
 # ## Summary
 #
-# * The last map of a backbone holds $H \times W$ cells of $C$ numbers, $H = h / 32$; `last_stride=1` doubles it.
+# * The last map of a backbone holds $H \times W$ cells of $C$ numbers, $H = \lceil h / 32 \rceil$; with `last_stride=1`, $\lceil h / 16 \rceil$.
 # * The global feature is the map's average; a local feature is a row's average, shortened by one matrix that all stripes share.
 # * A stripe sees mostly its own part of the picture, with some of everything around it.
 # * Weights keep the original's names. What is missing or left over is listed, what does not fit is refused whole, and no file runs code.

@@ -375,10 +375,10 @@ fig
 #
 # A margin of 0.3 is a length, so it means something only beside other lengths. A network is free to make features longer, and with them all
 # distances. Dividing every feature by its length takes that freedom away. With $u = x / \lVert x \rVert$ and the angle
-# $\theta_{ij}$ between two features,
+# $\alpha_{ij}$ between two features,
 #
 # $$
-# \lVert u_i - u_j \rVert^2 = 2 - 2 \cos \theta_{ij}, \qquad 0 \le \lVert u_i - u_j \rVert \le 2 .
+# \lVert u_i - u_j \rVert^2 = 2 - 2 \cos \alpha_{ij}, \qquad 0 \le \lVert u_i - u_j \rVert \le 2 .
 # $$ (eq-losses-unit)
 #
 # By hand: $(3, 4)$ has length 5 and becomes $(0.6, 0.8)$. $(6, 8)$ was 5 away from it and is now the same point; $(-3, -4)$ was 10 away and is
@@ -540,7 +540,7 @@ assert satisfaction <= precision, "whoever has the margin is farther too"
 assert torch.isclose(precision, (gaps < 0).float().mean()), "counted by hand"
 
 # %% [markdown]
-# Eight people of the training set leave the trained network nothing to do. Larger batches are harder (exercise 3), and people it has never seen are
+# Eight people of the training set leave the triplet loss nothing to do. Larger batches are harder (exercise 3), and people it has never seen are
 # harder still: [chapter 8](08_evaluation.ipynb) tests with those.
 
 # %% [markdown]
@@ -583,7 +583,7 @@ local = local_distances(stripes, stripes)
 assert torch.allclose(local, by_hand, atol=1e-4), "the shortest path of three cells, by hand"
 
 # %% [markdown]
-# For the global feature take the mean of the two stripes. B1 is A1 upside down, so the two are equal to the mean, and not at all to the path:
+# For the global feature take the mean of the two stripes. B1 is A1 upside down, so the mean cannot tell the two apart, while the path can:
 
 # %% alt="Left, four pictures as columns of two stripes with their numbers. Middle, global distances, right, local distances, with mined positives framed in blue and negatives in dashed vermillion; for A1 and B1 the two choose different negatives"
 whole = stripes.mean(dim=1)
@@ -688,8 +688,8 @@ identification = losses.identification(embedding.logits, labels)
 print(f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the trained head")
 
 # %% [markdown]
-# The head was trained on these very people: its loss is half of a fresh head's, though the triplets of the same features are all satisfied. It is of no
-# use for other people: searching compares features.
+# The head was trained on these very people, and its loss has only halved, while the triplets of the same features are all satisfied: the two
+# losses ask different questions. For other people the head is of no use; searching compares features.
 
 # %% [markdown]
 # ## The sum
@@ -719,8 +719,8 @@ print(
 # words, found that local distance added about a point and that adding the identification loss lowered scores.
 # :::
 #
-# The book's model trains with `id_weight = 1` all the same: it starts from random weights and not from ImageNet's, and the classifier
-# shows the way while all distances are still small.
+# The book's model trains with `id_weight = 1` all the same: it starts from random weights and not from ImageNet's, and the classifier's
+# gradient shows the way where the triplets alone would only pull all pictures together.
 
 # %% [markdown]
 # ## Mutual terms
@@ -932,7 +932,7 @@ fig
 # In [the figure](#fig-gradients) circles, squares and diamonds are people. One thing to take from each panel:
 #
 # * **Global, margin.** The two pictures where the people nearly touch are pushed apart; the two that have their margin, and that nobody else
-#   finds hard, have no arrow at all.
+#   finds hard, have no arrow at all; two others, the farthest positives, are pulled in.
 # * **Global, soft margin.** Every anchor pulls, a satisfied one less, so every picture has an arrow.
 # * **Local.** Stripes 3 to 8 have found their partners two places up and move towards them. Stripes 1 and 2 match nothing, cost 1 each, and are
 #   left alone: the flat end of $\tanh$.

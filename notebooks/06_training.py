@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 06 Training
 #
-# One network, one loss, a few hundred lines of settings, schedule and loop: this chapter trains the model that the
+# One network, two losses, a few hundred lines of settings, schedule and loop: this chapter trains the model that the
 # other chapters use, and it is the notebook that full trainings run in.
 #
 # **What you will hold**
@@ -16,7 +16,7 @@
 # ## Settings
 #
 # The next cell holds every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some of them: `make train PRESET=name`,
-# typed in a terminal in the project's folder, injects its values right after this cell and runs this notebook. `archive = ""` stands for the book's own synthetic people.
+# typed in a terminal in the project's folder, injects its values right after this cell and runs this notebook. `archive = ""` stands for the book's own drawn people.
 
 # %% tags=["parameters"]
 # Parameters: the data
@@ -74,7 +74,7 @@ combined_of = ()
 only_test = ()
 
 # %% [markdown]
-# The config is built from them. It knows every setting by name and type, so a misspelt or impossible one stops the
+# The config is built from them (`config.TrainConfig` describes each; those of the test are this notebook's own). It knows every setting by name and type, so a misspelt or impossible one stops the
 # notebook here, not an hour later.
 
 # %%
@@ -120,10 +120,10 @@ try:
     dataclasses.replace(config, schedule="exponential", decay_at_epoch=10**6)
 except InputError as error:
     message = str(error)
-print(message.split(";")[0])
+print(message)
 
 # %% [markdown]
-# The data: the synthetic people of [chapter 1](01_datasets.ipynb), or the archive that a preset names. Either is
+# The data: the drawn people of [chapter 1](01_datasets.ipynb), or the archive that a preset names. Either is
 # prepared once and then found. A preset may also train on several datasets merged (`dataset: combined`), and test on each.
 
 # %%
@@ -185,7 +185,7 @@ draw_pairs({"before training": untrained})
 # %% [markdown]
 # ## The loss that pulls
 #
-# For every anchor $a$ of the batch take the farthest picture of the same person, its *hardest positive* at distance
+# [Chapter 5](05_losses.ipynb) derived the loss; here is what this run uses of it. For every anchor $a$ of the batch take the farthest picture of the same person, its *hardest positive* at distance
 # $d_{ap}$, and the nearest picture of anybody else, its *hardest negative* at distance $d_{an}$. The loss asks that the
 # negative be farther by a margin $m$:
 #
@@ -198,8 +198,8 @@ draw_pairs({"before training": untrained})
 # :::
 #
 # The book's run starts from random weights and has a minute. It adds a second term, the identification loss: a
-# classifier over the training people, whose cross entropy is weighted by `id_weight`. It shows the way while the
-# triplets are still undecided; full runs from ImageNet weights do without.
+# classifier over the training people, weighted by `id_weight`. Its gradient shows the way where the triplets alone would only pull
+# all pictures together; full runs from ImageNet weights do without.
 #
 # By hand, four points on a line, two people:
 
@@ -335,8 +335,9 @@ if result:
     )
 
 # %% [markdown]
-# What the run folder holds. Every file is written beside and then renamed, so that a kill at any moment leaves the last
-# good one.
+# What the run folder holds. Every file is first written under another name and then renamed, so that a kill at any moment leaves
+# the last good one: `config.json` has the settings, `metrics.jsonl` a row an epoch, `checkpoint.pt` what resuming needs, `weights.pth` the model, and
+# `tensorboard` the curves.
 
 # %%
 for path in sorted(runs.resolve(run_dir).glob("*")):
@@ -356,22 +357,23 @@ if result:
 # %% [markdown]
 # ## Reading the curves
 
-# %% label="fig-curves" alt="Three panels over the epochs: the loss falls, precision and margin satisfaction rise, positive and negative distances part"
+# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances part"
 figures.training_curves(result.metrics) if result else "nothing was trained"
 
 # %% [markdown]
 # Read the three panels of [the figure](#fig-curves) together.
 #
-# * **Loss** falls fast, then slowly: once most triplets hold, only the hardest are left, and batch-hard mining looks at
-#   nothing else.
-# * **Precision** is the share of anchors whose hardest negative is farther than their hardest positive; **margin
-#   satisfaction** asks for the margin too. When both reach 1, the training set has nothing more to teach.
-# * **Distances**: at first both shrink, as the network looks for safety where everybody is equal; then the negatives
-#   stay behind and the two curves part. A run whose curves shrink to zero together has collapsed: lower the rate.
+# * **Loss** is the sum of both terms. The triplets' falls fast, then slowly: once most hold, only the hardest are left, and batch-hard
+#   mining looks at nothing else. In the end nearly all of the sum is identification.
+# * **Precision** (*negative farther*) is the share of anchors whose hardest negative is farther than their hardest positive; **margin
+#   satisfaction** (*by the margin*) asks for the margin too. When both reach 1, the triplets have nothing more to teach. (The setting
+#   `precision` is something else: the format of the numbers.)
+# * **Distances**: at first both shrink, as the network looks for safety where everybody is equal; then both grow again, the negatives
+#   faster, and the curves part. A run whose curves shrink to zero together has collapsed: lower the rate.
 #
 # And [the picture of the beginning](#fig-pairs-before) again, with the same batch:
 
-# %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others"
+# %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others (mind the scales: all distances have grown)"
 tested = {str(file): runs.resolve(file) for file in only_test} or {"": result.weights}
 if result and result.best_weights:  # a run that validated: its best epoch beside its last
     tested = {"last epoch": result.weights, f"epoch {result.best_epoch}": result.best_weights[0]}
@@ -383,7 +385,7 @@ draw_pairs(
     else {"after": model}
 )
 
-# %%
+# %% tags=["demonstration"]
 distances, same = pair_distances(model)
 assert distances[same].mean() < distances[~same].mean(), (
     "one person's pictures lie nearer than different people's"
@@ -449,7 +451,8 @@ assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in w
 #
 # The four points once more, multiplied by a weight $\theta = 1$ that is to be learned. All points followed, the four gaps are
 # $\theta$ times $1 - 1.2$, $1 - 0.2$, $1.8 - 0.2$ and $1.8 - 2$; every term is active, so the slope is $(-0.2 + 0.8 + 1.6 - 0.2) / 4
-# = 0.5$. Following the first two points only, the four terms have slopes 1, 2, 1 and 1, together $5/4$; the other two give $-1.2,
+# = 0.5$. Following the first two points only, the four terms have slopes 1, 2, 1 and 1 (the second: $d_{ap} = \theta$ grows, and
+# $d_{an} = 1.2 - \theta$ shrinks, 1.2 being a constant), together $5/4$; the other two give $-1.2,
 # -1.2, 0.6, -1.2$, together $-3/4$.
 
 # %% tags=["demonstration", "nbval-check-output"]
@@ -570,14 +573,14 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 # mAP 71.38 % (trapezoid) on Market-1501 with the global loss alone.
 # :::
 #
-# The book's run shows its network a thousandth of the pixels, and people made of paint. What carries over is the shape of the curves:
+# Over its whole training the book's run shows its network a thousandth of the pixels, and people made of paint. What carries over is the shape of the curves:
 # the early shrinking, the parting, the long tail of hard triplets. To re-make the published number, put
 # `Market-1501-v15.09.15.zip` into `data/raw/` and say `make train PRESET=market1501_gl`.
 #
 # ## Summary
 #
 # * A config refuses what it does not know; a run folder belongs to one config.
-# * The loss sees the hardest pairs of each batch only, so its curve is not the whole story: precision and distances are.
+# * The triplet loss sees the hardest pairs of each batch only, so its curve is not the whole story: precision and distances are.
 # * A learning rate that falls to a thousandth lets the last epochs settle.
 # * Seeds and checkpoints together make a cut run the same run.
 #

@@ -245,11 +245,13 @@ for name, run in finished.items():
 Markdown("\n".join(lines))
 
 # %%
-named = {re.sub(r"_seed\d+$", "", name) for name, run in finished.items() if "scores" in run}
-assert named <= set(presets), f"results of no preset: {named - set(presets)}"
-for name in named:
-    given, config = (yaml.safe_load(presets[name])["parameters"], finished[name]["config"])
-    for key in set(given) & set(config):
+for name, run in finished.items():
+    if "scores" not in run:
+        continue
+    preset = re.sub(r"_seed\d+$", "", name)
+    assert preset in presets, f"{name} is the result of no preset"
+    given, config = yaml.safe_load(presets[preset])["parameters"], run["config"]
+    for key in set(given) & set(config) - ({"seed"} if name != preset else set()):
         value = list(config[key]) if isinstance(config[key], list | tuple) else config[key]
         assert value == given[key] or (key, given[key]) == ("precision", "auto"), (
             f"{name} was run with another {key}"

@@ -151,3 +151,14 @@ def test_threads_that_make_pictures_ready_start_no_teams(pictures):
     command = [sys.executable, "-c", COUNT_THREADS, *map(str, pictures)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "3"})
     assert done.stdout.split() == ["2", "1", "3", "3"], done.stderr
+
+
+def test_normalize_makes_its_constants_once_and_for_training_too():
+    batch = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    images._scale.cache_clear()
+    with torch.inference_mode():
+        images.normalize(batch)
+    mean, std = images._scale(batch.device)
+    assert images._scale.cache_info().misses == 1 and not mean.is_inference()
+    expected = (batch / 255 - mean / 255) / (std / 255)
+    assert torch.allclose(images.normalize(batch), expected, atol=1e-6)

@@ -1,6 +1,7 @@
 """A run's folder: atomic files, one config a folder, parameters of a notebook."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -105,3 +106,12 @@ def test_relative_paths_start_at_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "notebooks")
     assert runs.resolve("data/x") == tmp_path / "data" / "x"
     assert runs.resolve("/elsewhere") == runs.Path("/elsewhere")
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    calls = []
+    real = {name: getattr(os, name) for name in ("fsync", "replace")}
+    for name, function in real.items():
+        monkeypatch.setattr(os, name, lambda *a, n=name, f=function: (calls.append(n), f(*a))[1])
+    runs.write_atomic(tmp_path / "file", lambda beside: beside.write_text("new"))
+    assert calls == ["fsync", "replace"]

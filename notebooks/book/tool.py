@@ -225,7 +225,6 @@ def train_share(settings: dict[str, Any]) -> None:
 
     if "processes" not in settings or settings.get("study_seeds") or settings.get("only_test"):
         raise ValueError("torchrun trains single runs; start studies and tests with make train")
-    torch.set_flush_denormal(True)
     known = {field.name for field in dataclasses.fields(training.TrainConfig)}
     config = training.TrainConfig(**{name: value for name, value in settings.items() if name in known})
     with launching.joined(config.device):
