@@ -181,7 +181,7 @@ for ax, (title, members) in zip(fig.subplots(1, 3), sets.items(), strict=True):
 fig
 
 # %% [markdown]
-# [The three panels](#fig-sets) show how reciprocity throws the intruders out, and only those are added whom the remaining ones vouch for: of
+# [The figure](#fig-sets) shows how reciprocity throws the intruders out, and only those are added whom the remaining ones vouch for: of
 # $R(2, 3) = \{0, 1, 2, 3\}$ three are in already, so picture 2 brings the fourth.
 #
 # ## A row of weights
