@@ -720,7 +720,7 @@ print(
 # :::
 #
 # The book's model trains with `id_weight = 1` all the same: it starts from random weights and not from ImageNet's, and the classifier's
-# gradient shows the way where the triplets alone would only pull all pictures together.
+# gradient shows the way while the triplets still pull all pictures together.
 
 # %% [markdown]
 # ## Mutual terms

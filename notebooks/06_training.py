@@ -198,7 +198,7 @@ draw_pairs({"before training": untrained})
 # :::
 #
 # The book's run starts from random weights and has a minute. It adds a second term, the identification loss: a
-# classifier over the training people, weighted by `id_weight`. Its gradient shows the way where the triplets alone would only pull
+# classifier over the training people, weighted by `id_weight`. Its gradient shows the way while the triplets still pull
 # all pictures together; full runs from ImageNet weights do without.
 #
 # By hand, four points on a line, two people:

@@ -328,7 +328,7 @@ fig
 # %% [markdown]
 # The curves of the two models in [the figure](#fig-mutual-curves) lie on each other: they see the same batches, and a term between two is the same for both, or nearly.
 # The distance term falls from the start. The probability term stays tiny, and the first panel says why: who guesses among 170 people has a loss of
-# $\log 170 = 5.1$, and after these few epochs the classifiers are hardly beyond that. (They begin above it: fresh weights are sure of wrong
+# $\log 170 = 5.1$, and after these few epochs the classifiers are hardly beyond that. (The first epoch lies above it: a fresh classifier starts at 5.1, and the first steps make it sure of wrong
 # answers.) Two who know nothing agree. The divergence is not symmetric, but between two answers that are nearly equal it nearly is.
 
 # %% label="fig-matrices-after" alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and their difference on a scale four times finer"

@@ -254,7 +254,7 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 #
 # * Three things are easily confused: training with a local loss (better global features), testing with stripes (better where boxes fit), and aligning
 #   the stripes (better where boxes do not fit). Each was measured here by itself.
-# * Which distance to test with? Look at your boxes. If they fit, rigid stripes are as good and cost a quarter of the time ([chapter 11](11_time_and_space.ipynb)); if they do not, of
+# * Which distance to test with? Look at your boxes. If they fit, rigid stripes are as good and cost a third of the time ([chapter 11](11_time_and_space.ipynb)); if they do not, of
 #   the stripes only aligned ones are of use, a few points above the global feature; if you do not know, aligned stripes lose next to nothing.
 #
 # This is the last chapter. The notation and the library's reference stand behind it.

@@ -25,6 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from alignedreid_lib import book
+from alignedreid_lib.config import TrainConfig
 from alignedreid_lib.datasets import Partitions, archives, combine, cuhk03, market1501, open_dataset, prepare
 from alignedreid_lib.datasets.archives import DeflatedFile
 from alignedreid_lib.datasets.partitions import format_name, make_partitions
@@ -882,3 +884,12 @@ def test_partitions_load_what_prepare_wrote(market_zip, root):
     partitions = Partitions.load(folder / "partitions.pkl")
     assert partitions.test_marks == [0] * 4 + [2] * 4 + [1] * 4
     assert partitions.trainval_ids2labels == {1: 0, 2: 1, 3: 2, 4: 3}
+
+
+def test_another_test_set_comes_from_beside_the_training_s_archive(tmp_path, monkeypatch):
+    archive, calls = tmp_path / "Market-1501-v15.09.15.zip", []
+    archive.touch()
+    monkeypatch.setattr(book.datasets, "prepare", lambda layout, place, root: calls.append((layout, place)))
+    config = TrainConfig(dataset="market1501", data_root=str(tmp_path / "data"))
+    book.prepare_data(config, str(archive), (), ("market1501", "dukemtmc"))
+    assert calls == [("market1501", archive), ("dukemtmc", tmp_path)]
