@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -113,6 +114,39 @@ class DepthwiseConv2d(nn.Conv2d):
             return super().forward(input.float())
 
 
+class SmallMapConv2d(nn.Conv2d):
+    """A convolution that computes a map of one or two cells as one matrix product on CPUs.
+
+    The convolutions of PyTorch need several times as long for the gradients of such a map: with 512 channels and a
+    kernel of 3 x 3 on 2 x 1 cells, 100 ms instead of 25 on a processor with AVX2.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, C, h, w] to [N, channels, H, W], as nn.Conv2d with zero padding."""
+        (down, across), (top, left) = self.stride, [int(cells) for cells in self.padding]
+        rows, height = self._reached(input.shape[2], self.kernel_size[0], down, top)
+        columns, width = self._reached(input.shape[3], self.kernel_size[1], across, left)
+        if input.device.type != "cpu" or height * width > 2 or not self.weight.requires_grad:
+            return super().forward(input)
+        padded = F.pad(input.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
+        seen = [
+            padded[:, i : i + down * (height - 1) + 1 : down, j : j + across * (width - 1) + 1 : across]
+            for i in rows
+            for j in columns
+        ]
+        patches = torch.cat(seen, dim=-1).flatten(0, 2)  # [N H W, cells C]
+        weight = self.weight[:, :, rows.start : rows.stop, columns.start : columns.stop].permute(0, 2, 3, 1)
+        output = F.linear(patches, weight.flatten(1), self.bias)
+        return output.view(len(input), height, width, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _reached(size: int, kernel: int, stride: int, padding: int) -> tuple[range, int]:
+        """The kernel's cells along one side that meet more than padding, and the cells of the output."""
+        output = (size + 2 * padding - kernel) // stride + 1
+        cells = [i for i in range(kernel) if i - padding < size and i - padding + (output - 1) * stride >= 0]
+        return range(cells[0], cells[-1] + 1) if cells else range(0), output
+
+
 def build_backbone(name: str, weights: str | None = None, last_stride: int = 2) -> nn.Sequential:
     """A torchvision classification network up to its last map.
 
@@ -151,7 +185,15 @@ def build_backbone(name: str, weights: str | None = None, last_stride: int = 2) 
     for module in base.modules():
         if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
             module.__class__ = DepthwiseConv2d  # same parameters, same names
+        elif type(module) is nn.Conv2d and _may_be_product(module):
+            module.__class__ = SmallMapConv2d  # likewise
     return base
+
+
+def _may_be_product(conv: nn.Conv2d) -> bool:
+    """Whether `SmallMapConv2d` computes what a convolution does."""
+    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    return plain and conv.kernel_size != (1, 1) and not isinstance(conv.padding, str)
 
 
 def count_channels(base: nn.Module, name: str) -> int:

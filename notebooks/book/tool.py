@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from papermill.exceptions import PapermillExecutionError
 import checks
 import links
 import pairs
+import progress
 
 ROOT = Path(__file__).resolve().parents[2]
 # Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
@@ -96,25 +98,70 @@ def execute(
 
 
 def run(root: Path) -> None:
-    """Runs chapters 00 to 09 on the embedded data into `runs/book/`, then prints the score table."""
+    """Runs chapters 00 to 09 on the embedded data into `runs/book/`, then prints the score table.
+
+    A chapter that fails does not keep the others from being run.
+
+    Raises:
+        ValueError: chapters failed, or none wrote the score table.
+    """
     out = root / "runs" / "book"
     scores = out / "scores.json"
     scores.unlink(missing_ok=True)  # the table printed below is this run's
     names = sorted(path.stem for path in (root / "notebooks").glob("0?_*.ipynb"))
+    shown = os.path.relpath(out, root)
+    print(f"Each chapter is left in {shown}/ with its pictures as soon as it is done; look at the first one while the")
+    print(f"others are run: .venv/bin/jupyter lab {shown}/{names[0]}.ipynb\n", flush=True)
+    failed: dict[str, ValueError] = {}
     begun = time.perf_counter()
     for name in names:
-        print(f"{name:<24}", end="", flush=True)
-        start = time.perf_counter()
-        try:
-            execute(root, name, out, {}, seconds=pairs.CELL_SECONDS)
-        except ValueError:
-            print("failed")
-            raise
-        print(f"{time.perf_counter() - start:5.0f} s", flush=True)
-    print(f"{f'{len(names)} chapters':<24}{time.perf_counter() - begun:5.0f} s\n")
+        target, log = out / f"{name}.ipynb", out / f"{name}.log"
+        target.unlink(missing_ok=True)
+        with progress.Line(name, partial(doing, target, log)) as line:
+            try:
+                execute(root, name, out, {}, seconds=pairs.CELL_SECONDS, kernel=[log_into(log)])
+            except ValueError as error:
+                failed[name], line.ending = error, f"failed: {error}"
+        log.unlink(missing_ok=True)
+    print(f"{f'{len(names)} chapters':<{progress.WIDTH}}{time.perf_counter() - begun:5.0f} s\n")
+    if scores.exists():
+        print(score_table(json.loads(scores.read_text())["rows"]))
+    if failed:
+        reasons = "".join(f"\n  {error}" for error in failed.values())
+        raise ValueError(f"\n{len(failed)} of {len(names)} chapters failed:{reasons}")
     if not scores.exists():
         raise ValueError("no score table: 08_evaluation did not write runs/book/scores.json")
-    print(score_table(json.loads(scores.read_text())["rows"]))
+
+
+def log_into(path: Path) -> str:
+    """The argument for a kernel that writes the library's log into a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return (
+        "--IPKernelApp.exec_lines=import logging; log = logging.getLogger('alignedreid_lib'); "
+        f"log.addHandler(logging.FileHandler({str(path)!r})); log.setLevel(logging.INFO); del log"
+    )
+
+
+def doing(notebook: Path, log: Path) -> str:
+    """What an executing chapter is at: the number of its cell, and the last line of the library's log.
+
+    Args:
+        notebook: that papermill writes after each cell.
+        log: see `log_into`; forgotten when the cell that wrote it is done.
+    """
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    except (OSError, ValueError):  # not there yet, or being written
+        return "starting"
+    states = [cell["metadata"]["papermill"]["status"] for cell in cells if cell["cell_type"] == "code"]
+    words = f"cell {min(states.count('completed') + 1, len(states))} of {len(states)}"
+    try:
+        if log.stat().st_mtime >= notebook.stat().st_mtime:
+            words += ": " + log.read_text("utf-8").splitlines()[-1]
+    except (OSError, IndexError):
+        pass
+    return words
 
 
 def score_table(rows: list[dict[str, Any]]) -> str:
