@@ -111,7 +111,7 @@ class DepthwiseConv2d(nn.Conv2d):
         if input.device.type != "cpu":
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float())
+            return super().forward(input.to(self.weight.dtype))
 
 
 class SmallMapConv2d(nn.Conv2d):

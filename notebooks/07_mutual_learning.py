@@ -256,7 +256,8 @@ def naive_mutual_step(networks, optimizers, batch, labels, settings):
 
 
 # %% [markdown]
-# `mutual_step` is the same for any number of models (a term is its mean over the partners), with every term that the config switches on. Both start from equal weights:
+# `mutual_step` is the same for any number of models (a term is its mean over the partners), with every term that the config switches on.
+# Both start from equal weights and take one step, in float64, so that only a mistake could part them:
 
 # %% tags=["demonstration"]
 pair = dataclasses.replace(
@@ -271,19 +272,22 @@ people = torch.arange(32) // 4
 by_loop = [training.make_learner(pair, k, 8) for k in (0, 1)]
 by_library = [training.make_learner(pair, k, 8) for k in (0, 1)]
 for learner in by_loop + by_library:
-    learner.network.train()
-for step in (1, 2):
-    loop = naive_mutual_step(
-        [learner.network for learner in by_loop],
-        [learner.optimizer for learner in by_loop],
-        batch,
-        people,
-        pair,
-    )
-    library = [row["loss"].item() for row in training.mutual_step(by_library, batch, people, pair)]
-    assert np.allclose(loop, library, rtol=1e-3), (
-        f"step {step} in loops is another than the library's"
-    )
+    network = learner.network.train().double()
+    learner.forward = lambda images_, network=network: network(images_.double())
+loop = naive_mutual_step(
+    [learner.forward for learner in by_loop],
+    [learner.optimizer for learner in by_loop],
+    batch,
+    people,
+    pair,
+)
+library = [row["loss"].item() for row in training.mutual_step(by_library, batch, people, pair)]
+assert np.allclose(loop, library, rtol=1e-6), "loops and library find the same losses"
+for one, other in zip(by_loop, by_library, strict=True):
+    gradients = [[p.grad for p in learner.network.base.parameters()] for learner in (one, other)]
+    assert all(
+        torch.allclose(a, b, rtol=1e-5, atol=1e-9) for a, b in zip(*gradients, strict=True)
+    ), "and the same gradients"
 
 # %% [markdown]
 # ## A run
@@ -348,6 +352,7 @@ def contrast(matrix):
     return matrix[labels[:, None] != labels[None]].mean() / matrix[same].mean()
 
 
+# %% tags=["demonstration", "bound"]
 for first, last in zip(before, after, strict=False):
     assert contrast(last) > 1.5 * contrast(first), "training does not part the people of the batch"
 
