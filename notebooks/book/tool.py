@@ -1,14 +1,12 @@
 """The commands behind the Makefile: run, train, pairs, check-pairs, site, test; `make help` explains each."""
 
 import argparse
-import ast
 import dataclasses
+import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,13 +18,13 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 import checks
 import links
 import pairs
+from presets import plan, read_overrides, read_preset, run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 # Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
@@ -37,10 +35,6 @@ LOG = (
     "--IPKernelApp.exec_lines=import logging, sys; log = logging.getLogger('alignedreid_lib'); "
     "log.addHandler(logging.StreamHandler(sys.stdout)); log.setLevel(logging.INFO); del log"
 )
-
-
-# Parameters that say where to compute, or into which folder, and not what.
-WHERE = ("run_dir", "device", "model_devices", "workers", "memory_limit")
 
 
 def execute(
@@ -68,13 +62,13 @@ def execute(
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if show else {}
     target = out / f"{name}.ipynb"
     shown = os.path.relpath(target, root)
-    notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook = pairs.read(root / "notebooks" / f"{name}.ipynb")
     # An explorer is for a hand on its sliders; headless it is nothing.
     notebook.cells = [cell for cell in notebook.cells if not {"explorer", *skip} & set(pairs.tags(cell))]
     try:
         papermill.execute_notebook(
             notebook,
-            target,
+            str(target).replace("{", "{{").replace("}", "}}"),  # papermill fills braces in
             parameters,
             kernel_name="python3",
             cwd=root / "notebooks",
@@ -93,6 +87,15 @@ def execute(
         raise ValueError(f"{name}: a cell took more than {seconds} s; see {shown}") from error
     except DeadKernelError as error:
         raise ValueError(f"{name}: its Python process died (out of memory?); see {shown}") from error
+    except RuntimeError as error:  # of jupyter_client, for one that never answers
+        raise ValueError(f"{name}: its Python process did not start ({' '.join(str(error).split())})") from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            target.unlink(missing_ok=True)  # half of it
+        reason = f"{error.filename or shown}: cannot be written ({error.strerror or error})"
+        raise ValueError(f"{reason}; free space, or choose another run_dir") from error
 
 
 def run(root: Path) -> None:
@@ -131,52 +134,6 @@ def score_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def value(text: str) -> Any:
-    """A value given on the command line: a Python or YAML literal, else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
-def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The notebook that a preset names and the parameters to run it with, checked before anything runs.
-
-    The run's folder is `runs/<preset>`; what the overrides change is added to its name (`_seed2`), so that
-    two settings never meet in one folder; where it is computed (a device, say) is no setting. An override of
-    `run_dir` is taken as it is.
-
-    Raises:
-        ValueError: no such preset or notebook, or a parameter that the notebook does not know.
-    """
-    path = root / "notebooks" / "presets" / f"{preset}.yaml"
-    if not preset or not path.exists():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise ValueError(f"no preset {preset!r}; there are: {known} (make train PRESET=name)")
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict) or set(content) != {"notebook", "parameters"}:
-        raise ValueError(f"{path.relative_to(root)}: a preset has the keys notebook and parameters")
-    name, given = content["notebook"], content["parameters"]
-    source = root / "notebooks" / f"{name}.ipynb"
-    if not source.exists():
-        raise ValueError(f"{path.relative_to(root)}: no notebook notebooks/{name}.ipynb")
-    defaults = pairs.parameters(nbformat.read(source, as_version=4))
-    if unknown := [key for key in (*given, *overrides) if key not in defaults]:
-        raise ValueError(f"unknown parameter {unknown[0]!r}; {name} knows: {', '.join(sorted(defaults))}")
-    settings = defaults | given
-    changed = {k: v for k, v in sorted(overrides.items()) if k not in WHERE and settings[k] != v}
-    suffix = "".join(f"_{key}{v}" for key, v in changed.items())
-    folder = re.sub(r"[^\w.-]+", "-", preset + suffix)
-    if len(folder) > 120:  # a list of files, say; a folder's name has its limits
-        folder = f"{folder[:100]}-{hashlib.sha1(folder.encode()).hexdigest()[:8]}"
-    run_dir = f"runs/{folder}"
-    return name, {"run_dir": run_dir} | given | overrides
-
-
 def end_with_make() -> None:
     """Ends this process when the make that started it is gone, so that a killed `make train` leaves nothing behind."""
 
@@ -196,18 +153,26 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
     """
     name, settings = plan(root, preset, overrides)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        defaults = pairs.parameters(nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4))
-        train_share(defaults | settings)
+        train_share(read_preset(root, preset).defaults | settings)
         return
+    folder = run_folder(root, settings["run_dir"])
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
-    folder = root / settings["run_dir"]
-    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:  # held until this process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{settings['run_dir']}: another make train is at work in it; wait for it") from None
-        execute(root, name, folder, settings, show=True, kernel=[FLUSH, LOG], skip=["demonstration"])
+        except OSError as error:  # some disks of clusters
+            print(
+                f"{settings['run_dir']}: no lock on this disk ({error.strerror}); start one make train at a time in it"
+            )
+        try:
+            execute(root, name, folder, settings, show=True, kernel=[FLUSH, LOG], skip=["demonstration"])
+        except ValueError as error:
+            left = {path.name for path in folder.iterdir()}
+            if getattr(error.__cause__, "ename", "") == "InputError" and left <= {".lock", f"{name}.ipynb"}:
+                shutil.rmtree(folder)  # refused before there was anything to keep
+            raise
 
 
 def train_share(settings: dict[str, Any]) -> None:
@@ -225,18 +190,21 @@ def train_share(settings: dict[str, Any]) -> None:
 
     if "processes" not in settings or settings.get("study_seeds") or settings.get("only_test"):
         raise ValueError("torchrun trains single runs; start studies and tests with make train")
-    known = {field.name for field in dataclasses.fields(training.TrainConfig)}
-    config = training.TrainConfig(**{name: value for name, value in settings.items() if name in known})
+    of_training, of_plan = (
+        {field.name: settings[field.name] for field in dataclasses.fields(kind) if field.name in settings}
+        for kind in (training.TrainConfig, testing.Plan)
+    )
+    config, asked = training.TrainConfig(**of_training), testing.Plan(**of_plan)
     with launching.joined(config.device):
         for in_turn in ("RANK", "LOCAL_RANK"):  # machines may share a disk: the first of all, then whoever misses it
             if os.environ[in_turn] == "0":
-                book.prepare_data(config, settings["archive"], settings["combined_of"], settings["test_sets"])
+                book.prepare_data(config, **asked.data)
             torch.distributed.barrier()
         if os.environ["RANK"] == "0":
             logging.getLogger("alignedreid_lib").setLevel(logging.INFO)
             logging.basicConfig(format="%(message)s", stream=sys.stdout)
         validate = testing.validation(config) if config.validate_every else None
-        training.train(config, settings["run_dir"], validate=validate)
+        training.train(config, asked.run_dir, validate=validate)
 
 
 def site(root: Path) -> None:
@@ -249,10 +217,7 @@ def site(root: Path) -> None:
     for folder in (source, out, root / "site"):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "notebooks" / "book", source, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    chapters = {
-        name: nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
-        for name in pairs.chapters(root / "notebooks")
-    }
+    chapters = {name: pairs.read(root / "notebooks" / f"{name}.ipynb") for name in pairs.chapters(root / "notebooks")}
     references = links.read_references(source / "references.bib")
     (source / "bibliography.md").write_text(links.bibliography(source / "references.bib", chapters))
     for name, notebook in chapters.items():
@@ -315,14 +280,20 @@ def main(words: list[str]) -> None:
     try:
         if args.command == "train":
             end_with_make()
-            train(ROOT, args.preset, {name: value(text) for name, text in args.parameters})
+            train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
         elif args.command == "pairs":
             pairs.update_all(ROOT / "notebooks", args.only, args.force)
         else:
             known = {"run": run, "check-pairs": check_pairs, "unfold": unfold, "site": site, "test": checks.run_all}
             known[args.command](ROOT)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on (`make train | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except ValueError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{error.filename or 'a file or connection'}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit("stopped")
 
