@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from alignedreid_lib import datasets, runs, synthetic, training
+from alignedreid_lib.config import typed
 from alignedreid_lib.datasets.combine import COMBINED
+from alignedreid_lib.datasets.making import read_manifest
+from alignedreid_lib.datasets.partitions import GALLERY, QUERY, Partitions, TooFewPeopleError
+from alignedreid_lib.datasets.prepare import SOURCES
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
 from alignedreid_lib.training import TrainConfig, TrainResult
+
+log = logging.getLogger(__name__)
 
 DATA_ROOT = "data/synthetic"
 RUN_DIR = "runs/book/model"
@@ -67,42 +75,94 @@ def dataset_folder(layout: str = "market1501") -> Path:
 
 
 def prepare_data(
-    config: TrainConfig, archive: str = "", combined_of: Sequence[str] = (), test_sets: Sequence[str] = ()
+    config: TrainConfig,
+    archive: str = "",
+    combined_of: Sequence[str] | str = (),
+    test_sets: Sequence[str] | str = (),
+    num_val_ids: int | None = None,
+    pattern: str = "",
+    test_share: float | None = None,
 ) -> tuple[str, ...]:
     """Make the datasets that a full-run notebook trains and tests on, where they are not there yet.
 
     Args:
-        archive: a release archive, or the folder that holds several under their published names; "" for the embedded
-            people.
+        archive: a release archive, or the folder that holds several under their published names; for the dataset
+            `folder` the pictures' folder or a CSV; "" for the embedded people.
         combined_of: the datasets that `combined` is made of; () for the original's three.
         test_sets: the datasets to test on; () for the one trained on, or those that `combined` is made of.
+        num_val_ids: people of each training set to validate with. None is 100 for a release, or 0 if it has too few
+            people for that and the training does not need them; 0 for `folder`.
+        pattern, test_share: of the dataset `folder`, see `datasets.prepare`; "" and None for its defaults.
 
     Returns:
         the names of the datasets to test on.
 
     Raises:
-        InputError: no archive for a dataset that is not there, or whatever is wrong with it.
+        InputError: no archive for a dataset that is not there, whatever is wrong with it, a dataset that was made of
+            another archive or with other settings, or a test set without test people.
     """
-    combined = config.dataset == "combined"
-    trained_on = tuple(combined_of) or COMBINED if combined else (config.dataset,)
-    tested = tuple(test_sets) or trained_on
+    trained_on: tuple[str, ...] = (config.dataset,)
+    if config.dataset == "combined":
+        trained_on = typed("combined_of", combined_of, tuple[str, ...]) or COMBINED
+    tested = typed("test_sets", test_sets, tuple[str, ...]) or trained_on
     root = runs.resolve(config.data_root)
+    own = {key: value for key, value in (("pattern", pattern), ("test_share", test_share)) if value not in ("", None)}
+    if own and "folder" not in trained_on + tested:
+        raise InputError(f"{min(own)} is for the dataset folder; leave it out with {config.dataset}")
     for name in dict.fromkeys(trained_on + tested):
-        if (root / name / "partitions.pkl").exists():
-            continue
-        layout = name.split("/")[0]
-        if archive:
-            place = runs.resolve(archive)
-            if place.is_file() and layout != config.dataset.split("/")[0]:
-                place = place.parent  # the file is the training set's; another test set's lies beside it
-            datasets.prepare(layout, place, root)
-        elif root == runs.resolve(DATA_ROOT):
-            dataset_folder(layout)
-        else:
-            raise InputError(f"{root / name} is not there; prepare it, or say in `archive` what to make it from")
-    if combined:
+        asked = dict(own) if name == "folder" else {}
+        if num_val_ids is not None and name in trained_on:
+            asked["num_val_ids"] = num_val_ids
+        _prepare_one(config, name, archive, asked, needs_val=name in trained_on and config.train_part == "train")
+        made = read_manifest(root / name) or {}
+        for key, value in asked.items():
+            if made.get(key) != value:
+                raise InputError(
+                    f"{root / name} has {key}={made.get(key)!r}, not {value!r}; "
+                    "move it away to make it anew, or give another data_root"
+                )
+    if config.dataset == "combined":
         datasets.combine([root / name for name in trained_on], root)
+    for name in tested:
+        _check_test_part(root / name)
     return tested
+
+
+def _prepare_one(config: TrainConfig, name: str, archive: str, asked: dict[str, Any], needs_val: bool) -> None:
+    """Make a dataset from its archive; one that is there is only held against its archive, if both know each other."""
+    root, layout, place = runs.resolve(config.data_root), name.split("/")[0], runs.resolve(archive)
+    if os.path.isfile(place) and layout != config.dataset.split("/")[0]:
+        place = place.parent  # the file is the training set's; another test set's lies beside it
+    if (root / name / "partitions.pkl").exists():
+        made = read_manifest(root / name)
+        file = place / SOURCES[layout][0] if layout in SOURCES and os.path.isdir(place) else place
+        if made and archive and os.path.exists(file) and not made.get("split_file"):
+            known = ("num_val_ids", "pattern", "test_share", "seed")
+            datasets.prepare(layout, place, root, **{key: made[key] for key in known if key in made})
+    elif archive and layout == "folder" != config.dataset:
+        raise InputError(f"{root / name} is not there; train on it, or make it with datasets.prepare, before you test")
+    elif archive:
+        try:
+            datasets.prepare(layout, place, root, **asked)
+        except TooFewPeopleError:
+            if needs_val or "num_val_ids" in asked:
+                raise
+            log.warning("%s: too few people to set some aside for validation; all are trained on", layout)
+            datasets.prepare(layout, place, root, **asked, num_val_ids=0)
+    elif root == runs.resolve(DATA_ROOT) and layout in ARCHIVES:
+        dataset_folder(layout)
+    else:
+        raise InputError(f"{root / name} is not there; prepare it, or say in `archive` what to make it from")
+
+
+def _check_test_part(folder: Path) -> None:
+    """Raises InputError, before a training, where its end would find nothing to test on."""
+    file = folder / "partitions.pkl"
+    if file.is_file() and not {QUERY, GALLERY} <= set(Partitions.load(file).test_marks or ()):
+        raise InputError(
+            f"{folder} has no people to test on; name others in test_sets, or prepare it with a larger test_share"
+        )
+    datasets.open_dataset(folder, "test")
 
 
 def model() -> BookModel:

@@ -6,6 +6,7 @@ Derived in notebooks/06_training.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from alignedreid_lib.errors import InputError
 
 # What a continuation may set otherwise than the start did: where to compute, not what.
 FREE_SETTINGS = ("device", "model_devices", "workers", "memory_limit")
+
+MAX_SIDE = 2048  # pixels
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,11 @@ class TrainConfig:
     memory_limit: int = 4 << 30  # bytes of decoded pictures to keep
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name]))
-        counts = ("height", "width", "total_epochs", "local_channels", "workers", "num_models")
+        check_types(self)
+        counts = ("total_epochs", "local_channels", "workers", "num_models")
         rules = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
+            "height": (1 <= self.height <= MAX_SIDE, f"from 1 to {MAX_SIDE}"),
+            "width": (1 <= self.width <= MAX_SIDE, f"from 1 to {MAX_SIDE}"),
             "train_part": (self.train_part in ("trainval", "train"), "trainval or train"),
             "mirror_prob": (0 <= self.mirror_prob <= 1, "between 0 and 1"),
             "crop_prob": (0 <= self.crop_prob <= 1, "between 0 and 1"),
@@ -155,7 +158,7 @@ class TrainConfig:
                 "0, or 1 or more with train_part 'train', which leaves the validation people out",
             ),
             "precision": (self.precision in devices.PRECISIONS, "one of " + ", ".join(devices.PRECISIONS)),
-            "seed": (self.seed >= 0, "0 or more"),
+            "seed": (0 <= self.seed <= max_seed(self.num_models), f"from 0 to {max_seed(self.num_models)}"),
             "memory_limit": (self.memory_limit >= 0, "0 or more"),
         }
         for name, (holds, wanted) in rules.items():
@@ -168,20 +171,41 @@ class TrainConfig:
         return runs.resolve(self.data_root) / self.dataset
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the annotated type, or an InputError; no conversion but int to float and list to tuple."""
+def max_seed(num_models: int = 1) -> int:
+    """The largest seed of a training: numpy takes 32 bits, and model k has the seed + 1000 k."""
+    return 2**32 - 1 - 1000 * (num_models - 1)
+
+
+def check_types(settings: Any) -> None:
+    """Bring every field of a frozen dataclass to its annotated type, see `typed`, or refuse it by name."""
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value = typed(field.name, getattr(settings, field.name), hints[field.name])
+        object.__setattr__(settings, field.name, value)
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the annotated type: int becomes float, a list a tuple, and one item a tuple of one.
+
+    Raises:
+        InputError: it is of another type, or a float that is not finite; the message calls it `name`.
+    """
     if typing.get_origin(hint) is tuple:
         inside = typing.get_args(hint)[0]
-        if isinstance(value, list | tuple) and all(type(item) is inside for item in value):
-            return tuple(value)
+        items = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if all(type(item) is inside for item in items):
+            return items
+        wanted = f"a list of {inside.__name__}"
     else:
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if float in kinds and type(value) in (int, float):
+            if not abs(value) <= sys.float_info.max:  # nan, inf, or an int beyond every float
+                raise InputError(f"{name} is {value!r}; it has to be a finite number")
+            return float(value)
         if type(value) in kinds:
             return value
-        if float in kinds and type(value) is int:
-            return float(value)
-    wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
-    raise InputError(f"{name} is {value!r}, of type {type(value).__name__}; it has to be of type {wanted}")
+        wanted = f"of type {hint.__name__ if isinstance(hint, type) else hint}"
+    raise InputError(f"{name} is {value!r}, of type {type(value).__name__}; it has to be {wanted}")
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:

@@ -42,13 +42,12 @@ class IdentitySampler:
         _, label_of = np.unique(labels, return_inverse=True)
         counts = np.bincount(label_of)
         if ids_per_batch > len(counts):
-            raise InputError(
-                f"ids_per_batch is {ids_per_batch}, but the data has {len(counts)} identities; lower ids_per_batch"
-            )
+            advice = f"lower ids_per_batch to {len(counts)} or less" if len(counts) > 1 else "add people"
+            raise InputError(f"ids_per_batch is {ids_per_batch}, but the data has {len(counts)} identities; {advice}")
         if images_per_id > counts.max():
+            advice = f"lower images_per_id to {counts.max()} or less" if counts.max() > 1 else "add images"
             raise InputError(
-                f"images_per_id is {images_per_id}, but no identity has more than {counts.max()} images; "
-                "lower images_per_id"
+                f"images_per_id is {images_per_id}, but no identity has more than {counts.max()} images; {advice}"
             )
         order = np.argsort(label_of, kind="stable")
         self._images = np.split(order, np.cumsum(counts)[:-1])  # the image indices of each identity

@@ -5,18 +5,80 @@ Derived in notebooks/06_training.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alignedreid_lib import images, runs
-from alignedreid_lib.config import TrainConfig
+from alignedreid_lib.config import TrainConfig, check_types, max_seed, typed
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import evaluate
+from alignedreid_lib.evaluation import DISTANCES, evaluate
 from alignedreid_lib.features import extract
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.scores import ScoreTable
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a full-run notebook is given besides its TrainConfig: the data to prepare and the test to make.
+
+    Checked when it is made, before a training starts.
+
+    Raises:
+        InputError: a value of another type, or one that cannot work; the message names it.
+    """
+
+    run_dir: str
+
+    # The data, see `book.prepare_data`.
+    archive: str = ""
+    num_val_ids: int | None = None
+    pattern: str = ""
+    test_share: float | None = None
+    combined_of: tuple[str, ...] = ()
+    test_sets: tuple[str, ...] = ()
+
+    # The test.
+    test_distances: tuple[str, ...] = ("global",)  # see `evaluation.evaluate`
+    test_rerank: bool = False
+    only_test: tuple[str, ...] = ()  # files of weights to test; nothing is trained then
+    study_seeds: tuple[int, ...] = ()  # of the trainings of chapter 07's study
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        absent = [file for file in self.only_test if not (file and os.path.isfile(runs.resolve(file)))]
+        seeds = self.study_seeds
+        rules = {
+            "run_dir": (bool(self.run_dir.strip()), "the name of a folder"),
+            "num_val_ids": (self.num_val_ids is None or self.num_val_ids >= 0, "0 or more, or None"),
+            "test_share": (self.test_share is None or 0 <= self.test_share <= 1, "from 0 to 1, or None"),
+            "test_distances": (
+                bool(self.test_distances) and set(self.test_distances) <= set(DISTANCES),
+                f"one or several of {', '.join(DISTANCES)}; several are written [global,local]",
+            ),
+            "only_test": (not absent, f"files of weights, and {(absent or [''])[0]!r} is not a file"),
+            "study_seeds": (
+                len(set(seeds)) == len(seeds) and all(0 <= seed <= max_seed(2) for seed in seeds),
+                f"different seeds from 0 to {max_seed(2)}",
+            ),
+        }
+        for name in ("combined_of", "test_sets"):
+            names = getattr(self, name)
+            rules[name] = (
+                all(names) and len(set(names)) == len(names) and not any("," in dataset for dataset in names),
+                "different names of datasets; several are written [market1501,dukemtmc]",
+            )
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise InputError(f"{name} is {getattr(self, name)!r}; it has to be {wanted}")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The arguments of `book.prepare_data` after its config."""
+        names = ("archive", "combined_of", "test_sets", "num_val_ids", "pattern", "test_share")
+        return {name: getattr(self, name) for name in names}
 
 
 def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]:
@@ -30,7 +92,7 @@ def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]
     """
     dataset = open_dataset(config.folder, "val")
     if not len(dataset):
-        raise InputError(f"{config.folder} has no validation people: prepare it with num_val_ids of 1 or more")
+        raise InputError(f"{config.folder} has no validation people; prepare it with num_val_ids of 1 or more")
     return Validation(config, dataset)
 
 
@@ -59,8 +121,8 @@ class Validation:
 def score(
     network: AlignedReID,
     config: TrainConfig,
-    test_sets: Sequence[str],
-    distances: Sequence[str] = ("global",),
+    test_sets: Sequence[str] | str,
+    distances: Sequence[str] | str = ("global",),
     rerank: bool = False,
 ) -> ScoreTable:
     """Test a trained network as its config trained it: its picture size, device, precision and normalisation.
@@ -69,8 +131,9 @@ def score(
         test_sets: datasets of `config.data_root`, by name; of several, each row bears its dataset's.
         distances, rerank: see `evaluation.evaluate`.
     """
+    names, by = (typed(*given, tuple[str, ...]) for given in (("test_sets", test_sets), ("distances", distances)))
     table = ScoreTable([])
-    for name in test_sets:
+    for name in names:
         found = extract(
             network,
             open_dataset(runs.resolve(config.data_root) / name, "test"),
@@ -79,6 +142,6 @@ def score(
             device=config.device,
             precision=config.precision,
         )
-        shown = name if len(test_sets) > 1 else ""
-        table += evaluate(found, distances, rerank, name=shown, normalize=config.normalize)
+        shown = name if len(names) > 1 else ""
+        table += evaluate(found, by, rerank, name=shown, normalize=config.normalize)
     return table

@@ -291,4 +291,6 @@ def train_labels(dataset: Dataset) -> np.ndarray:
     """The labels of a train part, int64 [N]."""
     if dataset.labels is None:
         raise InputError(f"{dataset.folder}: part {dataset.part} has no labels to train on; use trainval or train")
+    if not len(dataset):
+        raise InputError(f"{dataset.folder}: part {dataset.part} has no people to train on; add some, or test on fewer")
     return dataset.labels

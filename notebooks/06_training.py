@@ -66,6 +66,10 @@ deterministic = False
 compiled = False
 workers = 2
 memory_limit = 4294967296
+# how the data is prepared, where it is not there yet
+num_val_ids = None
+pattern = ""
+test_share = None
 # the test
 test_distances = ("global",)
 test_sets = ()
@@ -74,8 +78,8 @@ combined_of = ()
 only_test = ()
 
 # %% [markdown]
-# The config is built from them (`config.TrainConfig` describes each; those of the test are this notebook's own). It knows every setting by name and type, so a misspelt or impossible one stops the
-# notebook here, not an hour later.
+# Two objects are built from them: the config of the training (`config.TrainConfig` describes each setting) and the plan of the data and the test (`testing.Plan` does). They know every
+# setting by name, type and range, so a misspelt or impossible one stops the notebook here, not an hour later.
 
 # %%
 import dataclasses
@@ -101,16 +105,12 @@ from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.scores import ScoreTable, average
 
-own = (
-    "archive",
-    "run_dir",
-    "test_distances",
-    "test_sets",
-    "test_rerank",
-    "combined_of",
-    "only_test",
+of_training, of_plan = (
+    [field.name for field in dataclasses.fields(kind)]
+    for kind in (training.TrainConfig, testing.Plan)
 )
-config = runs.read_parameters(training.TrainConfig, globals(), extra=own)
+config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
+plan = runs.read_parameters(testing.Plan, globals(), extra=of_training)
 
 # %% [markdown]
 # A value that cannot work is refused by name:
@@ -127,23 +127,34 @@ print(message)
 # prepared once and then found. A preset may also train on several datasets merged (`dataset: combined`), and test on each.
 
 # %%
-tested_on = book.prepare_data(config, archive, combined_of, test_sets)
+tested_on = book.prepare_data(config, **plan.data)
 train_set = datasets.open_dataset(config.folder, config.train_part)
-assert train_set.labels.max() + 1 == len(set(train_set.ids)), "labels count the identities from 0"
+labels_found = np.unique(train_set.labels)
+assert labels_found.tolist() == list(range(len(set(train_set.ids)))), (
+    "labels count the identities from 0"
+)
 
 # %% [markdown]
 # ## The problem in a picture
 #
 # A fresh network already gives every picture a feature. Take one batch of $P \times K$ pictures and look at all pairs:
-# how far apart are two pictures of the same person, and two of different people?
+# how far apart are two pictures of the same person, and two of different people? The batch has 16 people with 4 pictures each,
+# or as many as a smaller dataset has.
 
 # %%
-store = images.ImageStore(train_set.paths, (64, 32), memory_limit, workers)
-sampler = IdentitySampler(train_set.labels, ids_per_batch=16, images_per_id=4, seed=0)
-indices = next(iter(sampler))
+if plan.only_test:  # no training, so there may be no training people
+    shown = datasets.open_dataset(runs.resolve(config.data_root) / tested_on[0], "test")
+    people = shown.ids
+else:
+    shown, people = train_set, training.train_labels(train_set)
+size = (config.height, config.width)
+store = images.ImageStore(shown.paths, size, config.memory_limit, config.workers)
+_, counts = np.unique(people, return_counts=True)
+P, K = min(16, len(counts)), min(4, counts.max())
+indices = next(iter(IdentitySampler(people, ids_per_batch=P, images_per_id=K, seed=0)))
 pictures = images.normalize(torch.stack(store.fetch(indices)))
-labels = torch.from_numpy(train_set.labels[indices])
-assert pictures.shape == (64, 3, 64, 32), "16 people x 4 pictures, three colours, 64 x 32 pixels"
+labels = torch.from_numpy(people[indices])
+assert pictures.shape == (P * K, 3, *size), "P people x K pictures, three colours, height x width"
 
 
 # %%
@@ -167,8 +178,9 @@ def draw_pairs(networks):
         distances, same = pair_distances(network)
         top = float(distances.max())
         for mask, name, style in ((~same, "different people", "-"), (same, "same person", "--")):
-            heights, edges = np.histogram(distances[mask], bins=24, range=(0, top), density=True)
-            ax.stairs(heights, edges, label=name, linestyle=style, linewidth=1.8, fill=False)
+            if mask.any():  # one person alone has no pair of different people
+                found = np.histogram(distances[mask], bins=24, range=(0, top), density=True)
+                ax.stairs(*found, label=name, linestyle=style, linewidth=1.8, fill=False)
         ax.set(title=title, xlabel="distance of unit features", yticks=[])
     axes[0][0].legend()
     plt.show()
@@ -341,7 +353,7 @@ assert all(
 
 # %%
 validate = testing.validation(config) if config.validate_every else None
-result = None if only_test else training.train(config, run_dir, validate=validate)
+result = None if plan.only_test else training.train(config, plan.run_dir, validate=validate)
 if result:
     print(
         f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked"
@@ -353,7 +365,7 @@ if result:
 # `tensorboard` the curves.
 
 # %%
-for path in sorted(runs.resolve(run_dir).glob("*")):
+for path in sorted(runs.resolve(plan.run_dir).glob("*")):
     if path.suffix in (".json", ".jsonl", ".pt", ".pth") or path.is_dir():
         print(path.name + ("/" if path.is_dir() else ""))
 
@@ -387,7 +399,7 @@ figures.training_curves(result.metrics) if result else "nothing was trained"
 # And [the picture of the beginning](#fig-pairs-before) again, with the same batch:
 
 # %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others (mind the scales: all distances have grown)"
-tested = {str(file): runs.resolve(file) for file in only_test} or {"": result.weights}
+tested = {file: runs.resolve(file) for file in plan.only_test} or {"": result.weights}
 if result and result.best_weights:  # a run that validated: its best epoch beside its last
     tested = {"last epoch": result.weights, f"epoch {result.best_epoch}": result.best_weights[0]}
 networks = {name: book.load(config, file) for name, file in tested.items()}
@@ -558,18 +570,17 @@ assert not train_people & val_people, "nobody is trained on and validated with"
 # ([chapter 8](08_evaluation.ipynb) explains the table).
 
 # %%
-assert (config.dataset, run_dir) != ("market1501", "runs/book/model") or config == book.CONFIG, (
-    "the book's own settings"
-)
+of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")
+assert not of_book or config == book.CONFIG, "the book's own settings"
 tables = {
-    name: testing.score(network, config, tested_on, test_distances, test_rerank)
+    name: testing.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
     for name, network in networks.items()
 }
 scores = ScoreTable([])
 for name, table in tables.items():
     scores += table.named(name)
-if len(only_test) > 1:  # several runs of one training: their mean and spread
-    scores += average(list(tables.values())).named(f"mean of {len(only_test)}")
+if len(plan.only_test) > 1:  # several runs of one training: their mean and spread
+    scores += average(list(tables.values())).named(f"mean of {len(plan.only_test)}")
 scores
 
 # %% [markdown]
@@ -579,9 +590,9 @@ scores
 # %%
 device_used = devices.choose_device(config.device)
 written = runs.write_results(
-    run_dir,
+    plan.run_dir,
     dataclasses.asdict(config)
-    | ({"precision": result.precision} if result else {"only_test": list(only_test)}),
+    | ({"precision": result.precision} if result else {"only_test": list(plan.only_test)}),
     scores.to_dict()["rows"],
     result.minutes if result else 0.0,
     device_used,

@@ -70,6 +70,10 @@ deterministic = False
 compiled = False
 workers = 2
 memory_limit = 4294967296
+# how the data is prepared, where it is not there yet
+num_val_ids = None
+pattern = ""
+test_share = None
 # the test
 test_distances = ("global",)
 test_sets = ()
@@ -102,17 +106,24 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.scores import ScoreTable
 
-own = (
-    "archive",
-    "run_dir",
-    "test_distances",
-    "test_sets",
-    "test_rerank",
-    "combined_of",
-    "study_seeds",
+of_training, of_plan = (
+    [field.name for field in dataclasses.fields(kind)]
+    for kind in (training.TrainConfig, testing.Plan)
 )
-config = runs.read_parameters(training.TrainConfig, globals(), extra=own)
-tested_on = book.prepare_data(config, archive, combined_of, test_sets)
+config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
+plan = runs.read_parameters(testing.Plan, globals(), extra=of_training)
+# The study at the end trains in three ways. Their settings are checked here, before the first training.
+WAYS = {
+    "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
+    "probability": {"probability_weight": 1.0, "global_mutual_weight": 0.0},
+    "probability and distance": {"probability_weight": 1.0, "global_mutual_weight": 0.1},
+}
+studied = {
+    (study_seed, way): dataclasses.replace(config, seed=study_seed, **weights_of_terms)
+    for study_seed in plan.study_seeds
+    for way, weights_of_terms in WAYS.items()
+}
+tested_on = book.prepare_data(config, **plan.data)
 train_set = datasets.open_dataset(config.folder, config.train_part)
 
 # %% [markdown]
@@ -120,19 +131,21 @@ train_set = datasets.open_dataset(config.folder, config.train_part)
 #
 # A label says *who*, and nothing else. It does not say that this person is easily taken for that one, or that these two pictures
 # of somebody are nearly the same and those two are not. A network finds such things out by itself, and another network, started from
-# other random weights, finds out others. Here are two networks, a batch of eight people with four pictures each, and the
-# distances that each of them sees between the pictures:
+# other random weights, finds out others. Here are two networks, a batch of eight people with four pictures each (or as many as a
+# smaller dataset has), and the distances that each of them sees between the pictures:
 
 # %%
-store = images.ImageStore(train_set.paths, (config.height, config.width), memory_limit, workers)
-sampler = IdentitySampler(train_set.labels, ids_per_batch=8, images_per_id=4, seed=0)
-indices = next(iter(sampler))
-batch = torch.stack(store.fetch(indices))  # uint8 [32, 3, h, w]
+size = (config.height, config.width)
+store = images.ImageStore(train_set.paths, size, config.memory_limit, config.workers)
+counts = np.bincount(training.train_labels(train_set))
+P, K = min(8, len(counts)), min(4, counts.max())
+indices = next(iter(IdentitySampler(train_set.labels, ids_per_batch=P, images_per_id=K, seed=0)))
+batch = torch.stack(store.fetch(indices))  # uint8 [P * K, 3, h, w]
 labels = torch.from_numpy(train_set.labels[indices])
 
 
 def matrix_of(network):
-    """The distances [32, 32] that a network sees in the batch, over their mean."""
+    """The distances [P * K, P * K] that a network sees in the batch, over their mean."""
     with torch.no_grad():
         x = network.eval()(images.normalize(batch)).global_features
     distances = losses.euclidean_distances(x, x)
@@ -140,7 +153,9 @@ def matrix_of(network):
 
 
 def draw_matrices(matrices, title):
-    """Two distance matrices and how they differ."""
+    """Two distance matrices and how they differ; the one of a single model is drawn twice."""
+    matrices = (matrices * 2)[:2]
+    ticks = range(0, len(batch) + 1, 8)
     fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
     axes = fig.subplots(1, 3)
     names = ("model 1", "model 2", "difference")
@@ -148,7 +163,7 @@ def draw_matrices(matrices, title):
         axes, names, (*matrices, np.abs(matrices[0] - matrices[1])), (2, 2, 0.5), strict=True
     ):
         image = ax.imshow(values, cmap="cividis", vmin=0, vmax=top)
-        ax.set(title=f"{name}", xticks=range(0, 33, 8), yticks=range(0, 33, 8), xlabel="picture")
+        ax.set(title=f"{name}", xticks=ticks, yticks=ticks, xlabel="picture")
         ax.grid(False)
         if name != "model 1":  # the first two have one scale
             fig.colorbar(image, ax=ax, label="distance over the mean" if top == 2 else None)
@@ -158,7 +173,7 @@ def draw_matrices(matrices, title):
 
 # %% label="fig-two-matrices" alt="Two distance matrices of a batch by two untrained networks and, on a scale four times finer, their difference: blocks along the diagonal are hardly visible"
 at_home = dataclasses.replace(config, device="cpu", model_devices=(), compiled=False)
-untrained = [training.make_learner(at_home, k, 4).network for k in (0, 1)]
+untrained = [training.make_learner(at_home, k, 4).network for k in range(min(2, config.num_models))]
 before = [matrix_of(network) for network in untrained]
 draw_matrices(before, "before training")
 
@@ -297,17 +312,17 @@ for one, other in zip(by_loop, by_library, strict=True):
 # chapter 6.
 
 # %%
-result = training.train(config, run_dir)
+result = training.train(config, plan.run_dir)
 print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
 print([path.name for path in result.all_weights])
 
 # %%
 metrics = (
-    [training.of_model(result.metrics, k) for k in range(1, num_models + 1)]
-    if num_models > 1
+    [training.of_model(result.metrics, k) for k in range(1, config.num_models + 1)]
+    if config.num_models > 1
     else [result.metrics]
 )
-assert len(result.all_weights) == num_models, "a file of weights for each model"
+assert len(result.all_weights) == config.num_models, "a file of weights for each model"
 assert all(len(rows) == config.total_epochs for rows in metrics), "a row an epoch for each model"
 
 # %% label="fig-mutual-curves" alt="Losses over the epochs of both models, which lie on each other: the identification loss falls slowly, the probability term stays at two thousandths, the distance term falls to a sixth"
@@ -338,7 +353,7 @@ fig
 # %% label="fig-matrices-after" alt="The same two matrices after training: dark blocks of four along the diagonal, alike in both models, and their difference on a scale four times finer"
 trained = [book.load(config, path, k) for k, path in enumerate(result.all_weights)]
 after = [matrix_of(network) for network in trained[:2]]
-draw_matrices(after if num_models > 1 else after * 2, "after training")
+draw_matrices(after, "after training")
 
 # %% [markdown]
 # In [the figure](#fig-matrices-after) the blocks are dark, and in both matrices the same pairs of people are near each other. How much more alike are the two than two
@@ -390,7 +405,7 @@ print(message.replace(str(start), "start.pth"))
 # %%
 scores = ScoreTable([])
 for k, network in enumerate(trained, 1):
-    table = testing.score(network, config, tested_on, test_distances, test_rerank)
+    table = testing.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
     scores += table.named(f"model {k}")
 scores
 
@@ -398,11 +413,10 @@ scores
 settings = dataclasses.asdict(config) | {"precision": result.precision}
 device_used = devices.choose_device(config.device)
 written = runs.write_results(
-    run_dir, settings, scores.to_dict()["rows"], result.minutes, device_used
+    plan.run_dir, settings, scores.to_dict()["rows"], result.minutes, device_used
 )
-assert len(runs.read_json(written)["scores"]) == num_models * len(tested_on) * len(
-    test_distances
-) * (1 + test_rerank)
+rows_of_model = len(tested_on) * len(plan.test_distances) * (1 + plan.test_rerank)
+assert len(runs.read_json(written)["scores"]) == config.num_models * rows_of_model
 
 # %% [markdown]
 # ## Single against mutual
@@ -411,26 +425,21 @@ assert len(runs.read_json(written)["scores"]) == num_models * len(tested_on) * l
 # (two single models), with the probability term, and with the probability and the distance term. Everything else is the same.
 
 # %%
-WAYS = {
-    "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
-    "probability": {"probability_weight": 1.0, "global_mutual_weight": 0.0},
-    "probability and distance": {"probability_weight": 1.0, "global_mutual_weight": 0.1},
-}
 study, minutes = [], 0.0
-for study_seed in study_seeds:
-    for way, weights_of_terms in WAYS.items():
-        settings = dataclasses.replace(config, seed=study_seed, **weights_of_terms)
-        done = training.train(settings, Path(run_dir) / f"{way.replace(' ', '_')}_seed{study_seed}")
-        minutes += done.minutes
-        pair_of_models = [book.load(settings, path, k) for k, path in enumerate(done.all_weights)]
-        found = [matrix_of(network) for network in pair_of_models]
-        apart = float(np.abs(found[0] - found[1]).mean())
-        for k, network in enumerate(pair_of_models, 1):
-            (row,) = testing.score(network, settings, [settings.dataset]).to_dict()["rows"]
-            study.append({"seed": study_seed, "way": way, "model": k, "difference": apart} | row)
-if study_seeds:
-    settings = dataclasses.asdict(config) | {"study_seeds": list(study_seeds), "ways": WAYS}
-    study_file = runs.write_results(Path(run_dir) / "study", settings, study, minutes, device_used)
+for (study_seed, way), settings in studied.items():
+    folder = Path(plan.run_dir) / f"{way.replace(' ', '_')}_seed{study_seed}"
+    done = training.train(settings, folder)
+    minutes += done.minutes
+    pair_of_models = [book.load(settings, path, k) for k, path in enumerate(done.all_weights)]
+    found = [matrix_of(network) for network in pair_of_models]
+    apart = float(np.abs(found[0] - found[1]).mean())
+    for k, network in enumerate(pair_of_models, 1):
+        (row,) = testing.score(network, settings, tested_on[:1]).to_dict()["rows"]
+        study.append({"seed": study_seed, "way": way, "model": k, "difference": apart} | row)
+if studied:
+    settings = dataclasses.asdict(config) | {"study_seeds": list(plan.study_seeds), "ways": WAYS}
+    study_folder = Path(plan.run_dir) / "study"
+    study_file = runs.write_results(study_folder, settings, study, minutes, device_used)
 else:
     study_file = runs.resolve("notebooks/results/mutual_study.json")
 study = runs.read_json(study_file)["scores"]
@@ -456,7 +465,7 @@ for way in WAYS:
     print(f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}")
 
 # %%
-assert len(study) >= 18 or study_seeds, "three seeds, three ways, two models"
+assert len(study) >= 18 or studied, "three seeds, three ways, two models"
 apart = {way: statistics.mean(of_way(way, "difference")) for way in WAYS}
 assert apart["probability and distance"] < apart["side by side"], (
     "models that talk do not agree more"

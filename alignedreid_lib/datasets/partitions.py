@@ -41,6 +41,10 @@ def make_labels(names: Iterable[str]) -> dict[int, int]:
     return {person: label for label, person in enumerate(sorted({parse_name(name)[0] for name in names}))}
 
 
+class TooFewPeopleError(InputError):
+    """A training set has not as many people as the validation split was to have."""
+
+
 @dataclass(frozen=True)
 class Partitions:
     """The content of `partitions.pkl`; None stands for a part the dataset does not have.
@@ -123,12 +127,12 @@ def split_validation(
         cameras_known: if not, the first picture of an identity is its only query.
 
     Raises:
-        InputError: fewer identities can be set aside than asked, or none would be left to train on.
+        TooFewPeopleError: fewer identities can be set aside than asked, or none would be left to train on.
     """
     persons_cameras = [parse_name(name) for name in names]
     num_persons = len({person for person, _ in persons_cameras})
     if num_ids and num_ids >= num_persons:
-        raise InputError(
+        raise TooFewPeopleError(
             f"num_val_ids={num_ids} leaves nobody to train on: the set has {num_persons} ids; ask for fewer"
         )
     random = np.random.RandomState(seed)
@@ -154,7 +158,7 @@ def split_validation(
             chosen += 1
     if chosen < num_ids:
         wanted = "pictures of two cameras" if cameras_known else "two pictures"
-        raise InputError(
+        raise TooFewPeopleError(
             f"num_val_ids={num_ids}, but only {chosen} ids have {wanted} and can be queries; ask for fewer"
         )
     shuffled = [names[index] for index in order.tolist()]

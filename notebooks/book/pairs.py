@@ -4,7 +4,6 @@
 """
 
 import ast
-import hashlib
 import os
 import re
 import shutil
@@ -12,10 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from cells import ORDER, alt_text, arrangement, check_syntax, content, digest, edited, read, tags
 
 MAX_BYTES = 400_000
 MIN_ASSERTS = 3
@@ -35,19 +35,6 @@ MACHINE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|Users|root|work|tmp|mnt|opt|va
 def chapters(folder: Path) -> list[str]:
     """The names of all chapters that have a `.py` or an `.ipynb`, in order."""
     return sorted({p.stem for suffix in ("py", "ipynb") for p in folder.glob(f"[0-9][0-9]_*.{suffix}")})
-
-
-def tags(cell: Any) -> list[str]:
-    """The tags of a cell, none where it has none."""
-    return list(cell.metadata.get("tags", []))
-
-
-def alt_text(cell: Any) -> str:
-    """What a picture of this cell shows, in words: the cell's `alt`, or the comment its code begins with."""
-    if alt := cell.metadata.get("alt"):
-        return str(alt)
-    first = cell.source.lstrip().partition("\n")[0]
-    return first.lstrip("#").strip() if first.startswith("#") else ""
 
 
 def parameters(notebook: Any) -> dict[str, Any]:
@@ -75,11 +62,6 @@ def parameters(notebook: Any) -> dict[str, Any]:
     return found
 
 
-def _content(cell: Any) -> tuple[str, str, list[str], str, str]:
-    alt, label = (str(cell.metadata.get(key, "")) for key in ("alt", "label"))
-    return cell.cell_type, cell.source.rstrip(), sorted(tags(cell)), alt, label
-
-
 def _executed(notebook: Any) -> bool:
     return all(c.execution_count for c in notebook.cells if c.cell_type == "code")
 
@@ -91,20 +73,29 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
         whether the notebook was executed and written.
 
     Raises:
-        ValueError: a cell failed or wrote to stderr; the notebook that was there is left as it was.
+        ValueError: a cell failed, wrote to stderr or is not Python, or the notebook was edited by itself; the notebook
+            that was there is left as it was.
     """
     target = folder / f"{name}.ipynb"
-    source = jupytext.read(folder / f"{name}.py", fmt="py:percent")
-    if target.exists() and not force:
-        old = nbformat.read(target, as_version=4)
-        if list(map(_content, old.cells)) == list(map(_content, source.cells)) and _executed(old):
+    source = read(folder / f"{name}.py")
+    if target.exists():
+        old = read(target)
+        here, there = list(map(content, source.cells)), list(map(content, old.cells))
+        if here != there and (what := edited(old, kept=here)):
+            raise ValueError(
+                f"{name}.ipynb: {what} was edited there and is not so in {name}.py; copy the edit into the .py (if the "
+                f".py has none of its own: .venv/bin/jupytext --to py:percent {os.path.relpath(target)}), or delete "
+                "the .ipynb to drop it"
+            )
+        if here == there and _executed(old) and not edited(old) and not force:
             return False
+    check_syntax(name, source)
     seen: dict[str, int] = {}
     for cell in source.cells:
         # Ids follow the content, so that an unchanged cell keeps its id and a diff shows what changed.
-        digest = hashlib.sha1(f"{cell.cell_type}:{cell.source}".encode()).hexdigest()[:10]
-        seen[digest] = seen.get(digest, 0) + 1
-        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        found = digest(cell)
+        seen[found] = seen.get(found, 0) + 1
+        cell.id = found if seen[found] == 1 else f"{found}-{seen[found]}"
         cell.metadata = {key: cell.metadata[key] for key in KEPT_METADATA if key in cell.metadata}
     notebook = nbformat.v4.new_notebook(cells=source.cells, metadata=NOTEBOOK_METADATA, nbformat_minor=5)
     client = NotebookClient(
@@ -130,10 +121,14 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
                 output.metadata = {}
         if "explorer" in tags(cell):
             cell.outputs = []  # a widget is nothing without its kernel
-    notebook.metadata = NOTEBOOK_METADATA
+    notebook.metadata = NOTEBOOK_METADATA | {ORDER: arrangement(notebook)}
     beside = target.with_suffix(".ipynb.tmp")
-    nbformat.write(notebook, beside)
-    os.replace(beside, target)
+    try:
+        nbformat.write(notebook, beside)
+        os.replace(beside, target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ValueError(f"{target.name}: cannot be written ({error.strerror or error}); free space") from error
     return True
 
 
@@ -167,8 +162,11 @@ def problems(folder: Path, name: str) -> list[str]:
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("py", "ipynb")}
     if missing := [path.name for path in paths.values() if not path.exists()]:
         return [f"{missing[0]}: missing; `make pairs ONLY={name}` makes the .ipynb of a .py"]
-    notebook = nbformat.read(paths["ipynb"], as_version=4)
-    found = _pairing(jupytext.read(paths["py"], fmt="py:percent"), notebook)
+    try:
+        notebook, source = read(paths["ipynb"]), read(paths["py"])
+    except ValueError as error:
+        return [str(error)]
+    found = _pairing(source, notebook)
     counts = [c.execution_count for c in notebook.cells if c.cell_type == "code"]
     if None not in counts and counts != list(range(1, len(counts) + 1)):
         found.append("its cells were not executed once each, from the first to the last")
@@ -190,7 +188,7 @@ def problems(folder: Path, name: str) -> list[str]:
 
 
 def _pairing(source: Any, notebook: Any) -> list[str]:
-    ours, theirs = list(map(_content, source.cells)), list(map(_content, notebook.cells))
+    ours, theirs = list(map(content, source.cells)), list(map(content, notebook.cells))
     for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1):
         if a != b:
             what = [n for n, x, y in zip(("type", "source", "tags", "alt", "label"), a, b, strict=True) if x != y]

@@ -241,7 +241,10 @@ def table(found: list[tuple]) -> list[dict[str, Any]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table of bounds."""
-    lines = ["| chapter | claim | bound | found, lowest to highest | runs | spreads away |", "|---|---|--:|---|--:|--:|"]
+    lines = [
+        "| chapter | claim | bound | found, lowest to highest | runs | spreads away |",
+        "|---|---|--:|---|--:|--:|",
+    ]
     for row in rows:
         low, high = min(row["values"]), max(row["values"])
         away = "exact" if row["spreads"] is None else f"{row['spreads']:.1f}"

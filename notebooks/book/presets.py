@@ -1,0 +1,145 @@
+"""Presets: what a full run is told by its file and on the command line, checked before anything runs."""
+
+import ast
+import hashlib
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+import pairs
+
+# Parameters that say where to compute, or into which folder, and not what.
+WHERE = ("run_dir", "device", "model_devices", "workers", "memory_limit")
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML in which a date is text: a run's folder may be named after the day."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as the class it is taken from has it
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def value(text: str) -> Any:
+    """A value given on the command line: a Python literal, a truth, a null or a list of YAML, else the text itself."""
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        found = ast.literal_eval(text)
+        if found is None or isinstance(found, bool | int | float | str | list | tuple | dict):
+            return found
+    try:
+        found = yaml.load(text, PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+    # YAML's own numbers are octal (010) and times (12:30), a surprise to whoever typed them.
+    return found if isinstance(found, bool | list | dict) or text.strip().lower() in ("null", "~") else text
+
+
+class Preset(NamedTuple):
+    """A file of `notebooks/presets`, and the parameters of the notebook it names."""
+
+    notebook: str
+    given: dict[str, Any]
+    defaults: dict[str, Any]
+
+
+def read_preset(root: Path, preset: str) -> Preset:
+    """Raises ValueError where there is no such preset, it is damaged, or names no notebook."""
+    known = {path.stem: path for path in sorted((root / "notebooks" / "presets").glob("*.yaml"))}
+    if preset not in known:
+        raise ValueError(f"no preset {preset!r}; there are: {', '.join(known)} (make train PRESET=name)")
+    path = known[preset]
+    shown = path.relative_to(root)
+    try:
+        content = yaml.load(path.read_text("utf-8"), PlainLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{shown}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or set(content) != {"notebook", "parameters"}:
+        raise ValueError(f"{shown}: a preset has the keys notebook and parameters")
+    name, given = content["notebook"], content["parameters"]
+    if not isinstance(given, dict):
+        raise ValueError(f"{shown}: parameters is {given!r}; it has to be lines of `name: value`")
+    if name not in pairs.chapters(root / "notebooks"):
+        raise ValueError(f"{shown}: no notebook notebooks/{name}.ipynb")
+    return Preset(name, given, pairs.parameters(pairs.read(root / "notebooks" / f"{name}.ipynb")))
+
+
+def read_overrides(root: Path, preset: str, words: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What `-p name text` gave, each once; a parameter that is text in the notebook is text whatever it looks like."""
+    defaults = read_preset(root, preset).defaults
+    found: dict[str, Any] = {}
+    for name, text in words:
+        if name in found:
+            raise ValueError(f"{name} is given twice; give it once")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} is {text!r}, which is not text in UTF-8; rename it") from None
+        found[name] = value(text)
+        if isinstance(defaults.get(name), str) and not isinstance(found[name], str):
+            found[name] = text
+    return found
+
+
+def as_list(given: Any, default: Any) -> Any:
+    """A parameter's value; where the notebook has a list, a list, of one where one item is given."""
+    if not isinstance(default, list | tuple):
+        return given
+    return (
+        list(given) if isinstance(given, list | tuple) else [given] if isinstance(given, str | int | float) else given
+    )
+
+
+def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The notebook that a preset names and the parameters to run it with, checked before anything runs.
+
+    The run's folder is `runs/<preset>`; what the overrides change is added to its name (`_seed2`), so that
+    two settings never meet in one folder; where it is computed (a device, say) is no setting. An override of
+    `run_dir` is taken as it is.
+
+    Raises:
+        ValueError: no such preset or notebook, or a parameter that the notebook does not know.
+    """
+    name, given, defaults = read_preset(root, preset)
+    if unknown := [key for key in (*given, *overrides) if key not in defaults]:
+        raise ValueError(f"unknown parameter {unknown[0]!r}; {name} knows: {', '.join(sorted(defaults))}")
+    given, overrides = ({k: as_list(v, defaults[k]) for k, v in source.items()} for source in (given, overrides))
+    settings = {k: as_list(v, v) for k, v in defaults.items()} | given
+    changed = {k: v for k, v in sorted(overrides.items()) if k not in WHERE and settings[k] != v}
+    suffix = "".join(f"_{key}{v}" for key, v in changed.items())
+    folder = re.sub(r"[^\w.-]+", "-", preset + suffix)
+    if len(folder.encode()) > 120:  # a list of files, say; a folder's name has its limits
+        start = folder.encode()[:100].decode(errors="ignore")
+        folder = f"{start}-{hashlib.sha1(folder.encode()).hexdigest()[:8]}"
+    run_dir = f"runs/{folder}"
+    return name, {"run_dir": run_dir} | given | overrides
+
+
+def run_folder(root: Path, run_dir: Any) -> Path:
+    """A run's folder, made if absent.
+
+    Raises:
+        ValueError: it is not text, cannot be made or written to, or is a folder of the project's own.
+    """
+    if not isinstance(run_dir, str) or not run_dir.strip():
+        raise ValueError(f"run_dir is {run_dir!r}; it has to be the name of a folder")
+    folder = root / run_dir
+    new: list[Path] = []
+    try:
+        where, project = folder.resolve(), root.resolve()
+        if where == project or where in project.parents or where.is_relative_to(project / "notebooks"):
+            raise ValueError(f"run_dir is {run_dir!r}, which holds other things; name a folder of its own (runs/name)")
+        new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "a"):
+            return folder
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+        for parent in new:
+            with suppress(OSError):
+                parent.rmdir()
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{run_dir}: no run can be kept there ({reason}); choose another run_dir") from error

@@ -1,0 +1,160 @@
+"""Chapters run headless with papermill: one by one, with a line that says what is going on."""
+
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+import pairs
+import progress
+
+
+def execute(
+    root: Path,
+    name: str,
+    out: Path,
+    parameters: dict[str, Any],
+    show: bool = False,
+    seconds: int | None = None,
+    kernel: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> None:
+    """Runs a chapter headless, in `notebooks/`, and leaves the executed notebook in `out`.
+
+    Args:
+        show: pass on what the cells print, as they print it.
+        seconds: what one cell may take.
+        kernel: more arguments of its kernel.
+        skip: tags of cells to leave out.
+
+    Raises:
+        ValueError: a cell failed; the message is one line. An InputError is for users: its message alone.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if show else {}
+    target = out / f"{name}.ipynb"
+    shown = os.path.relpath(target, root)
+    notebook = pairs.read(root / "notebooks" / f"{name}.ipynb")
+    # An explorer is for a hand on its sliders; headless it is nothing.
+    notebook.cells = [cell for cell in notebook.cells if not {"explorer", *skip} & set(pairs.tags(cell))]
+    try:
+        papermill.execute_notebook(
+            notebook,
+            str(target).replace("{", "{{").replace("}", "}}"),  # papermill fills braces in
+            parameters,
+            kernel_name="python3",
+            cwd=root / "notebooks",
+            progress_bar=False,
+            start_timeout=pairs.START_SECONDS,
+            execution_timeout=seconds,
+            extra_arguments=[*pairs.QUIET_KERNEL, *kernel],
+            **streams,
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            raise ValueError(error.evalue) from error
+        message = f"{error.ename}: {' '.join(error.evalue.split())}"
+        raise ValueError(f"{name}: {message} (cell [{error.exec_count}] of {shown})") from error
+    except CellTimeoutError as error:
+        raise ValueError(f"{name}: a cell took more than {seconds} s; see {shown}") from error
+    except DeadKernelError as error:
+        raise ValueError(f"{name}: its Python process died (out of memory?); see {shown}") from error
+    except RuntimeError as error:  # of jupyter_client, for one that never answers
+        raise ValueError(f"{name}: its Python process did not start ({' '.join(str(error).split())})") from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            target.unlink(missing_ok=True)  # half of it
+        reason = f"{error.filename or shown}: cannot be written ({error.strerror or error})"
+        raise ValueError(f"{reason}; free space, or choose another run_dir") from error
+
+
+def run(root: Path) -> None:
+    """Runs chapters 00 to 09 on the embedded data into `runs/book/`, then prints the score table.
+
+    A chapter that fails does not keep the others from being run.
+
+    Raises:
+        ValueError: chapters failed, or none wrote the score table.
+    """
+    out = root / "runs" / "book"
+    scores = out / "scores.json"
+    scores.unlink(missing_ok=True)  # the table printed below is this run's
+    names = sorted(path.stem for path in (root / "notebooks").glob("0?_*.ipynb"))
+    shown = os.path.relpath(out, root)
+    print(f"Each chapter is left in {shown}/ with its pictures as soon as it is done; look at the first one while the")
+    print(f"others are run: .venv/bin/jupyter lab {shown}/{names[0]}.ipynb\n", flush=True)
+    failed: dict[str, ValueError] = {}
+    begun = time.perf_counter()
+    for name in names:
+        target, log = out / f"{name}.ipynb", out / f"{name}.log"
+        target.unlink(missing_ok=True)
+        with progress.Line(name, partial(doing, target, log)) as line:
+            try:
+                execute(root, name, out, {}, seconds=pairs.CELL_SECONDS, kernel=[log_into(log)])
+            except ValueError as error:
+                failed[name], line.ending = error, f"failed: {error}"
+        log.unlink(missing_ok=True)
+    print(f"{f'{len(names)} chapters':<{progress.WIDTH}}{time.perf_counter() - begun:5.0f} s\n")
+    if scores.exists():
+        print(score_table(json.loads(scores.read_text())["rows"]))
+    if failed:
+        reasons = "".join(f"\n  {error}" for error in failed.values())
+        raise ValueError(f"\n{len(failed)} of {len(names)} chapters failed:{reasons}")
+    if not scores.exists():
+        raise ValueError("no score table: 08_evaluation did not write runs/book/scores.json")
+
+
+def log_into(path: Path) -> str:
+    """The argument for a kernel that writes the library's log into a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return (
+        "--IPKernelApp.exec_lines=import logging; log = logging.getLogger('alignedreid_lib'); "
+        f"log.addHandler(logging.FileHandler({str(path)!r})); log.setLevel(logging.INFO); del log"
+    )
+
+
+def doing(notebook: Path, log: Path) -> str:
+    """What an executing chapter is at: the number of its cell, and the last line of the library's log.
+
+    Args:
+        notebook: that papermill writes after each cell.
+        log: see `log_into`; forgotten when the cell that wrote it is done.
+    """
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    except (OSError, ValueError):  # not there yet, or being written
+        return "starting"
+    states = [cell["metadata"]["papermill"]["status"] for cell in cells if cell["cell_type"] == "code"]
+    words = f"cell {min(states.count('completed') + 1, len(states))} of {len(states)}"
+    try:
+        if log.stat().st_mtime >= notebook.stat().st_mtime:
+            words += ": " + log.read_text("utf-8").splitlines()[-1]
+    except (OSError, IndexError):
+        pass
+    return words
+
+
+def score_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `scores.json` as aligned text; scores are fractions, printed in percent."""
+    columns = {"rank1": "rank-1", "mean_ap_step": "mAP (step)", "mean_ap_trapezoid": "mAP (trapezoid)"}
+    width = max(len(row["name"]) for row in rows)
+    lines = [" " * width + "".join(f"  {title}" for title in columns.values())]
+    for row in rows:
+        line = f"{row['name']:<{width}}"
+        for key, title in columns.items():
+            text = "-" if row[key] is None else f"{100 * row[key]:.1f}"
+            line += f"  {text:>{len(title)}}"
+        lines.append(line)
+    return "\n".join(lines)
