@@ -14,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test train lab site pairs check-pairs bench lint clean distclean browser
+.PHONY: help env run test portable train lab site pairs check-pairs bench lint clean distclean browser
 
 help:  ## this list
 	@echo "AlignedReID, explained and reproduced. The first command makes the environment by itself."
@@ -43,6 +43,9 @@ run: env  ## chapters 00-09 on the drawn people into runs/book/, then the score 
 
 test: env browser  ## every check: style, types, unit tests, pairs, chapters cell by cell, site, site in a browser
 	@$(TOOL) test
+
+portable: env  ## does every check hold on other processors? Chapters and tests under four arithmetic profiles (an hour)
+	@$(TOOL) portable
 
 train: env  ## a full run, PRESET=name [ARGS="-p name value ..."], into runs/<preset>/; asked again, it resumes
 	@exec $(TOOL) train "$(PRESET)" $(ARGS)

@@ -176,7 +176,7 @@ scores = (
 )
 scores
 
-# %%
+# %% tags=["bound"]
 rank1 = {row.name: row.rank1 for row in scores.rows}
 assert rank1["trained"] >= 0.75, "three of four people are found at the first try"
 assert rank1["untrained"] < 0.30, "a network that has learned nothing finds few"

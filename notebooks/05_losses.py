@@ -437,6 +437,8 @@ for normalize, chosen in both.items():
         f"{'unit length' if normalize else 'as they are'}: d_an {typical:.2f} on average, margin {config.margin}"
     )
 assert both[True].negative_distance.max() <= 2, "unit features: at most 2"
+
+# %% tags=["bound"]
 assert both[False].negative_distance.mean() > 2, "features as they come are not held to that"
 
 # %% [markdown]
@@ -488,7 +490,7 @@ fig
 # The blocks along the diagonal of [the heat map](#fig-heat) are lighter than the rest: on average one person's pictures are nearer to each other than to anybody else's. A circle
 # sits on the darkest cell of its row inside the block, a cross on the lightest outside. First the averages, then the marks against the loop:
 
-# %%
+# %% tags=["bound"]
 same = labels[:, None] == labels
 same_person = same & ~torch.eye(len(labels), dtype=torch.bool)
 assert term.distances[same_person].mean() < term.distances[~same].mean(), (

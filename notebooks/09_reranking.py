@@ -338,7 +338,10 @@ if how == (20, 6, 0.3):
     assert np.isclose(table.rows[1].mean_ap_step, scored[1].mean_ap), (
         "the table re-ranks by other settings"
     )
-    assert scored[1].mean_ap > scored[0].mean_ap, "re-ranking does not lift mAP"
+
+# %% tags=["bound"]
+if how == (20, 6, 0.3):
+    assert scored[1].mean_ap > scored[0].mean_ap, "re-ranking lifts mAP"
 
 # %% [markdown]
 # mAP gains more than rank-1. That is typical: the first place was mostly right already, while the matches far down the
@@ -374,7 +377,7 @@ ax.set(
 ax.set_aspect("equal")
 fig
 
-# %%
+# %% tags=["bound"]
 helped, hurt = (change > 1e-9).sum(), (change < -1e-9).sum()
 print(
     f"of {len(change)} queries {helped / len(change):.0%} are helped, {hurt / len(change):.0%} are hurt"
@@ -423,6 +426,8 @@ share_stored = len(rows) / len(whole) ** 2
 print(
     f"{len(whole)} pictures, {len(rows) / len(whole):.0f} weights each: {share_stored:.1%} of the matrix"
 )
+
+# %% tags=["bound"]
 assert share_stored < 0.05, "the weights are not sparse"
 
 # %% [markdown]

@@ -23,6 +23,7 @@ class Line:
 
     Attributes:
         ending: words for the end of the last line; the caller may set them inside.
+        began: when, by `time.perf_counter`; likewise.
     """
 
     def __init__(
@@ -33,13 +34,13 @@ class Line:
         self._moves = self._stream.isatty()
         self._pause = 0.5 if self._moves else every
         self._done = threading.Event()
-        self._began = time.perf_counter()
+        self.began = time.perf_counter()
         self._teller = threading.Thread(target=self._tell, daemon=True)
 
     @property
     def seconds(self) -> float:
         """Since the beginning."""
-        return time.perf_counter() - self._began
+        return time.perf_counter() - self.began
 
     def __enter__(self) -> Self:
         self._teller.start()

@@ -17,6 +17,8 @@ from papermill.exceptions import PapermillExecutionError
 import pairs
 import progress
 
+READS = 10  # of a file that papermill writes, until it is whole
+
 
 def execute(
     root: Path,
@@ -132,10 +134,16 @@ def doing(notebook: Path, log: Path) -> str:
         notebook: that papermill writes after each cell.
         log: see `log_into`; forgotten when the cell that wrote it is done.
     """
-    try:
-        cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    except (OSError, ValueError):  # not there yet, or being written
-        return "starting"
+    for _ in range(READS):
+        try:
+            cells = json.loads(notebook.read_text("utf-8"))["cells"]
+            break
+        except FileNotFoundError:
+            return "starting"
+        except (OSError, ValueError):  # it is being written
+            time.sleep(0.1)
+    else:
+        return "at work"
     states = [cell["metadata"]["papermill"]["status"] for cell in cells if cell["cell_type"] == "code"]
     words = f"cell {min(states.count('completed') + 1, len(states))} of {len(states)}"
     try:
