@@ -16,9 +16,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from alignedreid_lib.datasets.pictures import turn_upright
 from alignedreid_lib.errors import InputError
 
 # The original reproduction's values; weights trained with them need them.
@@ -40,11 +41,14 @@ def decode(path: str | Path) -> Tensor:
     """
     try:
         with Image.open(path) as picture:
-            ImageOps.exif_transpose(picture, in_place=True)
-            pixels = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+            picture.load()
+            upright = turn_upright(picture)
+            pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such picture; prepare the dataset again") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged picture can fail in any way
         raise InputError(f"{path}: not a picture that decodes ({error}); replace or remove the file") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

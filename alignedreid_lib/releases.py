@@ -49,7 +49,9 @@ def write_market1501(
     def put(folder: str, number: str, shot: Shot) -> None:
         sequence = 1 + (shot.person + shot.moment // 4) % 3
         frame = shot.person % STRANGERS * 90 + shot.moment * 4 + 1
-        folders[folder][f"{number}_c{shot.camera + 1}s{sequence}_{frame:06d}_{shot.box:02d}.jpg"] = shot
+        # As in the real archive, one test person's pictures and a distractor have the suffix twice.
+        suffix = ".jpg.jpg" if shot.person in (ids[-1], STRANGERS) else ".jpg"
+        folders[folder][f"{number}_c{shot.camera + 1}s{sequence}_{frame:06d}_{shot.box:02d}{suffix}"] = shot
 
     ids = 1 + rng.permutation(num_train_ids + num_test_ids)
     for position, person in enumerate(ids.tolist()):

@@ -23,6 +23,7 @@ from alignedreid_lib.releases import Shot
 from alignedreid_lib.synthetic import detector_box, make_archive, sample_cameras, take
 
 TRAIN, TEST = 8, 6
+FOLDERS = ("bounding_box_train", "bounding_box_test", "query", "gt_bbox")
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +63,13 @@ def test_market1501_has_the_folders_names_and_pests_of_the_release(market):
         names = archive.namelist()
         assert archive.testzip() is None
     assert all(name.startswith(root) for name in names) and len(set(names)) == len(names)
-    folders = ("bounding_box_train", "bounding_box_test", "query", "gt_bbox", "gt_query")
-    assert all(f"{root}{folder}/Thumbs.db" in names for folder in folders)
+    assert all(f"{root}{folder}/Thumbs.db" in names for folder in (*FOLDERS, "gt_query"))
     assert f"{root}readme.txt" in names
-    for folder in folders[:4]:
+    for folder in FOLDERS:
         pictures = entries(market, folder)
-        assert pictures and all(re.fullmatch(r"(-1|\d{4})_c[1-6]s[1-3]_\d{6}_\d\d\.jpg", name) for name in pictures)
+        assert pictures and all(
+            re.fullmatch(r"(-1|\d{4})_c[1-6]s[1-3]_\d{6}_\d\d(\.jpg){1,2}", name) for name in pictures
+        )
 
 
 def test_market1501_ids_are_interleaved_disjoint_and_complete(market):
@@ -83,14 +85,26 @@ def test_market1501_ids_are_interleaved_disjoint_and_complete(market):
 def test_market1501_queries_are_one_a_person_and_camera_and_all_can_be_found(market):
     query, gallery, boxes = (entries(market, folder) for folder in ("query", "bounding_box_test", "gt_bbox"))
     assert max(Counter(name[:7] for name in query).values()) == 1
-    assert all(name.endswith("_00.jpg") for name in query + boxes), "boxes drawn by hand are number 00"
-    assert not any(name.endswith("_00.jpg") for name in gallery)
+    assert all("_00.jpg" in name for name in query + boxes), "boxes drawn by hand are number 00"
+    assert not any("_00.jpg" in name for name in gallery)
     assert keys(query) == {key for key in keys(gallery) if key[0] not in ("0000", "-1")}
     assert min(Counter(person for person, _ in keys(query)).values()) >= 2, "another camera sees every query"
     assert keys(query) < keys(boxes), "more than queries: people of the training set have gt boxes too"
     assert all(
         count >= 2 for key, count in Counter(name[:7] for name in boxes).items() if (key[:4], key[5:]) in keys(query)
     )
+
+
+def test_market1501_has_names_with_the_suffix_twice_as_the_release_has(market):
+    """All pictures of a test person, and somebody in the gallery who is nobody; none of the training set."""
+    doubled = {folder: [name for name in entries(market, folder) if name.endswith(".jpg.jpg")] for folder in FOLDERS}
+    assert not doubled["bounding_box_train"] and all(doubled[folder] for folder in FOLDERS[1:])
+    (person,) = {name[:4] for name in doubled["query"]}
+    for folder in FOLDERS[1:]:
+        assert [name for name in entries(market, folder) if name[:4] == person] == [
+            name for name in doubled[folder] if name[:4] == person
+        ]
+    assert {name.split("_")[0] for name in doubled["bounding_box_test"]} == {person, "0000", "-1"}
 
 
 def test_market1501_good_and_junk_files_name_the_gallery(market):

@@ -6,7 +6,6 @@ Derived in notebooks/01_datasets.
 """
 
 import io
-import os
 import stat
 import struct
 import zipfile
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alignedreid_lib.datasets.kinds import what_instead
 from alignedreid_lib.datasets.pictures import MAX_BYTES, check_jpeg
 from alignedreid_lib.errors import InputError
 
@@ -36,10 +36,10 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except Exception as error:  # a damaged zip can fail in any way
         with open(path, "rb") as file:
-            begins_as_zip = file.read(4) == b"PK\x03\x04"
-        if begins_as_zip:
+            start = file.read(512)
+        if start.startswith(b"PK\x03\x04"):
             raise InputError(f"{path} is cut short or damaged ({error}); download it again") from error
-        raise InputError(f"{path} is not a zip; give the release archive as its authors publish it") from error
+        raise InputError(f"{path} is not a zip{what_instead(start)}") from error
     with archive:
         for entry in archive.infolist():
             _check_entry(path, entry)
@@ -62,6 +62,9 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
         )
     if entry.flag_bits & 0x1:
         raise InputError(f"{path} is encrypted ({entry.filename}); give an archive without a password")
+    entry.filename = entry.filename.replace(
+        "\\", "/"
+    )  # of zips by .NET and PowerShell; the file still has orig_filename
 
 
 def list_files(archive: zipfile.ZipFile) -> dict[str, dict[str, zipfile.ZipInfo]]:
@@ -77,7 +80,7 @@ def list_files(archive: zipfile.ZipFile) -> dict[str, dict[str, zipfile.ZipInfo]
     for entry in archive.infolist():
         parts = entry.filename.split("/")
         name = parts[-1]
-        if entry.is_dir() or "__MACOSX" in parts or name.startswith(".") or name == "Thumbs.db":
+        if entry.is_dir() or "__MACOSX" in parts or name.startswith(".") or name.lower() == "thumbs.db":
             continue
         files = folders.setdefault(parts[-2] if len(parts) > 1 else "", {})
         if name in files:
@@ -232,9 +235,3 @@ class DeflatedFile(io.RawIOBase):
                 raise zipfile.BadZipFile(f"{self._entry.filename} ends early")
             chunk += piece
         return bytes(chunk)
-
-
-def free_space(folder: Path) -> str:
-    """Free space where a folder lies, for messages; for example `3.1 GB`."""
-    status = os.statvfs(folder)
-    return f"{status.f_bavail * status.f_frsize / 1e9:.1f} GB"

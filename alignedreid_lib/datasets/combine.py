@@ -1,5 +1,7 @@
 """Several datasets' training sets as one. Derived in notebooks/01_datasets."""
 
+import hashlib
+import json
 import os
 import shutil
 from collections import defaultdict
@@ -8,13 +10,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from alignedreid_lib.datasets.making import all_or_nothing, is_done, write_manifest, write_map
+from alignedreid_lib.datasets.making import (
+    all_or_nothing,
+    as_path,
+    disk_errors,
+    is_done,
+    read_manifest,
+    write_manifest,
+    write_map,
+)
 from alignedreid_lib.datasets.partitions import Partitions, format_name, make_labels, parse_name
 from alignedreid_lib.errors import InputError
 
 COMBINED = ("market1501", "cuhk03/detected", "dukemtmc")  # the three sets that the original reproduction merges
 
 
+@disk_errors("give a root you may write to and datasets you may read")
 def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "data") -> Path:
     """One training set out of several datasets' trainval sets, ids renumbered from 0 on through them.
 
@@ -27,11 +38,13 @@ def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "dat
         root/combined, with `images/`, a `partitions.pkl` that has the trainval part only, and `original_to_new`.
 
     Raises:
-        InputError: a folder is no prepared dataset or stands there twice, or the disk is full; nothing is left behind
-            then.
+        InputError: a folder is no prepared dataset or stands there twice, the disk is full, or root/combined was made
+            of other folders or pictures; nothing is left behind then.
     """
-    root = Path(root)
-    sources = [root / name for name in COMBINED] if folders is None else [Path(folder) for folder in folders]
+    root = as_path(root, "root")
+    if isinstance(folders, str | Path):
+        raise InputError(f"folders={str(folders)!r} is one path; give a list of paths")
+    sources = [root / name for name in COMBINED] if folders is None else [as_path(one, "folder") for one in folders]
     if not sources:
         raise InputError("nothing to combine; give the folders of prepared datasets")
     names_of = [os.path.relpath(source, root) for source in sources]  # so that a project may be moved
@@ -39,7 +52,7 @@ def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "dat
         if names_of.count(name) > 1:
             raise InputError(f"{root / name} is given {names_of.count(name)} times; combine different datasets")
     target = root / "combined"
-    settings = {"name": "combined", "of": names_of}
+    settings = {"name": "combined", "of": names_of, "pictures": _pictures(sources)}
     if is_done(target, settings):
         return target
     renamed: dict[str, str] = {}
@@ -66,3 +79,17 @@ def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "dat
         write_map(partial, renamed)
         write_manifest(partial, settings)
     return target
+
+
+def _pictures(sources: Sequence[Path]) -> str | None:
+    """A fingerprint of the datasets' training pictures: names, sizes, and the archives; None if one is gone."""
+    fingerprint = hashlib.sha256()
+    for source in sources:
+        if not (source / "partitions.pkl").exists():
+            return None
+        names = set(Partitions.load(source / "partitions.pkl").trainval_im_names or ())
+        with os.scandir(source / "images") as entries:
+            sizes = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.name in names)
+        archive = (read_manifest(source) or {}).get("archive_content")
+        fingerprint.update(json.dumps([archive, sizes]).encode())
+    return fingerprint.hexdigest()

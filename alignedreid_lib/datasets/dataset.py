@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignedreid_lib.datasets.making import read_manifest
+from alignedreid_lib.datasets.making import as_path, disk_errors, read_manifest
 from alignedreid_lib.datasets.partitions import Partitions, parse_name
 from alignedreid_lib.errors import InputError
 
@@ -44,6 +44,7 @@ class Dataset:
         return len(self.paths)
 
 
+@disk_errors("give a dataset's folder that you may read")
 def open_dataset(folder: str | Path, part: str) -> Dataset:
     """Open a part of a dataset in the unified layout, this library's or the original reproduction's.
 
@@ -54,7 +55,7 @@ def open_dataset(folder: str | Path, part: str) -> Dataset:
     Raises:
         InputError: an unknown part, no such dataset, or a picture that is listed and not there.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     if part not in PARTS:
         raise InputError(f"no part {part!r}; give one of {', '.join(PARTS)}")
     if not (folder / "partitions.pkl").is_file():

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from alignedreid_lib.datasets.dataset import Dataset
-from alignedreid_lib.datasets.making import read_manifest
+from alignedreid_lib.datasets.making import disk_errors, read_manifest
 from alignedreid_lib.datasets.partitions import GALLERY, MULTI_QUERY, QUERY
 from alignedreid_lib.errors import InputError
 
@@ -54,8 +54,10 @@ class DatasetCard:
         ids_per_camera: {camera: identities seen by it}; empty where cameras are not known.
         camera_pairs: [cameras, cameras] identities seen by both, in the order of `ids_per_camera`.
         heights, widths: (smallest, median, largest), pixels.
-        duplicates: names of files of equal content, group by group.
+        duplicates: names of files of equal content, group by group, without the repeated queries.
         unreadable: (name, reason) of files that do not decode.
+        repeated_queries: how many queries are among the multi-query pictures of their person and camera once more. In
+            Market-1501 they are 1 831, for `query` and `gt_bbox` show the same boxes.
     """
 
     name: str
@@ -67,6 +69,7 @@ class DatasetCard:
     widths: tuple[int, float, int]
     duplicates: list[list[str]]
     unreadable: list[tuple[str, str]]
+    repeated_queries: int = 0
 
     @property
     def as_published(self) -> bool | None:
@@ -88,6 +91,8 @@ class DatasetCard:
         rows.append(("ids seen by each camera", cameras, "-"))
         rows.append(("height: least, median, most", _three(self.heights), "-"))
         rows.append(("width: least, median, most", _three(self.widths), "-"))
+        if self.repeated_queries:
+            rows.append(("queries that are multi-query pictures too", str(self.repeated_queries), "-"))
         rows.append(("files of equal content", _listed([" = ".join(group) for group in self.duplicates]), "-"))
         rows.append(("files that do not decode", _listed([name for name, _ in self.unreadable]), "-"))
         rows.insert(0, (self.name, "found", "published"))
@@ -97,6 +102,7 @@ class DatasetCard:
         return "\n".join(f"| {line} |" for line in lines)
 
 
+@disk_errors("give a dataset that you may read")
 def describe(dataset: Dataset, progress: bool = False) -> DatasetCard:
     """Look at every picture of a part, and compare its counts with the published ones.
 
@@ -111,7 +117,8 @@ def describe(dataset: Dataset, progress: bool = False) -> DatasetCard:
     """
     if not len(dataset):
         raise InputError(f"{dataset.folder}: part {dataset.part} has no pictures to describe")
-    sizes, duplicates, unreadable = _look(dataset.paths, progress)
+    sizes, same, unreadable = _look(dataset.paths, progress)
+    repeated = _repeated_queries(dataset, same)
     manifest = read_manifest(dataset.folder) or {}
     kind = str(manifest.get("name") or dataset.folder.name)
     published = PUBLISHED.get((dataset.folder.name if kind == "cuhk03" else kind, dataset.part), {})
@@ -134,8 +141,9 @@ def describe(dataset: Dataset, progress: bool = False) -> DatasetCard:
         camera_pairs=np.zeros((0, 0), np.int64) if pairs is None else pairs,
         heights=_spread(sizes[:, 0]),
         widths=_spread(sizes[:, 1]),
-        duplicates=duplicates,
+        duplicates=[names for names in same if names not in repeated],
         unreadable=unreadable,
+        repeated_queries=len(repeated),
     )
 
 
@@ -157,6 +165,19 @@ def _look(paths: list[Path], progress: bool) -> tuple[np.ndarray, list[list[str]
             sizes.append(size)
     duplicates = sorted(sorted(names) for names in same.values() if len(names) > 1)
     return np.array(sizes or [(0, 0)]), duplicates, unreadable
+
+
+def _repeated_queries(dataset: Dataset, same: list[list[str]]) -> list[list[str]]:
+    """Of the files of equal content, pairs of a query and a multi-query picture of its person and camera."""
+    if dataset.marks is None:
+        return []
+    names = (path.name for path in dataset.paths)
+    what = dict(zip(names, zip(dataset.marks, dataset.ids, dataset.cameras, strict=True), strict=True))
+    return [
+        pair
+        for pair in same
+        if sorted(what[name][0] for name in pair) == [QUERY, MULTI_QUERY] and what[pair[0]][1:] == what[pair[1]][1:]
+    ]
 
 
 def _cameras(ids: np.ndarray, cameras: np.ndarray) -> tuple[list[int], np.ndarray]:

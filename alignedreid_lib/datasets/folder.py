@@ -3,43 +3,35 @@
 Derived in notebooks/01_datasets.
 """
 
-import csv
 import hashlib
-import io
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name, split_person
-from alignedreid_lib.datasets.pictures import MAX_BYTES, OTHER_SUFFIXES, SUFFIXES, to_jpeg
+from alignedreid_lib.datasets.pictures import MAX_BYTES, SUFFIXES, to_jpeg
+from alignedreid_lib.datasets.sighting import Sighting, unify
+from alignedreid_lib.datasets.tables import read_table
+from alignedreid_lib.datasets.walking import walk_pictures
 from alignedreid_lib.errors import InputError
 
 MAX_CAMERAS = 10_000  # four digits of a name
-COLUMNS = ("path", "person", "camera")  # of a table; the last may be absent
-
-
-class Sighting(NamedTuple):
-    """A picture, and who was seen where."""
-
-    path: Path
-    name: str  # what the owner calls it: its path from the folder or from the table
-    person: str
-    camera: str | None
+_SAMPLE = 4096  # bytes of a picture that its fingerprint looks at
 
 
 def list_sightings(source: Path, pattern: str | None = None) -> list[Sighting]:
     """The pictures of a folder or a table, sorted by name; all of them have a camera, or none has.
 
+    A person's or camera's name is one name whatever spaces stand around its words, see `sighting.unify`.
+
     Args:
-        source: a folder, or a CSV file whose first line names the columns path, person and (or not) camera; paths are
-            taken from the CSV's own folder.
+        source: a folder (see `walk_pictures`), or a CSV file whose first line names the columns path, person and (or
+            not) camera (see `read_table`); paths are taken from the CSV's own folder.
         pattern: folders only: a regular expression with a group `person` and (or not) a group `camera`, searched for
             in each picture's path from the folder, written with `/`. Without it the person is the first folder of
             that path, and cameras are not known.
@@ -48,24 +40,34 @@ def list_sightings(source: Path, pattern: str | None = None) -> list[Sighting]:
         InputError: nothing there, a line or a name that does not say who it is, or a picture named twice.
     """
     if source.is_dir():
-        found = _from_folder(source, _by_pattern(pattern, source) if pattern is not None else _by_folder)
+        found = walk_pictures(source, _by_pattern(pattern, source) if pattern is not None else _by_folder)
     elif pattern is not None:
         raise InputError(f"{source} is no folder; a pattern is for the names in a folder")
     else:
-        found = _from_table(source)
+        found = read_table(source)
     if not found:
         raise InputError(f"{source} holds no pictures; known are {', '.join(SUFFIXES)}")
     known = {sighting.camera is not None for sighting in found}
     if len(known) == 2:
         first = next(sighting.name for sighting in found if sighting.camera is None)
         raise InputError(f"{source}: {first} has no camera and others have; give all a camera, or none")
-    return sorted(found, key=lambda sighting: sighting.name)
+    return unify(found)
 
 
 def digest(sightings: Sequence[Sighting]) -> str:
     """A fingerprint of what is there: names, people, cameras and sizes; pixels are not read."""
     lines = [json.dumps([s.name, s.person, s.camera, s.path.stat().st_size]) for s in sightings]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def sample_bytes(sightings: Sequence[Sighting]) -> str:
+    """A fingerprint of the pictures' bytes, of each a piece in the middle: BMPs of one size are of equal length."""
+    fingerprint = hashlib.sha256()
+    for sighting in sightings:
+        with open(sighting.path, "rb") as file:
+            file.seek(max(0, (sighting.path.stat().st_size - _SAMPLE) // 2))
+            fingerprint.update(file.read(_SAMPLE))
+    return fingerprint.hexdigest()
 
 
 def prepare_folder(
@@ -128,64 +130,6 @@ def _by_pattern(pattern: str, source: Path) -> Callable[[str], tuple[str, str | 
         return match["person"], match.groupdict().get("camera") or None
 
     return read
-
-
-def _from_folder(folder: Path, read: Callable[[str], tuple[str, str | None] | None]) -> list[Sighting]:
-    found, unread = [], []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        for file in files:
-            path = Path(parent) / file
-            suffix = path.suffix.lower()
-            if file.startswith(".") or suffix not in SUFFIXES + OTHER_SUFFIXES:
-                continue
-            name = path.relative_to(folder).as_posix()
-            if not name.isprintable():  # bytes that are no text, line feeds
-                raise InputError(f"{folder} holds a picture whose name is no plain text, {name!r}; rename it")
-            if suffix in OTHER_SUFFIXES:
-                raise InputError(f"{path} is of a format that is not read; save it as JPEG or PNG, or take it out")
-            who = read(name)
-            if who is None:
-                unread.append(name)
-            else:
-                found.append(Sighting(path, name, *who))
-    if unread:
-        raise InputError(
-            f"{folder}: nothing says whom {len(unread)} of {len(unread) + len(found)} pictures show (first: "
-            f"{min(unread)}); put them into a folder for each person, or give a pattern that fits all names"
-        )
-    return found
-
-
-def _from_table(table: Path) -> list[Sighting]:
-    found: dict[str, Sighting] = {}
-    try:
-        text = table.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{table} does not exist; give a folder of pictures, or a CSV of path,person,camera") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not a text in UTF-8 ({error.reason}); save the table as CSV, UTF-8") from None
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = rows.fieldnames or []
-        if not {"path", "person"} <= set(columns) <= set(COLUMNS):
-            raise InputError(f"{table}: the first line is {','.join(columns)!r}; it has to be path,person,camera")
-        for row in rows:
-            where = f"{table} line {rows.line_num}"
-            name, person, camera = (row.get(column) for column in COLUMNS)
-            if None in row or not name or not person:
-                raise InputError(f"{where} does not say path and person (and camera): {list(row.values())}")
-            path = table.parent / name
-            if "\0" in name or not path.is_file():
-                raise InputError(f"{where}: {name!r} is not there; paths are taken from the table's own folder")
-            if name in found:
-                raise InputError(f"{where}: {name!r} is named a second time; name each picture once")
-            found[name] = Sighting(path, name, person, camera or None)
-    except csv.Error as error:
-        raise InputError(f"{table} line {rows.line_num} is no CSV ({error}); save the table anew") from error
-    except OSError as error:  # a name too long for a file
-        raise InputError(f"{table} line {rows.line_num}: {error.strerror}; mend the path") from error
-    return list(found.values())
 
 
 def _numbers(names: Sequence[str]) -> dict[str, int]:

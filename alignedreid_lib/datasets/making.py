@@ -6,18 +6,52 @@ made from what. Derived in notebooks/01_datasets.
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from alignedreid_lib.datasets.archives import free_space
 from alignedreid_lib.datasets.pickles import save_pickle
 from alignedreid_lib.errors import InputError
 
 MANIFEST = "prepared.json"
 VERSION = 2  # of what a prepared folder holds: 2 has original_to_new
+_CONTENTS = {  # a fingerprint's key -> what differs if it differs; None where the content is not known
+    "archive_content": "from another archive than is there now",
+    "split_file_content": "with another split file than is there now",
+    "pictures": "of other pictures than are there now",
+}
+
+
+def as_path(value: object, what: str) -> Path:
+    """A path from whatever was given.
+
+    Raises:
+        InputError: not text, or text that no file can be named.
+    """
+    try:
+        path = Path(value)  # type: ignore[arg-type]
+        if b"\0" not in os.fsencode(path):
+            return path
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"{what}={value!r} is not a path; give the path of a file or folder")
+
+
+@contextmanager
+def disk_errors(remedy: str) -> Iterator[None]:
+    """What the disk refuses, in one line that names the file; as a `with` block or as a decorator.
+
+    Raises:
+        InputError: instead of OSError, with `remedy` as the end of the message.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        raise InputError(f"{where}{error.strerror or error}; {remedy}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -48,6 +82,10 @@ def write_map(folder: Path, original_to_new: dict[str, str]) -> None:
 def is_done(target: Path, settings: dict[str, Any]) -> bool:
     """Whether `target` was made with these settings.
 
+    A file is known by its content: `archive_content` beside `archive` says that it is the same, whatever its name is
+    and wherever it lies. Where the content is not known (None: the file is gone; absent: an older folder), its name
+    has to be the same.
+
     Raises:
         InputError: it is there, but was made otherwise or by someone else.
     """
@@ -55,19 +93,21 @@ def is_done(target: Path, settings: dict[str, Any]) -> bool:
         return False
     try:
         made = json.loads((target / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{target} exists and was not made by prepare; open it with open_dataset, or move it away"
         ) from error
     if not isinstance(made, dict) or made.get("version") != VERSION:
         raise InputError(f"{target} was made by another version of this library; delete it to make it anew")
     for key, value in settings.items():
-        if key == "pictures" and made.get(key) != value:
-            raise InputError(f"{target} was made of other pictures than are there now; delete it to make it anew")
-        if made.get(key) != value:
-            raise InputError(
-                f"{target} was made with {key}={made.get(key)!r}, not {value!r}; delete it, or give another root"
-            )
+        was = made.get(key)
+        if was == value or (key in _CONTENTS and None in (was, value)):
+            continue
+        if key in _CONTENTS:
+            raise InputError(f"{target} was made {_CONTENTS[key]}; delete it to make it anew, or give another root")
+        same = settings.get(f"{key}_content")
+        if same is None or same != made.get(f"{key}_content"):
+            raise InputError(f"{target} was made with {key}={was!r}, not {value!r}; delete it, or give another root")
     return True
 
 
@@ -93,8 +133,9 @@ def all_or_nothing(target: Path, source: Path) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             size = source.stat().st_size if source.is_file() else 0
             room = next(parent for parent in target.parents if parent.exists())
+            free = shutil.disk_usage(room).free
             raise InputError(
-                f"no space left for {target} ({free_space(room)} free, {source} has {size / 1e9:.1f} GB); "
+                f"no space left for {target} ({free / 1e9:.1f} GB free, {source} has {size / 1e9:.1f} GB); "
                 "make room or give another root"
             ) from error
         raise InputError(

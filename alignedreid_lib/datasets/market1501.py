@@ -4,6 +4,7 @@ Derived in notebooks/01_datasets.
 """
 
 import re
+import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from alignedreid_lib.datasets.archives import list_files, open_archive, read_picture
-from alignedreid_lib.datasets.partitions import Partitions, format_name, make_partitions
+from alignedreid_lib.datasets.partitions import MULTI_QUERY, Partitions, format_name, make_partitions
+from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES
 from alignedreid_lib.errors import InputError
 
 # In the order in which k counts on through them.
@@ -21,9 +23,11 @@ FOLDERS = {
     "dukemtmc": ("bounding_box_train", "bounding_box_test", "query"),
 }
 _NAMES = {
-    "market1501": re.compile(r"(-1|\d+)_c(\d+)s\d+_\d+_\d+\.jpg"),  # 0002_c1s1_000451_03.jpg; -1 is junk
-    "dukemtmc": re.compile(r"(\d+)_c(\d+)_f\d+\.jpg"),  # 0001_c2_f0046182.jpg
+    # 0002_c1s1_000451_03.jpg; -1 is junk. 38 names of the real archive end in .jpg.jpg.
+    "market1501": re.compile(r"(-1|\d+)_c(\d+)s\d+_\d+_\d+(\.jpg)+"),
+    "dukemtmc": re.compile(r"(\d+)_c(\d+)_f\d+(\.jpg)+"),  # 0001_c2_f0046182.jpg
 }
+_OPTIONAL = "gt_bbox"  # only multi-query needs it; archives by other hands often lack it
 _JUNK = -1
 
 Member = tuple[zipfile.ZipInfo, int, int]  # entry, id, camera
@@ -36,6 +40,9 @@ def looks_like(folders: dict[str, dict[str, zipfile.ZipInfo]]) -> str:
     for name, pattern in _NAMES.items():
         if any(pattern.fullmatch(file) for folder in FOLDERS[name] for file in folders.get(folder, {})):
             return name
+    inside = [file for files in folders.values() for file in files if file.lower().endswith(".zip")]
+    if inside:
+        return f"a zip around {min(inside)}: unpack that one"
     return "none of market1501, cuhk03 and dukemtmc"
 
 
@@ -57,6 +64,10 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[
     with open_archive(path) as archive:
         members = _list_members(name, archive)
         partitions, new_names = _plan(members, num_val_ids)
+        if _OPTIONAL in members and MULTI_QUERY not in (partitions.test_marks or ()):
+            warnings.warn(
+                f"{path} has no pictures for multi-query in {_OPTIONAL}/; the dataset is made without", stacklevel=4
+            )
         (out / "images").mkdir()
         _copy_pictures(archive, new_names, out / "images", name)
     partitions.save(out / "partitions.pkl")
@@ -66,7 +77,8 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[
 def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]]:
     """The pictures of each folder, sorted by file name, junk left out."""
     folders = list_files(archive)
-    missing = [folder for folder in FOLDERS[name] if folder not in folders]
+    another = looks_like(folders) in FOLDERS.keys() - {name}
+    missing = [folder for folder in FOLDERS[name] if folder not in folders and (another or folder != _OPTIONAL)]
     if missing:
         raise InputError(
             f"{archive.filename} has no folder {missing[0]}/, so it is not the whole of {name} "
@@ -75,16 +87,16 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
     members: dict[str, list[Member]] = {}
     for folder in FOLDERS[name]:
         members[folder] = []
-        for file, entry in sorted(folders[folder].items()):
+        for file, entry in sorted(folders.get(folder, {}).items()):
             match = _NAMES[name].fullmatch(file)
             if match and int(match[1]) != _JUNK:
                 members[folder].append((entry, int(match[1]), int(match[2])))
-            elif match is None and file.lower().endswith((".jpg", ".jpeg", ".png", ".bmp")):
+            elif match is None and file.lower().endswith(SUFFIXES + OTHER_SUFFIXES):
                 raise InputError(
                     f"{archive.filename}: {entry.filename} is not named as {name}'s JPEGs are "
                     f"(it looks like {looks_like(folders)}); give the release archive of {name}"
                 )
-        if not members[folder] and folder != "gt_bbox":
+        if not members[folder] and folder != _OPTIONAL:
             raise InputError(f"{archive.filename}: no picture in {folder}/; download the archive again")
     return members
 
@@ -94,7 +106,7 @@ def _plan(members: dict[str, list[Member]], num_val_ids: int) -> tuple[Partition
     asked = {(person, camera) for _, person, camera in members["query"]}
     # Multi-query pictures show a query's person in the query's camera; gt_bbox has others too, never used.
     members = {
-        folder: [m for m in pictures if folder != "gt_bbox" or m[1:] in asked] for folder, pictures in members.items()
+        folder: [m for m in pictures if folder != _OPTIONAL or m[1:] in asked] for folder, pictures in members.items()
     }
     count: dict[tuple[int, int], int] = defaultdict(int)
     names: dict[str, list[str]] = defaultdict(list)

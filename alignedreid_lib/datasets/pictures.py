@@ -8,18 +8,53 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from alignedreid_lib.errors import InputError
 
 MAX_BYTES = 32 << 20  # a crop of a person is a few kB; this is a bomb's bound, not a format's
 MAX_PIXELS = 1 << 24
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-OTHER_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".svg", ".ico")
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo"),
+    *(".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+OTHER_SUFFIXES = (
+    *(".heic", ".heif", ".hif", ".avif", ".avifs", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".jxr", ".apng", ".svg"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+    *(".ico", ".icns", ".tga", ".pcx", ".psd", ".xcf", ".exr", ".hdr", ".pfm", ".qoi", ".npy"),
+)
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright, and these are turned or mirrored
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def turn_upright(picture: Image.Image) -> Image.Image:
+    """A decoded picture as its EXIF orientation says; the picture itself if it is upright.
+
+    Pillow's `exif_transpose` also writes the other EXIF tags back, and fails on pictures whose pixels are fine.
+    """
+    turn = _turn(picture)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What sets a picture upright. EXIF that cannot be read, or an orientation that is not one, says nothing."""
+    try:
+        return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF can fail in any way
+        return None
 
 
 def check_jpeg(data: bytes, where: str, remedy: str) -> None:
@@ -62,11 +97,11 @@ def to_jpeg(data: bytes, where: str) -> bytes:
         if frames > 1 and picture.format != "MPO":  # a phone's JPEG with a preview behind it
             raise InputError(f"{where} holds {frames} pictures; {remedy}")
         kept = picture.format == "JPEG" and picture.mode in ("RGB", "L")
-        if kept and picture.getexif().get(_ORIENTATION, 1) == 1:
+        if kept and _turn(picture) is None:
             check_jpeg(data, where, remedy)
             return data
         picture.load()
-        picture = ImageOps.exif_transpose(picture)
+        picture = turn_upright(picture)
         if picture.has_transparency_data:
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
         buffer = io.BytesIO()

@@ -6,24 +6,14 @@ Derived in notebooks/01_datasets.
 from pathlib import Path
 
 from alignedreid_lib.datasets.cuhk03 import prepare_cuhk03
-from alignedreid_lib.datasets.folder import digest, list_sightings, prepare_folder
-from alignedreid_lib.datasets.making import all_or_nothing, is_done, write_manifest, write_map
+from alignedreid_lib.datasets.folder import digest, list_sightings, prepare_folder, sample_bytes
+from alignedreid_lib.datasets.making import all_or_nothing, as_path, disk_errors, is_done, write_manifest, write_map
 from alignedreid_lib.datasets.market1501 import prepare_folders
+from alignedreid_lib.datasets.sources import SOURCES, check_is_there, file_content, find_archive, zip_content
 from alignedreid_lib.errors import InputError
 
-SOURCES = {  # name -> (archive, where to get it)
-    "market1501": (
-        "Market-1501-v15.09.15.zip",
-        "its official page, https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html, says how to get it",
-    ),
-    "cuhk03": (
-        "cuhk03_release.zip",
-        "its official page, https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html, says how to ask for it",
-    ),
-    "dukemtmc": ("DukeMTMC-reID.zip", "it was withdrawn by its makers in 2019, so only who has it already can use it"),
-}
 
-
+@disk_errors("give a root you may write to and files you may read")
 def prepare(
     name: str,
     archive: str | Path,
@@ -39,8 +29,9 @@ def prepare(
 
     Args:
         name: market1501, cuhk03, dukemtmc, or folder for people's own pictures.
-        archive: the zip as its authors publish it (never unpacked as a whole), or the folder that holds it under its
-            published name. For `folder`, the pictures' folder, or a CSV of path,person,camera.
+        archive: the zip as its authors publish it (never unpacked as a whole), under any name, or the folder that
+            holds it under its published name. A prepared dataset knows it by its content, and is found without it.
+            For `folder`, the pictures' folder, or a CSV of path,person,camera.
         root: where the dataset's folder goes.
         split_file: CUHK03 only: a split pickle instead of the new protocol's, which comes with the library.
         num_val_ids: identities set aside for validation; 0 for none, then train equals trainval. None is 100 for a
@@ -65,25 +56,25 @@ def prepare(
         num_val_ids = 0 if name == "folder" else 100
     if type(num_val_ids) is not int or num_val_ids < 0:
         raise InputError(f"num_val_ids={num_val_ids!r} is not a count; give 0 or more")
-    archive, root, split_path = Path(archive), Path(root), Path(split_file) if split_file is not None else None
+    archive, root = as_path(archive, "archive"), as_path(root, "root")
+    split_path = as_path(split_file, "split_file") if split_file is not None else None
     target = root / name
     if name == "folder":
         return _prepare_own(target, archive, num_val_ids, pattern, test_share, seed)
     if (pattern, test_share, seed) != (None, 0.5, 1):
         raise InputError(f"{name} has its people and parts in its archive; leave pattern, test_share and seed out")
-    file, source = SOURCES[name]
-    if archive.is_dir():
-        archive /= file
+    given, archive = archive, find_archive(name, archive)
     settings = {
         "name": name,
         "archive": archive.name,
+        "archive_content": zip_content(archive),
         "split_file": split_path.name if split_path else None,
+        "split_file_content": file_content(split_path),
         "num_val_ids": num_val_ids,
     }
     if is_done(target, settings):
         return target
-    if not archive.is_file():
-        raise InputError(f"{archive} does not exist; put {file} there: {source}")
+    check_is_there(name, given)
     with all_or_nothing(target, archive) as partial:
         if name == "cuhk03":
             prepare_cuhk03(archive, partial, num_val_ids, split_path)
@@ -110,6 +101,7 @@ def _prepare_own(
         "seed": seed,
         "cameras_known": sightings[0].camera is not None,
         "pictures": digest(sightings),
+        "archive_content": sample_bytes(sightings),
     }
     if not is_done(target, settings):
         with all_or_nothing(target, source) as partial:

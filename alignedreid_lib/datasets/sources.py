@@ -1,0 +1,80 @@
+"""What stands where an archive is expected: which one it is, and what to do if it is something else.
+
+Derived in notebooks/01_datasets.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from alignedreid_lib.datasets.archives import open_archive
+from alignedreid_lib.errors import InputError
+
+SOURCES = {  # name -> (archive, where to get it)
+    "market1501": (
+        "Market-1501-v15.09.15.zip",
+        "its official page, https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html, says how to get it",
+    ),
+    "cuhk03": (
+        "cuhk03_release.zip",
+        "its official page, https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html, says how to ask for it",
+    ),
+    "dukemtmc": ("DukeMTMC-reID.zip", "it was withdrawn by its makers in 2019, so only who has it already can use it"),
+}
+_UNPACKED = ("bounding_box_train", "bounding_box_test", "query", "cuhk-03.mat")  # what only a release's folder holds
+
+
+def find_archive(name: str, given: Path) -> Path:
+    """The archive of dataset `name`: the file given, or in a folder the file of its published name."""
+    return given / SOURCES[name][0] if given.is_dir() else given
+
+
+def check_is_there(name: str, given: Path) -> None:
+    """Look whether what was given leads to an archive.
+
+    Raises:
+        InputError: it does not; the message says what is there instead, and where to get the archive.
+    """
+    archive = find_archive(name, given)
+    if archive.is_file():
+        return
+    file, source = SOURCES[name]
+    if archive.is_symlink():
+        raise InputError(f"{archive} is a link to {os.readlink(archive)}, which is not there; mend the link")
+    for folder in (place for place in (archive, given) if place.is_dir()):
+        inside = sorted(os.listdir(folder))
+        for place in (folder, *(folder / entry for entry in inside)):
+            if any((place / entry).exists() for entry in _UNPACKED):
+                raise InputError(
+                    f"{place} is an unpacked release; give the archive itself, {file}, or pack the folder as one: "
+                    f"python -m zipfile -c {file} {str(place)!r}"
+                )
+        zips = [entry for entry in inside if entry.lower().endswith(".zip") and not entry.startswith(".")]
+        if zips and folder == given:
+            raise InputError(
+                f"{archive} does not exist, but the folder has {', '.join(zips[:3])}; if one of these is the archive "
+                f"of {name}, give its path"
+            )
+    if archive.exists():
+        raise InputError(f"{archive} is not a file; put {file} there: {source}")
+    raise InputError(f"{archive} does not exist; put {file} there: {source}")
+
+
+def zip_content(path: Path) -> str | None:
+    """A fingerprint of a zip: its size and its central directory, which has each entry's name, size and checksum.
+
+    None if there is no such file, for then nothing is known about it.
+
+    Raises:
+        InputError: the file is not a whole zip.
+    """
+    if not path.is_file():
+        return None
+    with open_archive(path) as archive, open(path, "rb") as file:
+        file.seek(archive.start_dir)
+        return f"{path.stat().st_size} {hashlib.sha256(file.read()).hexdigest()}"
+
+
+def file_content(path: Path | None) -> str | None:
+    """A fingerprint of a small file; None if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
