@@ -5,7 +5,7 @@ Shapes: N batch, C global channels, H stripes, c local channels. Derived in note
 
 from __future__ import annotations
 
-import re
+import logging
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,20 @@ import torchvision
 from torch import Tensor, nn
 
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.weights import LoadReport, load_imagenet, load_weights, read_weights
+
+__all__ = [
+    "AlignedReID",
+    "DepthwiseConv2d",
+    "Embedding",
+    "LoadReport",
+    "build_backbone",
+    "count_channels",
+    "load_weights",
+    "read_weights",
+]
+
+log = logging.getLogger(__name__)
 
 # Children of torchvision's classification networks that come after the last map, or beside the way to it.
 AFTER_THE_MAP = ("avgpool", "fc", "classifier", "head", "heads", "flatten", "dropout")
@@ -29,20 +43,6 @@ class Embedding(NamedTuple):
     logits: Tensor | None  # [N, ids]; None without an identity head
 
 
-class LoadReport(NamedTuple):
-    """Which parameters a weights file did not give, and which it gave in vain."""
-
-    missing: list[str]
-    unexpected: list[str]
-
-    def __str__(self) -> str:
-        parts = [
-            f"{len(names)} {what}{': ' + ', '.join(names[:6]) if names else ''}{', ...' if len(names) > 6 else ''}"
-            for what, names in (("missing", self.missing), ("left over", self.unexpected))
-        ]
-        return "; ".join(parts)
-
-
 class AlignedReID(nn.Module):
     """AlignedReID's network.
 
@@ -52,7 +52,7 @@ class AlignedReID(nn.Module):
 
     Args:
         backbone: name of a torchvision classification network that keeps a spatial map.
-        weights: None (random), "imagenet" (torchvision's V1, downloaded once by torchvision), or a file.
+        weights: None (random), "imagenet" (torchvision's V1, downloaded once into torch's cache), or a file.
         num_ids: identities of the classifier; None for no classifier.
         local_channels: c.
         last_stride: 2 as published, or 1 for a map of twice the height and width (ResNet family).
@@ -72,7 +72,7 @@ class AlignedReID(nn.Module):
         last_stride: int = 2,
     ) -> None:
         super().__init__()
-        self.base = build_backbone(backbone, "IMAGENET1K_V1" if weights == "imagenet" else None, last_stride)
+        self.base = build_backbone(backbone, last_stride)
         channels = count_channels(self.base, backbone)
         self.local_conv = nn.Conv2d(channels, local_channels, 1)
         self.local_bn = nn.BatchNorm2d(local_channels)
@@ -83,8 +83,9 @@ class AlignedReID(nn.Module):
             self.fc = nn.Linear(channels, num_ids)
             nn.init.normal_(self.fc.weight, std=0.001)
             nn.init.zeros_(self.fc.bias)
-        if weights is not None and weights != "imagenet":
-            load_weights(self, weights)
+        if weights is not None:
+            report = load_imagenet(self, backbone) if weights == "imagenet" else load_weights(self, weights)
+            log.info("%s: %s", weights, report)
 
     def forward(self, images: Tensor) -> Embedding:
         """Embed images.
@@ -147,12 +148,11 @@ class SmallMapConv2d(nn.Conv2d):
         return range(cells[0], cells[-1] + 1) if cells else range(0), output
 
 
-def build_backbone(name: str, weights: str | None = None, last_stride: int = 2) -> nn.Sequential:
-    """A torchvision classification network up to its last map.
+def build_backbone(name: str, last_stride: int = 2) -> nn.Sequential:
+    """A torchvision classification network up to its last map, with random weights.
 
     Args:
         name: as torchvision calls it.
-        weights: a torchvision weights name, or None for random ones.
         last_stride: 2, or 1 to undo the last halving (networks with a `layer4`).
 
     Returns:
@@ -165,7 +165,7 @@ def build_backbone(name: str, weights: str | None = None, last_stride: int = 2) 
     if name not in known:
         near = [other for other in known if other[:5] == name[:5]] or ["resnet50", "resnet18", "mobilenet_v2"]
         raise InputError(f"backbone {name!r} is not a torchvision classification network; try {', '.join(near[:6])}")
-    whole = torchvision.models.get_model(name, weights=weights)
+    whole = torchvision.models.get_model(name)
     layers = OrderedDict(
         (child_name, child)
         for child_name, child in whole.named_children()
@@ -214,72 +214,3 @@ def count_channels(base: nn.Module, name: str) -> int:
             f"backbone {name} does not end in a map [N, C, H, W]; choose a convolutional network such as resnet50"
         )
     return shape[1]
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A file of tensors, in PyTorch's present or old format; nothing in it is executed.
-
-    Accepts a plain state dict, and checkpoints that hold one under `model`, `state_dict` or, as the original
-    reproduction's, first of `state_dicts`. A `module.` prefix (DataParallel) is taken off.
-
-    Raises:
-        InputError: absent, not a weights file, or one that asks for more than tensors.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such weights file") from None
-    except Exception as error:  # a damaged file can fail in any way
-        # torch's own words for a class or function in the file advise to switch this guard off.
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {asked[1]}" if asked else (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path}: not a file of weights alone ({reason}); save model.state_dict() with torch.save"
-        ) from None
-    if isinstance(content, dict):
-        for key in ("model", "state_dict", "state_dicts"):
-            if key in content and not isinstance(content[key], Tensor):
-                content = content[key]
-                break
-    if isinstance(content, list | tuple) and content:
-        content = content[0]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{path}: holds no state dict (names to tensors); save model.state_dict() with torch.save")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def load_weights(model: AlignedReID, path: str | Path) -> LoadReport:
-    """Fill a model from a file: ours, the original reproduction's, or a backbone in torchvision's names.
-
-    Args:
-        model: is changed only if the file fits.
-        path: see `read_weights`.
-
-    Returns:
-        what was missing (keeps its values) and what was left over, by name. Counters of batches that older PyTorch
-        did not write are not counted as missing.
-
-    Raises:
-        InputError: not a weights file; no or only some of the backbone's parameters are in it (another network's);
-            or a tensor of another shape.
-    """
-    given = read_weights(path)
-    if not any(name.startswith("base.") for name in given):
-        given = {f"base.{name}": tensor for name, tensor in given.items()}
-    own = model.state_dict()
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in own]
-    without = [name for name in missing if name.startswith("base.")]
-    if without:
-        raise InputError(
-            f"{path}: the weights of another network: {len(without)} backbone parameters are not in it, "
-            f"{without[0]} among them; choose the backbone it was made with"
-        )
-    for name, tensor in given.items():
-        if name in own and own[name].shape != tensor.shape:
-            raise InputError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, this model's has {tuple(own[name].shape)}; "
-                "build the model with the same backbone, num_ids and local_channels"
-            )
-    model.load_state_dict({name: tensor for name, tensor in given.items() if name in own}, strict=False)
-    return LoadReport(missing, unexpected)
