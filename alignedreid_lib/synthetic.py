@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import os
 import warnings
@@ -25,6 +26,8 @@ from PIL import Image
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.pedestrians import TRUE_BOX, Box, Camera, Person, View, draw
 from alignedreid_lib.releases import Shot, write_cuhk03, write_dukemtmc, write_market1501
+
+log = logging.getLogger(__name__)
 
 PEOPLE, VIEWS, BOXES, CAMERAS, PLANS = range(5)  # random streams, one for each kind of thing
 LAYOUTS = {  # writer, number of cameras, the name of the real archive
@@ -120,6 +123,7 @@ def make_archive(
     )
 
     def pictures(shots: Sequence[Shot], form: str) -> Iterator:
+        log.info("drawing %d pictures of people for %s", len(shots), path.name)
         work = partial(_picture, cameras=cameras, misalignment=misalignment, seed=seed, form=form)
         return _map(work, shots, workers)
 

@@ -6,6 +6,7 @@ made from what. Derived in notebooks/01_datasets.
 
 import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import Any
 
 from alignedreid_lib.datasets.pickles import save_pickle
 from alignedreid_lib.errors import InputError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "prepared.json"
 VERSION = 2  # of what a prepared folder holds: 2 has original_to_new
@@ -121,6 +124,7 @@ def all_or_nothing(target: Path, source: Path) -> Iterator[Path]:
             if partial.exists():
                 shutil.rmtree(partial)  # of a call that was killed
             partial.mkdir(parents=True)
+            log.info("preparing %s from %s", target.name, source.name)
             yield partial
             partial.rename(target)
         except BaseException:
