@@ -6,6 +6,7 @@ Derived in notebooks/06_training.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ Config = TypeVar("Config")
 # Papermill's cell begins with "# Parameters" alone, a chapter's with "# Parameters: what they are of"; some editors
 # keep the line that marks a cell of a script.
 BEGINNING = re.compile(r"\s*(#[ \t]*%%.*\s)?\s*#[ \t]*parameters\b(?P<title>.*)", re.IGNORECASE)
+COMPUTED = object()  # the value of a name that its cell does not give as a literal
 INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.comprehension)
 
 
@@ -25,8 +27,8 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
     """Build a config from a notebook's parameters cell and what papermill injected after it.
 
     Cells that begin with "# Parameters" are parameter cells; one that has this line alone is papermill's. Only the last
-    run of each counts, papermill's if it ran after the notebook's own: so a cell may be mended and run again, and a
-    line taken out falls back to the default.
+    run of each counts, papermill's if it ran after the notebook's own: so a cell may be corrected and run again, and a
+    line taken out falls back to the default. A literal counts as its cell has it, whatever later cells did to the name.
 
     Args:
         kind: a dataclass that checks its own fields.
@@ -35,23 +37,27 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
 
     Raises:
         InputError: a parameter that neither the config nor `extra` knows, one of `extra` that no line sets, a cell that
-            did not run to its end; or what `kind` refuses.
+            did not run or not to its end; or what `kind` refuses.
     """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     own = set(extra)
     cells = parameter_cells(namespace.get("In", ()))
-    given = list(dict.fromkeys(name for source in cells for name in assigned_names(source)))
+    given = {name: value for source in cells for name, value in assignments(source).items()}
     if not cells:  # run as a script: there is no history to read
-        given = [name for name in sorted(known | own) if name in namespace]
+        given = {name: COMPUTED for name in sorted(known | own) if name in namespace}
     for name in given:
         if name not in known | own:
             raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known | own))}")
-    for name in sorted(own - set(given)):
+    for name in sorted(own - given.keys()):
         raise InputError(f"parameter {name!r} is set by no line of the parameters cell; add `{name} = ...` and run it")
-    for name in given:
-        if name not in namespace:
-            raise InputError(f"parameter {name!r} has no value; mend the parameters cell and run it again")
-    return kind(**{name: namespace[name] for name in given if name in known})
+    for name, value in given.items():
+        if value is COMPUTED and name not in namespace:
+            raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
+        if value is COMPUTED:
+            given[name] = namespace[name]
+        elif name in own and repr(namespace.get(name)) != repr(value):  # the notebook will use its own
+            raise InputError(f"parameter {name!r} is {value!r} in the parameters cell; run that cell again")
+    return kind(**{name: value for name, value in given.items() if name in known})
 
 
 def parameter_cells(history: Iterable[str]) -> list[str]:
@@ -66,8 +72,11 @@ def parameter_cells(history: Iterable[str]) -> list[str]:
     return [cell for cell in (own, injected) if cell]
 
 
-def assigned_names(source: str) -> list[str]:
-    """The names that a cell gives values to, each once, in order; not those inside of functions and comprehensions.
+def assignments(source: str) -> dict[str, Any]:
+    """The names that a cell gives values to, not those inside of functions and comprehensions, in order.
+
+    Returns:
+        the value of each whose last line is `name = literal`, COMPUTED for the others.
 
     Raises:
         InputError: the cell is not Python.
@@ -81,10 +90,20 @@ def assigned_names(source: str) -> list[str]:
                 yield from names(child)
 
     try:
-        tree = ast.parse(source)
+        lines = ast.parse(source).body
     except (SyntaxError, ValueError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        place = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise InputError(
-            f"the parameters cell is not Python ({error.args[0]}{line}); correct it, run it again"
+            f"the parameters cell is not Python ({error.args[0]}{place}); correct it and run it again"
         ) from None
-    return list(dict.fromkeys(names(tree)))
+    found: dict[str, Any] = {}
+    for line in lines:
+        value: Any = COMPUTED
+        if isinstance(line, ast.Assign | ast.AnnAssign) and line.value:
+            targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+            if all(isinstance(target, ast.Name) for target in targets):
+                with contextlib.suppress(ValueError, TypeError):
+                    value = ast.literal_eval(line.value)
+        if not isinstance(line, INNER):
+            found |= dict.fromkeys(names(line), value)
+    return found

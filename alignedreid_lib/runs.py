@@ -101,7 +101,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     path = resolve(run_dir) / "metrics.jsonl"
     try:
         rows = [json.loads(line) for line in (read_text(path) or "").splitlines()]
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         rows = [None]
     if not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: not lines of JSON; remove it, and the run writes it again from its checkpoint")
