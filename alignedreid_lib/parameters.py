@@ -33,11 +33,11 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
     Args:
         kind: a dataclass that checks its own fields.
         namespace: the notebook's globals().
-        extra: parameters that are the notebook's own, not the config's.
+        extra: parameters that the cell may set beside the config's, for something else.
 
     Raises:
-        InputError: a parameter that neither the config nor `extra` knows, one of `extra` that no line sets, a cell that
-            did not run or not to its end; or what `kind` refuses.
+        InputError: a parameter that neither the config nor `extra` knows, a cell that is not Python or did not run to
+            its end; or what `kind` refuses.
     """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     own = set(extra)
@@ -48,16 +48,12 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
     for name in given:
         if name not in known | own:
             raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known | own))}")
-    for name in sorted(own - given.keys()):
-        raise InputError(f"parameter {name!r} is set by no line of the parameters cell; add `{name} = ...` and run it")
-    for name, value in given.items():
-        if value is COMPUTED and name not in namespace:
+    settings = {name: value for name, value in given.items() if name in known}
+    for name in [name for name, value in settings.items() if value is COMPUTED]:
+        if name not in namespace:
             raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
-        if value is COMPUTED:
-            given[name] = namespace[name]
-        elif name in own and repr(namespace.get(name)) != repr(value):  # the notebook will use its own
-            raise InputError(f"parameter {name!r} is {value!r} in the parameters cell; run that cell again")
-    return kind(**{name: value for name, value in given.items() if name in known})
+        settings[name] = namespace[name]
+    return kind(**settings)
 
 
 def parameter_cells(history: Iterable[str]) -> list[str]:

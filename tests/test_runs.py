@@ -5,11 +5,12 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from alignedreid_lib import runs
+from alignedreid_lib import runs, training
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.parameters import assignments
 from alignedreid_lib.training import TrainConfig
@@ -146,16 +147,13 @@ def test_a_parameters_cell_that_did_not_run_is_named():
         runs.read_parameters(TrainConfig, {"seed": 1, "In": ["", "# Parameters: few\nseed = 1\nmargin = 1 / 0"]})
 
 
-def test_a_parameter_of_the_notebook_itself_cannot_be_taken_out():
-    """The notebook reads it from its own globals, where an old value would live on."""
-    space = cells("# Parameters: all\nseed = 1\narchive = 'a.zip'", "# Parameters: all\nseed = 1")
-    with pytest.raises(InputError, match="parameter 'archive' is set by no line of the parameters cell; add"):
-        runs.read_parameters(TrainConfig, space, extra=["archive"])
-    space = cells("# Parameters: all\narchive = 'a.zip'", "archive = 'b.zip'")
-    with pytest.raises(
-        InputError, match=r"parameter 'archive' is 'a\.zip' in the parameters cell; run that cell again"
-    ):
-        runs.read_parameters(TrainConfig, space, extra=["archive"])
+def test_a_cell_counts_as_it_is_written():
+    """Not as later cells have changed its names, and what it computes is taken from where it ran."""
+    config = runs.read_parameters(TrainConfig, cells(OWN, "seed = 9\nmargin = None"))
+    assert (config.seed, config.margin) == (1, 0.1)
+    computed = cells("# Parameters: few\ntotal_epochs = 3 * 4\nmargin = float('0.5')\ndecay_at_epoch: int = 2")
+    config = runs.read_parameters(TrainConfig, computed)
+    assert (config.total_epochs, config.margin, config.decay_at_epoch) == (12, 0.5, 2)
 
 
 def test_a_script_has_no_history():
@@ -299,6 +297,16 @@ def test_a_checkpoint_without_its_config_is_not_adopted(tmp_path):
     with pytest.raises(InputError, match=r"holds a checkpoint and no config\.json"):
         runs.open_run(tmp_path, {"seed": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_of_other_models_is_refused():
+    """It was copied here from another run, say."""
+    network, other = torch.nn.Linear(2, 1), torch.nn.Linear(3, 1)
+    learner = SimpleNamespace(network=network, optimizer=torch.optim.Adam(network.parameters()))
+    state = {"models": [other.state_dict()], "optimizers": [learner.optimizer.state_dict()]}
+    for bad in (state, {}, {"models": [], "optimizers": []}, {"models": [None], "optimizers": [None]}):
+        with pytest.raises(InputError, match=r"checkpoint\.pt .* is not of the models .*; remove it"):
+            training._restore(bad, [learner])
 
 
 def test_nothing_half_written_is_left_by_a_stop(tmp_path):
