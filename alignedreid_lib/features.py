@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from alignedreid_lib import devices, images, runs
+from alignedreid_lib import devices, images, runs, tensorfiles
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
@@ -111,6 +111,7 @@ def extract(
     kept = None
     if cache is not None:
         key = cache_key(model, dataset, height, width, flip, dtype)
+        runs.make_folder(Path(cache))  # before the work, not after it
         kept = Path(cache) / f"features_{key}.pt"
         found = _load_cached(kept, len(dataset))
         if found is not None:
@@ -144,7 +145,6 @@ def extract(
     # Joined outside of inference mode, so that the features are tensors like any other.
     parts = torch.cat(global_parts).cpu(), torch.cat(local_parts).cpu()
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
         runs.write_atomic(kept, lambda beside: torch.save(list(parts), beside))
     return Features.of(dataset, *parts)
 
@@ -165,7 +165,8 @@ def cache_key(model: AlignedReID, dataset: Dataset, height: int, width: int, fli
 def _load_cached(path: Path, count: int) -> tuple[Tensor, Tensor] | None:
     """Kept features, None where there are none or they cannot be read: they are made anew then."""
     try:
-        one, other = torch.load(path, weights_only=True)
-    except Exception:  # no such file, or cut short
+        found = tensorfiles.load(path)
+    except (FileNotFoundError, tensorfiles.UnreadableError):
         return None
-    return (one, other) if len(one) == len(other) == count else None
+    whole = isinstance(found, list) and [getattr(part, "ndim", 0) for part in found] == [2, 3]
+    return (found[0], found[1]) if whole and len(found[0]) == len(found[1]) == count else None

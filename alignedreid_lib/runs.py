@@ -7,71 +7,42 @@ Every file is written beside and renamed. Derived in notebooks/06_training.
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torchvision
 
+from alignedreid_lib import tensorfiles
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.files import make_folder, project_root, read_json, read_text, resolve, write_atomic, write_json
+from alignedreid_lib.parameters import read_parameters
+
+__all__ = [
+    "load_checkpoint",
+    "make_folder",
+    "open_run",
+    "project_root",
+    "provenance",
+    "read_json",
+    "read_metrics",
+    "read_parameters",
+    "resolve",
+    "save_checkpoint",
+    "save_weights",
+    "write_atomic",
+    "write_json",
+    "write_metrics",
+    "write_results",
+]
 
 CHECKPOINT_FORMAT = 3
-Config = TypeVar("Config")
-
-
-def project_root() -> Path:
-    """The folder that holds pyproject.toml and alignedreid_lib/, upward from here; else the current folder."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file() and (folder / "alignedreid_lib").is_dir():
-            return folder
-    return here
-
-
-def resolve(path: str | Path) -> Path:
-    """A path of a setting: absolute as it is, relative from the project's root."""
-    return project_root() / path
-
-
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write` a file beside `path`, then rename it to `path`; readers see the old one or the new one, whole.
-
-    Raises:
-        InputError: no space or no permission; the old file is still there.
-    """
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        write(beside)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())  # else a power cut may leave the new name and no content
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        beside.unlink(missing_ok=True)
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: cannot be written ({reason}); free space or choose another run_dir") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """A JSON file, indented, ending in a newline, atomically."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomic(path, lambda beside: beside.write_text(text))
-
-
-def read_json(path: Path) -> Any:
-    """Raises InputError where the file is absent or not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); remove it and run again") from None
+GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 
 
 def open_run(
@@ -86,17 +57,19 @@ def open_run(
         defaults: of settings that the folder's config may not name, because they are newer than it.
 
     Raises:
-        InputError: the folder holds a run of another config, or cannot be made.
+        InputError: the folder holds a run of another config, or a damaged one, or cannot be made.
     """
+    if not str(run_dir).strip():
+        raise InputError("run_dir is empty; name a folder, such as runs/mine")
     folder = resolve(run_dir)
     config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another run_dir") from None
+    make_folder(folder)
     path = folder / "config.json"
-    if path.exists():
-        before = json.loads(json.dumps(dict(defaults or {}))) | read_json(path)
+    if os.path.lexists(path):
+        before = read_json(path)
+        if not isinstance(before, dict):
+            raise InputError(f"{path}: holds no settings; restore it, or remove {folder} to start anew")
+        before = json.loads(json.dumps(dict(defaults or {}))) | before
         free = set(free)
         for name in sorted((before.keys() | config.keys()) - free):
             if before.get(name) != config.get(name):
@@ -104,6 +77,10 @@ def open_run(
                     f"{folder}: holds a run with {name}={before.get(name)!r}, not {config.get(name)!r}; "
                     "choose another run_dir, or remove the folder to start anew"
                 )
+    elif os.path.lexists(folder / "checkpoint.pt"):
+        raise InputError(
+            f"{folder}: holds a checkpoint and no config.json; restore it, or remove the folder to start anew"
+        )
     else:
         write_json(path, config)
     return folder
@@ -112,13 +89,23 @@ def open_run(
 def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """metrics.jsonl: one JSON object a line, one line an epoch."""
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomic(folder / "metrics.jsonl", lambda beside: beside.write_text(text))
+    write_atomic(folder / "metrics.jsonl", lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, none where there is no such file."""
+    """The rows of metrics.jsonl, none where there is no such file.
+
+    Raises:
+        InputError: it cannot be read, or a line is not a JSON object.
+    """
     path = resolve(run_dir) / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    try:
+        rows = [json.loads(line) for line in (read_text(path) or "").splitlines()]
+    except (json.JSONDecodeError, RecursionError):
+        rows = [None]
+    if not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path}: not lines of JSON; remove it, and the run writes it again from its checkpoint")
+    return rows
 
 
 def save_weights(path: Path, network: torch.nn.Module) -> None:
@@ -139,42 +126,54 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         InputError: it cannot be read, or another version of this library wrote it.
     """
     path = folder / "checkpoint.pt"
-    if not path.exists():
-        return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged file can fail in any way
-        # torch's own words would advise to load it unguarded.
-        raise InputError(
-            f"{path}: cannot be read (cut short, or not a checkpoint); remove it to start this run anew"
-        ) from None
+        state = tensorfiles.load(path)
+    except FileNotFoundError:
+        return None
+    except tensorfiles.UnreadableError as error:
+        raise InputError(f"{path}: cannot be read ({error.what}); remove it to start this run anew") from None
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path}: not a checkpoint of format {CHECKPOINT_FORMAT}; remove it to start this run anew")
     return state
 
 
 def provenance(device: torch.device | None = None) -> dict[str, Any]:
-    """What a number needs to be believed: the commit, the versions and the machine it came from."""
+    """What a number needs to be believed: the commit, the versions and the machine it came from.
 
-    def git(*arguments: str) -> str:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=project_root(), capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-        return done.stdout.strip()
-
+    The commit and whether the library has changed since are None where the project's folder is not a git repository
+    of its own: a repository around it says nothing of this code.
+    """
+    commit, changed = _git_state(project_root())
     if device is not None and device.type == "cuda":
         machine = torch.cuda.get_device_name(device)
     else:
         machine = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     return {
-        "commit": git("rev-parse", "HEAD") or None,
-        "changed_since_commit": bool(git("status", "--porcelain", "--untracked-files=no", "--", "alignedreid_lib")),
+        "commit": commit,
+        "changed_since_commit": changed,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "device": machine,
     }
+
+
+def _git_state(root: Path) -> tuple[str | None, bool | None]:
+    """The commit of the repository whose top is `root`, and whether its library was changed since; else None, None."""
+    # A git hook sets variables that lead to its own repository.
+    environment = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=root, env=environment, capture_output=True, check=True)
+        return os.fsdecode(done.stdout).strip()
+
+    try:
+        if not ((root / "alignedreid_lib").is_dir() and os.path.samefile(git("rev-parse", "--show-toplevel"), root)):
+            return None, None
+        commit = git("rev-parse", "HEAD")
+        return commit, bool(git("status", "--porcelain", "--untracked-files=no", "--", "alignedreid_lib"))
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit yet, or another user's
+        return None, None
 
 
 def write_results(
@@ -187,43 +186,7 @@ def write_results(
         minutes: of training.
     """
     path = resolve(run_dir) / "results.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     content = {"scores": scores, "config": dict(config), "minutes": round(minutes, 2), **provenance(device)}
     write_json(path, content)
     return path
-
-
-def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], extra: Iterable[str] = ()) -> Config:
-    """Build a config from a notebook's parameters cell and what papermill injected after it.
-
-    Cells whose first line begins with "# Parameters" are parameter cells; papermill's injected cell does.
-
-    Args:
-        kind: a dataclass that checks its own fields.
-        namespace: the notebook's globals().
-        extra: parameters that are the notebook's own, not the config's.
-
-    Raises:
-        InputError: a parameter that neither the config nor `extra` knows; or what `kind` refuses.
-    """
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    own = set(extra)
-    cells = [source for source in namespace.get("In", ()) if source.lstrip().startswith("# Parameters")]
-    given = [name for source in cells for name in assigned_names(source)]
-    for name in given:
-        if name not in known | own:
-            raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known | own))}")
-    if not cells:  # run as a script: there is no history to read
-        given = [name for name in known if name in namespace]
-    return kind(**{name: namespace[name] for name in given if name in known})
-
-
-def assigned_names(source: str) -> list[str]:
-    """The names that a cell of plain assignments gives values to, in order."""
-    targets: list[ast.expr] = []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign):
-            targets += node.targets
-        elif isinstance(node, ast.AnnAssign):
-            targets.append(node.target)
-    return [target.id for target in targets if isinstance(target, ast.Name)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -122,7 +123,7 @@ def train(
     precision = str(learners[0].precision).removeprefix("torch.")
 
     folder = runs.resolve(run_dir)
-    if not (folder / "checkpoint.pt").exists():
+    if not os.path.exists(folder / "checkpoint.pt"):
         check_twins(learners, config)
     data = {"images": len(dataset), "ids": num_ids}
     progress = _restore(distributed.from_first(lambda: _open(config, folder, data)), learners)
@@ -208,10 +209,10 @@ def announce(row: dict[str, Any], report: Callable[[dict[str, Any]], None] | Non
 def _is_finished(config: TrainConfig, run_dir: str | Path) -> bool:
     """Whether the run folder holds this run, trained to its end."""
     folder = runs.resolve(run_dir)
-    if not (folder / "checkpoint.pt").exists():
+    if not os.path.exists(folder / "checkpoint.pt"):
         return False
     state = runs.load_checkpoint(_open_folder(folder, config))
-    return state is not None and state["epoch"] == config.total_epochs
+    return state is not None and state.get("epoch") == config.total_epochs
 
 
 def _open_folder(folder: Path, config: TrainConfig) -> Path:
@@ -227,23 +228,33 @@ def _open(config: TrainConfig, folder: Path, data: dict[str, int]) -> dict[str, 
     """
     _open_folder(folder, config)
     state = runs.load_checkpoint(folder)
-    if state is not None and state["data"] != data:
+    if state is not None and state.get("data") != data:
         raise InputError(
-            f"{folder}: was trained on {state['data']}, {config.folder} has {data}; choose another run_dir"
+            f"{folder}: was trained on {state.get('data')}, {config.folder} has {data}; choose another run_dir"
         )
     runs.write_metrics(folder, state["metrics"] if state else [])  # the checkpoint leads: a kill may have come between
     return state
 
 
 def _restore(state: dict[str, Any] | None, learners: Sequence[Learner]) -> Progress:
-    """Fill models, optimisers and random states from a checkpoint."""
+    """Fill models, optimisers and random states from a checkpoint.
+
+    Raises:
+        InputError: it is not of these models.
+    """
     if state is None:
         return Progress()
-    for learner, model, optimizer in zip(learners, state["models"], state["optimizers"], strict=True):
-        learner.network.load_state_dict(model)
-        learner.optimizer.load_state_dict(optimizer)
-    set_random_states(state["random"])
-    return Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
+    try:
+        for learner, model, optimizer in zip(learners, state["models"], state["optimizers"], strict=True):
+            learner.network.load_state_dict(model)
+            learner.optimizer.load_state_dict(optimizer)
+        set_random_states(state["random"])
+        return Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
+    except (LookupError, RuntimeError, TypeError, ValueError):
+        raise InputError(
+            "checkpoint.pt in the run's folder is not of the models that its config.json describes; remove it to start "
+            "this run anew"
+        ) from None
 
 
 def _save(folder: Path, progress: Progress, learners: Sequence[Learner], data: dict[str, int]) -> None:

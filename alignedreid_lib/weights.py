@@ -48,7 +48,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         content = tensorfiles.load(path)
     except FileNotFoundError:
-        raise InputError(f'{path}: no such weights file; give a file that is there, "imagenet", or None for random weights') from None
+        raise InputError(
+            f'{path}: no such weights file; give a file that is there, "imagenet", or None for random weights'
+        ) from None
     except tensorfiles.UnreadableError as error:
         advice = error.advice
         if os.path.isfile(os.path.join(path, "weights.pth")):
@@ -130,7 +132,9 @@ def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
     """
     choices = {choice.name: choice for choice in torchvision.models.get_model_weights(backbone)}
     if "IMAGENET1K_V1" not in choices:
-        raise InputError(f"torchvision has no IMAGENET1K_V1 weights of {backbone}; give a file, or None for random ones")
+        raise InputError(
+            f"torchvision has no IMAGENET1K_V1 weights of {backbone}; give a file, or None for random ones"
+        )
     url = choices["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(urllib.parse.urlparse(url).path))
     digits = re.search(r"-([0-9a-f]{8,})\.", path.name)  # of its SHA-256

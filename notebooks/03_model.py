@@ -477,10 +477,23 @@ print("left over:", *report.unexpected, sep="\n  ")
 # What is missing keeps its random values and has to be trained. Read this list: a name there that you did not expect is the cheapest
 # bug you will ever find.
 #
+# The classifier may differ in its number of people. Training that goes on from a file trained on other people cannot use that
+# classifier, so the library leaves it out and the new one keeps its random values:
+
+# %% tags=["nbval-check-output"]
+larger = AlignedReID(config.backbone, None, num_ids + 1, config.local_channels)
+report = load_weights(larger, folder / "weights.pth")
+assert report.missing == report.unexpected == ["fc.weight", "fc.bias"], "the classifier alone"
+print(report)
+
+# %% [markdown]
+# A file does not say who its people are. If there are as many of them by chance, their classifier is loaded, and training has to
+# correct it.
+#
 # ### What is refused
 #
-# If the *backbone's* own numbers are not all there, the file belongs to another network. If they are and a shape differs, the model
-# was built otherwise. Neither loads in part: the model stays as it was.
+# If the *backbone's* own numbers are not all there, the file belongs to another network. If they are and any other shape differs, the
+# model was built with other settings. Neither loads in part: the model stays as it was.
 
 
 # %%
@@ -505,11 +518,11 @@ def refusal(model, name):
 another = "resnet18" if config.backbone == "mobilenet_v2" else "mobilenet_v2"
 print(refusal(AlignedReID(another), "weights.pth"))
 print()
-larger = AlignedReID(config.backbone, None, num_ids + 1, config.local_channels)
-print(refusal(larger, "weights.pth"))
+wider = AlignedReID(config.backbone, None, num_ids, 2 * config.local_channels)
+print(refusal(wider, "weights.pth"))
 
 # %% [markdown]
-# The second one asks for one person more than the file knows.
+# The second model's local features are twice as long as the file's.
 #
 # The last refusal is about safety. A weights file is a *pickle*, and a pickle may name a function to call while it is read. This
 # class pickles itself as "make a folder":
@@ -531,8 +544,8 @@ assert "not a file of weights" in message
 print(message)
 
 # %% [markdown]
-# The library reads with `weights_only=True`: tensors, numbers and plain containers, and no functions. With that guard switched off, the
-# file does what it was made for:
+# The library reads with `weights_only=True`: tensors, numbers and plain containers, and no functions. It reads the ImageNet weights
+# in torchvision's cache the same way (`weights = "imagenet"`). With that guard switched off, the file does what it was made for:
 
 # %%
 torch.load(folder / "trap.pth", weights_only=False)

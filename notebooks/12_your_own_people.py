@@ -20,6 +20,8 @@
 # weights.pth of a run of yours, the network it is of, and the size it was trained with
 weights = ""
 backbone = "resnet50"
+local_channels = 128
+last_stride = 2
 height = 256
 width = 128
 pictures = ""  # a folder for each person inside, or a CSV of path,person,camera
@@ -55,6 +57,8 @@ from alignedreid_lib.model import AlignedReID, load_weights
 class Settings:
     weights: str = ""
     backbone: str = "resnet50"
+    local_channels: int = 128
+    last_stride: int = 2
     height: int = 256
     width: int = 128
     pictures: str = ""
@@ -116,7 +120,9 @@ trained = book.model()
 print(trained.origin)
 network, size = trained.network, {"height": book.CONFIG.height, "width": book.CONFIG.width}
 if settings.weights:
-    network = AlignedReID(settings.backbone)
+    network = AlignedReID(
+        settings.backbone, None, None, settings.local_channels, settings.last_stride
+    )
     load_weights(network, runs.resolve(settings.weights))
     size = {"height": settings.height, "width": settings.width}
 index = features.extract(network.eval(), people, **size)
@@ -281,9 +287,8 @@ print(
 
 # %%
 base = images.decode(people.paths[query])  # [3, h, w]
-height = base.shape[1]
 dark = (base.float() * 0.35).to(torch.uint8)
-half = images.resize(base[:, height // 2 :], tuple(base.shape[1:]))
+half = images.resize(base[:, base.shape[1] // 2 :], tuple(base.shape[1:]))
 twin = next(
     k for k in matrix[query].argsort(stable=True).tolist() if people.ids[k] != people.ids[query]
 )

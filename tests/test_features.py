@@ -153,3 +153,26 @@ def test_features_are_found_again(model, dataset, tmp_path, monkeypatch):
     kept.write_bytes(kept.read_bytes()[:100])  # cut short: made anew
     mended = extract(model, dataset, **SIZE, cache=tmp_path / "kept")
     assert torch.equal(mended.global_features, first.global_features) and len(kept.read_bytes()) > 100
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", [1, 2], [torch.ones(3), torch.ones(3)], {"a": 1}, None])
+def test_kept_features_that_cannot_be_read_are_made_again(model, dataset, tmp_path, content):
+    once = extract(model, dataset, **SIZE, cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.stat().st_size
+    if content is None:
+        kept.write_bytes(kept.read_bytes()[:-100])
+    elif isinstance(content, bytes):
+        kept.write_bytes(content)
+    else:
+        torch.save(content, kept)
+    again = extract(model, dataset, **SIZE, cache=tmp_path)
+    assert torch.equal(once.global_features, again.global_features)
+    assert kept.stat().st_size == whole, "and kept"
+
+
+def test_a_cache_that_cannot_be_is_refused_before_the_work(model, dataset, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(images, "decode", None)
+    with pytest.raises(InputError, match=r"file: cannot be made .a file has this name.; choose another folder"):
+        extract(model, dataset, **SIZE, cache=tmp_path / "file")

@@ -1,5 +1,13 @@
 """The network's shapes, its weights in and out."""
 
+import email.message
+import hashlib
+import http.client
+import io
+import re
+import urllib.error
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +15,7 @@ import torchvision
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
+from alignedreid_lib.weights import load_imagenet
 
 
 @pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 512), ("mobilenet_v2", 1280), ("resnet50", 2048)])
@@ -101,12 +110,148 @@ def test_another_network_s_weights_are_refused_and_nothing_changes(tmp_path):
         AlignedReID("mobilenet_v2", weights=tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"the weights of another network"):
         AlignedReID("resnet34", weights=tmp_path / "w.pth")
-    network = AlignedReID("resnet18", num_ids=4)
+
+
+def test_another_shape_is_refused_with_advice_and_nothing_changes(tmp_path):
+    torch.save(state(2, local_channels=64), tmp_path / "narrow.pth")
+    network = AlignedReID("resnet18")
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    torch.save(state(2, num_ids=5), tmp_path / "five.pth")
-    with pytest.raises(InputError, match=r"fc\.weight has shape \(5, 512\), this model's has \(4, 512\)"):
-        load_weights(network, tmp_path / "five.pth")
+    with pytest.raises(
+        InputError, match=r"local_conv\.weight has shape \(64, 512, 1, 1\), .* set local_channels to 64"
+    ):
+        load_weights(network, tmp_path / "narrow.pth")
+    torch.save(state(2) | {"base.conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.pth")
+    with pytest.raises(InputError, match=r"base\.conv1\.weight has shape .*; choose the backbone"):
+        load_weights(network, tmp_path / "grey.pth")
+    torch.save(state(2) | {"base.bn1.bias": torch.zeros(64, dtype=torch.int8)}, tmp_path / "int8.pth")
+    with pytest.raises(
+        InputError, match=r"base\.bn1\.bias is of type torch\.int8; give weights that are not quantized"
+    ):
+        load_weights(network, tmp_path / "int8.pth")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("num_ids", [7, 5, None])
+def test_a_classifier_of_other_people_is_left_out(tmp_path, num_ids):
+    """`weights` may be a finished run's; a classifier of another number of people is reported, not loaded."""
+    theirs = state(1, num_ids=5)
+    torch.save(theirs, tmp_path / "weights.pth")
+    network = AlignedReID("resnet18", num_ids=num_ids)
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    report = load_weights(network, tmp_path / "weights.pth")
+    fits = num_ids == 5
+    assert report.missing == (["fc.weight", "fc.bias"] if num_ids == 7 else [])
+    assert report.unexpected == ([] if fits else ["fc.weight", "fc.bias"])
+    for name, value in network.state_dict().items():
+        source = own if name.startswith("fc.") and not fits else theirs
+        assert torch.equal(value, source[name]), name
+    AlignedReID("resnet18", tmp_path / "weights.pth", num_ids)
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Where torch keeps a ResNet-18 of ImageNet, in a home of its own that has no network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    return tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+
+
+def test_imagenet_weights_come_from_torch_s_cache(cached):
+    cached.parent.mkdir(parents=True)
+    torch.manual_seed(5)
+    published = torchvision.models.resnet18().state_dict()
+    torch.save(published, cached)
+    for last_stride in (1, 2):
+        network = AlignedReID("resnet18", "imagenet", 3, last_stride=last_stride)
+        assert all(torch.equal(value, published[name]) for name, value in network.base.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["empty", "web page", "cut short", "a trap", "another network's", "a folder"])
+def test_a_bad_file_in_torch_s_cache_is_named_and_nothing_in_it_runs(cached, monkeypatch, kind):
+    cached.parent.mkdir(parents=True)
+    monkeypatch.chdir(cached.parent)
+    torch.save(torchvision.models.resnet18().state_dict(), cached)
+    whole = cached.read_bytes()
+    if kind == "a folder":
+        cached.unlink()
+        cached.mkdir()
+    elif kind == "a trap":
+        torch.save({"bomb": Bomb(), **torchvision.models.resnet18().state_dict()}, cached)
+    elif kind == "another network's":
+        torch.save(torchvision.models.squeezenet1_0().state_dict(), cached)
+    else:
+        cached.write_bytes({"empty": b"", "web page": b"<html>", "cut short": whole[:-5000]}[kind])
+    with pytest.raises(
+        InputError, match=r"resnet18-f37072fd\.pth: .*; delete this file, .* put a whole copy of https:"
+    ) as e:
+        AlignedReID("resnet18", "imagenet")
+    assert "\n" not in str(e.value) and "weights_only" not in str(e.value)
+    assert list(cached.parent.iterdir()) == [cached], "nothing has run"
+
+
+class Response(io.BytesIO):
+    """What a network brings."""
+
+    def info(self):
+        return email.message.Message()
+
+
+def answer(kind):
+    def urlopen(request):
+        if kind == "hangs up":
+            raise http.client.RemoteDisconnected("Remote end closed connection without response")
+        if kind == "forbids":
+            raise urllib.error.HTTPError(request.full_url, 403, "Forbidden", email.message.Message(), None)
+        if kind == "stopped":
+            raise KeyboardInterrupt
+        return Response(b"<html>Sign in to this network</html>")
+
+    return urlopen
+
+
+@pytest.mark.parametrize("kind", ["no network", "hangs up", "forbids", "another page", "no folder", "stopped"])
+def test_a_download_that_fails_says_where_to_put_the_file_and_leaves_none(cached, monkeypatch, kind):
+    if kind == "no folder":
+        cached.parents[2].write_text("a file")
+    elif kind != "no network":
+        monkeypatch.setattr(torch.hub, "urlopen", answer(kind))
+    if kind == "stopped":
+        with pytest.raises(KeyboardInterrupt):
+            AlignedReID("resnet18", "imagenet")
+    else:
+        says = r"resnet18-f37072fd\.pth: not there, and cannot be downloaded .*; download https:.* TORCH_HOME"
+        with pytest.raises(InputError, match=says) as raised:
+            AlignedReID("resnet18", "imagenet")
+        assert str(cached) in str(raised.value) and "\n" not in str(raised.value)
+    assert kind == "no folder" or list(cached.parent.iterdir()) == []
+
+
+def test_a_download_is_kept_if_its_hash_is_right(cached, monkeypatch):
+    buffer = io.BytesIO()
+    torch.save(torchvision.models.resnet18().state_dict(), buffer)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    choice = SimpleNamespace(name="IMAGENET1K_V1", url=f"https://nowhere.invalid/models/resnet18-{digest[:8]}.pth")
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: [choice])
+    monkeypatch.setattr(torch.hub, "urlopen", lambda request: Response(buffer.getvalue()))
+    AlignedReID("resnet18", "imagenet")
+    assert [path.name for path in cached.parent.iterdir()] == [f"resnet18-{digest[:8]}.pth"]
+
+
+def test_a_network_without_imagenet_weights_is_refused_by_name(cached):
+    with pytest.raises(InputError, match=r"no IMAGENET1K_V1 weights of regnet_y_128gf; give a file, or None"):
+        load_imagenet(torch.nn.Linear(1, 1), "regnet_y_128gf")
+
+
+def test_a_densenet_s_old_names_load(tmp_path):
+    """torchvision's published DenseNets say `norm.1` where its networks say `norm1`."""
+    published = torchvision.models.densenet121().state_dict()
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", name): value for name, value in published.items()
+    }
+    assert len(old.keys() - published.keys()) > 100
+    torch.save(old, tmp_path / "densenet.pth")
+    network = AlignedReID("densenet121", tmp_path / "densenet.pth")
+    assert all(torch.equal(value, published[name]) for name, value in network.base.state_dict().items())
 
 
 class Bomb:

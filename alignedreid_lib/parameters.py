@@ -1,0 +1,105 @@
+"""The settings of a notebook: what its parameters cell, and papermill after it, give values to.
+
+Derived in notebooks/06_training.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from alignedreid_lib.errors import InputError
+
+Config = TypeVar("Config")
+
+# Papermill's cell begins with "# Parameters" alone, a chapter's with "# Parameters: what they are of"; some editors
+# keep the line that marks a cell of a script.
+BEGINNING = re.compile(r"\s*(#[ \t]*%%.*\s)?\s*#[ \t]*parameters\b(?P<title>.*)", re.IGNORECASE)
+COMPUTED = object()  # the value of a name that its cell does not give as a literal
+INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.comprehension)
+
+
+def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], extra: Iterable[str] = ()) -> Config:
+    """Build a config from a notebook's parameters cell and what papermill injected after it.
+
+    Cells that begin with "# Parameters" are parameter cells; one that has this line alone is papermill's. Only the last
+    run of each counts, papermill's if it ran after the notebook's own: so a cell may be corrected and run again, and a
+    line taken out falls back to the default. A literal counts as its cell has it, whatever later cells did to the name.
+
+    Args:
+        kind: a dataclass that checks its own fields.
+        namespace: the notebook's globals().
+        extra: parameters that the cell may set beside the config's, for something else.
+
+    Raises:
+        InputError: a parameter that neither the config nor `extra` knows, a cell that is not Python or did not run to
+            its end; or what `kind` refuses.
+    """
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    own = set(extra)
+    cells = parameter_cells(namespace.get("In", ()))
+    given = {name: value for source in cells for name, value in assignments(source).items()}
+    if not cells:  # run as a script: there is no history to read
+        given = {name: COMPUTED for name in sorted(known | own) if name in namespace}
+    for name in given:
+        if name not in known | own:
+            raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known | own))}")
+    settings = {name: value for name, value in given.items() if name in known}
+    for name in [name for name, value in settings.items() if value is COMPUTED]:
+        if name not in namespace:
+            raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
+        settings[name] = namespace[name]
+    return kind(**settings)
+
+
+def parameter_cells(history: Iterable[str]) -> list[str]:
+    """The parameter cells that count, of all cells that ran, in order: the notebook's own, and papermill's after it."""
+    own = injected = ""
+    for source in history:
+        begins = BEGINNING.match(source)
+        if begins and begins["title"].strip():
+            own, injected = source, ""
+        elif begins:
+            injected = source
+    return [cell for cell in (own, injected) if cell]
+
+
+def assignments(source: str) -> dict[str, Any]:
+    """The names that a cell gives values to, not those inside of functions and comprehensions, in order.
+
+    Returns:
+        the value of each whose last line is `name = literal`, COMPUTED for the others.
+
+    Raises:
+        InputError: the cell is not Python.
+    """
+
+    def names(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, INNER):
+                yield from names(child)
+
+    try:
+        lines = ast.parse(source).body
+    except (SyntaxError, ValueError) as error:
+        place = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise InputError(
+            f"the parameters cell is not Python ({error.args[0]}{place}); correct it and run it again"
+        ) from None
+    found: dict[str, Any] = {}
+    for line in lines:
+        value: Any = COMPUTED
+        if isinstance(line, ast.Assign | ast.AnnAssign) and line.value:
+            targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+            if all(isinstance(target, ast.Name) for target in targets):
+                with contextlib.suppress(ValueError, TypeError):
+                    value = ast.literal_eval(line.value)
+        if not isinstance(line, INNER):
+            found |= dict.fromkeys(names(line), value)
+    return found

@@ -1,0 +1,168 @@
+"""Files given as weights that are not: each is refused in one line that says what it is, and nothing in it runs."""
+
+import ast
+import gzip
+import io
+import json
+import os
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alignedreid_lib import runs, tensorfiles
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.model import read_weights
+
+LIBRARY = Path(tensorfiles.__file__).parent
+
+
+class Bomb:
+    """Its pickle makes the folder `ran` where it is read."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def saved(content, **how):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **how)
+    return buffer.getvalue()
+
+
+def zipped(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return buffer.getvalue()
+
+
+def made(write):
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+def tar(buffer):
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("weights.pth"))
+
+
+def safetensors():
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    return len(header).to_bytes(8, "little") + header + b"\0\0\0\0"
+
+
+def hdf5(buffer):
+    with h5py.File(buffer, "w") as file:
+        file["kernel"] = [1.0]
+
+
+WEIGHTS = saved({"w": torch.arange(3000.0)})
+OLD = saved({"w": torch.arange(3000.0)}, _use_new_zipfile_serialization=False)
+JPEG = made(lambda buffer: Image.new("RGB", (8, 8)).save(buffer, "JPEG"))
+FILES = {
+    "empty": (b"", "an empty file"),
+    "zeros": (bytes(5000), "begins with zeros"),
+    "git-lfs pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "git-lfs pointer.*git lfs pull",
+    ),
+    "web page": (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page.*download the file itself"),
+    "web page after a mark": (b"\xef\xbb\xbf\r\n<HTML lang=en>", "a web page"),
+    "XML of a store": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
+    "JSON": (b'{"error": "not found"}', "a text file"),
+    "text": (b"hello\n", "a text file"),
+    "ONNX": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x10" + bytes(range(200)), "an ONNX model"),
+    "safetensors": (safetensors(), "a safetensors file.*convert it"),
+    "TorchScript": (zipped("m/data.pkl", "m/code/__torch__.py", "m/constants.pkl"), "a TorchScript program"),
+    "Keras .h5": (made(hdf5), "an HDF5 file"),
+    ".keras": (zipped("config.json", "model.weights.h5"), "a Keras model"),
+    ".npz": (made(lambda buffer: np.savez(buffer, w=np.ones(3))), "a numpy archive"),
+    ".npy": (made(lambda buffer: np.save(buffer, np.ones(3))), "a numpy array"),
+    "zip": (zipped("weights.pth"), "a zip archive of other files.*unpack"),
+    "tar": (made(tar), "a tar archive.*unpack"),
+    "tar.gz": (gzip.compress(b"x"), "a gzip archive.*unpack"),
+    "image": (JPEG, "a JPEG image"),
+    "pickle": (pickle.dumps({"w": [1.0]}), "a Python pickle"),
+    "whole model": (saved(torch.nn.Linear(2, 2)), r"it asks for torch\.nn.*Linear.*save model\.state_dict\(\) alone"),
+    "trap": (saved(Bomb()), r"it asks for \w+\.mkdir"),
+    "old trap": (saved(Bomb(), _use_new_zipfile_serialization=False), r"it asks for \w+\.mkdir"),
+    "plain trap": (pickle.dumps(Bomb()), r"weights\.pth: not a file of weights"),
+    "cut short": (WEIGHTS[: len(WEIGHTS) // 2], "cut short or damaged.*download it again"),
+    "cut short, old": (OLD[: len(OLD) // 2], "cut short, damaged"),
+    "cut very short": (WEIGHTS[:3], "cut short or damaged"),
+    "noise": (bytes(np.random.default_rng(0).integers(0, 256, 500, dtype=np.uint8)), "cut short, damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_is_no_weights_file_is_said_in_one_line(kind, tmp_path, monkeypatch):
+    content, says = FILES[kind]
+    monkeypatch.chdir(tmp_path)
+    for name, read in (
+        ("weights.pth", read_weights),
+        ("checkpoint.pt", lambda path: runs.load_checkpoint(path.parent)),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=says if name == "weights.pth" else "remove it") as raised:
+            read(path)
+        message = str(raised.value)
+        assert message.startswith(f"{path}: ") and "\n" not in message
+        for advice in ("weights_only", "likely", "add_safe_globals", "torch.load("):
+            assert advice not in message, "PyTorch's own words advise to do without protection"
+    assert not Path("ran").exists()
+
+
+def test_what_is_no_file_is_said_in_one_line(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoint.pt").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read \(a folder\)"):
+        runs.load_checkpoint(run)
+    with pytest.raises(InputError, match=r"a folder.; name the file itself"):
+        read_weights(run)
+    (run / "weights.pth").write_bytes(WEIGHTS)
+    with pytest.raises(InputError, match=r"a folder.; give weights\.pth in it"):
+        read_weights(run)
+    with pytest.raises(InputError, match=r"null: not a file of weights alone .not a regular file"):
+        read_weights(os.devnull)
+    with pytest.raises(InputError, match=r"no such weights file; .*imagenet"):
+        read_weights(tmp_path / "ImageNet")
+    with pytest.raises(InputError, match="File name too long"):
+        read_weights(tmp_path / ("w" * 300))
+    with pytest.raises(InputError, match="null"):
+        read_weights("a\0b")
+    with pytest.raises(InputError, match="weights is True; it has to be a file"):
+        read_weights(True)
+    assert runs.load_checkpoint(tmp_path / "absent") is None
+
+
+def test_files_with_other_names_and_places_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    weights = {"module._orig_mod.w": torch.ones(2), "features.denseblock1.denselayer1.norm.1.weight": torch.ones(1)}
+    torch.save(weights, tmp_path / "model.pth.tar-60")  # as deep-person-reid names its files, which are not tars
+    found = read_weights("~/model.pth.tar-60")
+    assert list(found) == ["w", "features.denseblock1.denselayer1.norm1.weight"]
+    torch.save({"format": 3, "models": [found], "epoch": 1}, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"holds no state dict .*; give weights\.pth of the same run"):
+        read_weights(tmp_path / "checkpoint.pt")
+
+
+def test_one_module_reads_torch_s_files():
+    """The guard is in one place: no other module of the library unpickles, nor lets torchvision do it."""
+    for path in LIBRARY.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                guarded = called == "torch.load" and "weights_only=True" in ast.unparse(node)
+                assert called != "torch.load" or (path.name == "tensorfiles.py" and guarded), path
+                assert "load_state_dict_from_url" not in called and not called.endswith("get_state_dict"), path
+                assert not (called.endswith("get_model") and len(node.args) + len(node.keywords) > 1), path
