@@ -213,7 +213,7 @@ def test_the_root_may_lie_among_the_pictures(tmp_path):
         assert prepare("folder", folder, folder) == made
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", sorted({*SUFFIXES, ".jfif", ".pjpeg", ".ppm", ".pgm"}))
 def test_every_suffix_that_is_read(suffix, tmp_path):
     kinds = {".png": "PNG", ".bmp": "BMP", ".dib": "DIB", ".webp": "WEBP", ".tif": "TIFF", ".gif": "GIF"}
     kinds |= dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM") | {".tiff": "TIFF"}
