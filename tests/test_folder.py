@@ -44,7 +44,8 @@ def people(tmp_path) -> Path:
 
 def test_one_folder_a_person(people, tmp_path):
     put(people, {"anna/notes.txt": b"no picture", ".cache/x.jpg": b"", "anna/.hidden.jpg": b""})
-    made = prepare("folder", people, tmp_path / "data")
+    with pytest.warns(UserWarning, match=r"18 pictures found; passed over: 1 \.txt, 1 hidden file, 1 hidden folder"):
+        made = prepare("folder", people, tmp_path / "data")
     assert made == tmp_path / "data" / "folder"
     names = json.loads((made / "people.json").read_text("utf-8"))
     assert names == {"people": ["Jürgen Groß", "anna", "p9", "p10", "with space", "李雷"], "cameras": None}

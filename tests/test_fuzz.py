@@ -203,7 +203,9 @@ def test_tables(place):
         prepare("folder", place / "t.csv", place / "data", test_share=1)
         shutil.rmtree(place / "data")
 
-    survive(use, 2000, 5, good, good2)
+    good3 = good.replace(b",", b";").decode().encode("utf-16")
+
+    survive(use, 2000, 5, good, good2, good3)
 
 
 def test_names():
@@ -221,7 +223,10 @@ def test_names():
 
 def test_pictures():
     goods = [picture(), picture(progressive=True), picture("PNG"), picture("BMP"), picture("WEBP"), picture("GIF")]
-    goods += [picture("TIFF"), picture("TIFF", compression="tiff_lzw")]
+    goods += [picture("TIFF"), picture("TIFF", compression="tiff_lzw"), picture("PPM")]
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A], exif[0x0131] = 6, 72.0, "a camera"
+    goods += [picture(kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP")]
 
     def use(data: bytes) -> None:
         opened = Image.open(io.BytesIO(to_jpeg(data, "it")))

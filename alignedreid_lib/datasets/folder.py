@@ -116,9 +116,11 @@ def _by_folder(name: str) -> tuple[str, str | None] | None:
 
 
 def _by_pattern(pattern: str, source: Path) -> Callable[[str], tuple[str, str | None] | None]:
+    if not isinstance(pattern, str):
+        raise InputError(f"pattern={pattern!r} is no regular expression; give text")
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"pattern {pattern!r} is no regular expression ({error}); mend it") from error
     if "person" not in compiled.groupindex:
         raise InputError(f"pattern {pattern!r} has no group (?P<person>...); say where the person's name stands")

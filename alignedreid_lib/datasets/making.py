@@ -29,16 +29,16 @@ _CONTENTS = {  # a fingerprint's key -> what differs if it differs; None where t
 
 
 def as_path(value: object, what: str) -> Path:
-    """A path from whatever was given.
+    """A path from whatever was given; `~` is the home folder.
 
     Raises:
         InputError: not text, or text that no file can be named.
     """
     try:
-        path = Path(value)  # type: ignore[arg-type]
+        path = Path(value).expanduser()  # type: ignore[arg-type]
         if b"\0" not in os.fsencode(path):
             return path
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         pass
     raise InputError(f"{what}={value!r} is not a path; give the path of a file or folder")
 

@@ -66,10 +66,10 @@ def prepare(
     given, archive = archive, find_archive(name, archive)
     settings = {
         "name": name,
-        "archive": archive.name,
         "archive_content": zip_content(archive),
-        "split_file": split_path.name if split_path else None,
+        "archive": archive.name,
         "split_file_content": file_content(split_path),
+        "split_file": split_path.name if split_path else None,
         "num_val_ids": num_val_ids,
     }
     if is_done(target, settings):
@@ -94,14 +94,14 @@ def _prepare_own(
     sightings = list_sightings(source, pattern)
     settings = {
         "name": "folder",
+        "pictures": digest(sightings),
+        "archive_content": sample_bytes(sightings),
         "archive": source.name,
         "num_val_ids": num_val_ids,
         "pattern": pattern,
         "test_share": test_share,
         "seed": seed,
         "cameras_known": sightings[0].camera is not None,
-        "pictures": digest(sightings),
-        "archive_content": sample_bytes(sightings),
     }
     if not is_done(target, settings):
         with all_or_nothing(target, source) as partial:

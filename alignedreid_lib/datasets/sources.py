@@ -21,7 +21,8 @@ SOURCES = {  # name -> (archive, where to get it)
     ),
     "dukemtmc": ("DukeMTMC-reID.zip", "it was withdrawn by its makers in 2019, so only who has it already can use it"),
 }
-_UNPACKED = ("bounding_box_train", "bounding_box_test", "query", "cuhk-03.mat")  # what only a release's folder holds
+_UNPACKED = {"cuhk03": "cuhk-03.mat"}  # what a release's own folder holds; of the others this:
+_TRAINING = "bounding_box_train"
 
 
 def find_archive(name: str, given: Path) -> Path:
@@ -44,7 +45,7 @@ def check_is_there(name: str, given: Path) -> None:
     for folder in (place for place in (archive, given) if place.is_dir()):
         inside = sorted(os.listdir(folder))
         for place in (folder, *(folder / entry for entry in inside)):
-            if any((place / entry).exists() for entry in _UNPACKED):
+            if (place / _UNPACKED.get(name, _TRAINING)).exists():
                 raise InputError(
                     f"{place} is an unpacked release; give the archive itself, {file}, or pack the folder as one: "
                     f"python -m zipfile -c {file} {str(place)!r}"

@@ -95,7 +95,7 @@ def _files(folder: Path, others: Counter[str]) -> Iterator[Path]:
                 others["prepared dataset"] += 1
             else:
                 real = os.path.realpath(path)
-                if os.path.commonpath([real, root]) == real:
+                if Path(root).is_relative_to(real):
                     raise InputError(f"{path} leads back to {real}, which holds it; take the link out")
                 enter(path, real)
                 kept.append(name)
