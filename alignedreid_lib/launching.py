@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import pickle
 import signal
+import sys
 import tempfile
 import threading
+import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from alignedreid_lib.errors import InputError
@@ -26,6 +31,13 @@ PATIENCE = timedelta(hours=2)  # how long the others wait for one, which may be 
 
 # What torch's launcher catches.
 HANDLED = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+
+# What these log of a failure, with the launcher's own tracebacks, is in the reason that `launch` raises.
+LOGGERS = [
+    "torch.distributed.elastic.multiprocessing.api",
+    "torch.distributed.elastic.multiprocessing.errors",
+    "torch.multiprocessing.spawn",
+]
 
 Result = TypeVar("Result")
 
@@ -83,7 +95,8 @@ def launch(
 
     Raises:
         InputError: as one of the processes did.
-        RuntimeError: a process failed otherwise; the others were ended, and the message is its traceback.
+        RuntimeError: a process failed otherwise, and the others were ended. The message is the best reason there is:
+            the first traceback, or the signal or exit code that a process ended with, and what it wrote to stderr.
     """
     done = threading.Event()
 
@@ -93,8 +106,10 @@ def launch(
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    handlers = {number: signal.getsignal(number) for number in HANDLED}
-    with tempfile.TemporaryDirectory() as folder:
+    # Only the main thread may set handlers, and torch sets its own there.
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in HANDLED if main}
+    with tempfile.TemporaryDirectory() as folder, _silenced():
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -110,6 +125,12 @@ def launch(
             return elastic_launch(config, _member)(device, function, *args)[0]
         except ChildFailedError as error:
             raise _reason(error, Path(folder)) from None
+        except (ValueError, EOFError, pickle.UnpicklingError) as error:
+            # torch reads a failed process's report without care: it is damaged where its writer was ended, or the disk
+            # was full.
+            if not any(Path(folder).rglob("error.json")):
+                raise
+            raise _reason(None, Path(folder)) from error
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -123,22 +144,100 @@ def launch(
                 meanwhile()
 
 
-@record
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Inside, `LOGGERS` are silent."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
 def _member(device: str, function: Callable[..., Result], *args: Any) -> Result:
     """What each launched process does."""
     # Sent when the starter dies. Python's handler would wait for a collective to return, whose partner may be dead.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with joined(device):
-        return function(*args)
+        try:
+            return function(*args)
+        except Exception as error:
+            # Before the group is left: the others fail as soon as they notice, and then this process is ended.
+            _write_report(error)
+            sys.exit(1)
 
 
-def _reason(error: ChildFailedError, folder: Path) -> Exception:
-    """The InputError of a failed group, whichever process had it; else the traceback of the first that failed."""
-    for path in sorted(folder.rglob("error.json")):  # of all; `error` knows those that ended before the rest was ended
-        text = str(json.loads(path.read_text())["message"]["message"])
-        if text.startswith("InputError: "):
-            return InputError(text.removeprefix("InputError: "))
-    first, failure = error.get_first_failure()
-    detail = failure.message["extraInfo"]["py_callstack"] if isinstance(failure.message, dict) else failure.message
-    said = [path.read_text(errors="replace")[-2000:] for path in sorted(folder.rglob(f"{first}/stderr.log"))]
-    return RuntimeError("\n".join([f"process {first} failed: {detail}", *said]))
+def _write_report(error: Exception) -> None:
+    """Write what torch's own `record` would write, but whole or not at all: this process may be ended meanwhile."""
+    path = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
+    now = time.time()
+    extra = {"py_callstack": traceback.format_exc(), "timestamp": str(int(now)), "time": now}
+    content = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
+    with suppress(OSError):  # a full disk; the exit code still tells that this process failed
+        path.with_suffix(".partial").write_text(json.dumps(content))
+        path.with_suffix(".partial").replace(path)
+
+
+class Report(NamedTuple):
+    """What a failed process said."""
+
+    time: float
+    process: str  # its number
+    raised: str  # "InputError: ..."
+    traceback: str
+
+
+def _read_reports(folder: Path) -> list[Report]:
+    """The reports of all processes, the oldest first; those that are empty, damaged or gone are passed over."""
+    reports = []
+    for path in folder.rglob("error.json"):
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            content = json.loads(path.read_text())
+            message = content["message"]
+            if isinstance(message, str):  # torch's short form
+                message = {"message": message, "extraInfo": {"py_callstack": message, **content}}
+            extra = message["extraInfo"]
+            written = float(extra.get("time") or extra.get("timestamp", 0))
+            reports.append(Report(written, path.parent.name, str(message["message"]), str(extra["py_callstack"])))
+    return sorted(reports)
+
+
+def _last_words(folder: Path, process: str) -> str:
+    """The end of what a process wrote to stderr; "" where there is nothing."""
+    for path in folder.rglob(f"{process}/stderr.log"):
+        with suppress(OSError), open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 2000))
+            return file.read().decode(errors="replace").strip()
+    return ""
+
+
+def _reason(error: ChildFailedError | None, folder: Path) -> Exception:
+    """Why a group failed: the InputError of any process; else the best there is, see `launch`.
+
+    Args:
+        error: what torch knows; it looks only at the process that it saw end first. None if it could not tell.
+        folder: of the processes' reports and stderr.
+    """
+    reports = _read_reports(folder)
+    for report in reports:
+        if report.raised.startswith("InputError: "):
+            return InputError(report.raised.removeprefix("InputError: "))
+    failures: dict[int, ProcessFailure] = error.failures if error else {}
+    silent = {path.parent.name for path in folder.rglob("stderr.log")} - {report.process for report in reports}
+    lines = []
+    for process, failure in failures.items():
+        silent.discard(str(process))
+        if failure.exitcode < 0:
+            memory = "; the system does this when memory runs out" if failure.signal_name() == "SIGKILL" else ""
+            lines.append(f"process {process} was ended by {failure.signal_name()}{memory}")
+        elif str(process) not in {report.process for report in reports}:
+            lines.append(f"process {process} ended with exit code {failure.exitcode} and left no report")
+    lines += [f"process {report.process} failed: {report.traceback}" for report in reports[:1]]
+    lines += [f"process {name} was ended and left no report" for name in sorted(silent)]
+    concerned = {str(process) for process in failures} | {report.process for report in reports[:1]}
+    for name in sorted(concerned or silent):
+        lines += filter(None, [_last_words(folder, name)])
+    return RuntimeError("\n".join(lines))

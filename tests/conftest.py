@@ -1,7 +1,10 @@
 """What several test modules share."""
 
+import multiprocessing
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -9,11 +12,28 @@ from PIL import Image
 
 from alignedreid_lib.datasets import Partitions
 
+# A slow machine, or other work on it, is not a failure.
+hypothesis.settings.register_profile(
+    "anywhere", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("anywhere")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tests use tensors so small that a second thread costs more than it brings, above all on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def warm() -> BaseContext:
+    """Processes that are forked from one that has imported the library: a start takes 0.1 s instead of 5."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["alignedreid_lib.testing", "alignedreid_lib.training"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")  # numpy starts its threads when imported, and threads do not fork
+        context.Process(target=int).start()
+    return context
 
 
 @pytest.fixture(scope="session")

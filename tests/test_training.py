@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -88,48 +86,85 @@ def test_cut_and_resumed_equals_undisturbed(config, tmp_path):
     assert strip(resumed.metrics) == strip(whole.metrics)
 
 
-SCRIPT = """
-import json, sys, torch
-torch.set_num_threads(1)
-from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.sampling import IdentitySampler
-from alignedreid_lib.training import TrainConfig, train, train_step
-train(TrainConfig(**json.loads(sys.argv[1])), sys.argv[2])
-"""
+# What a process does that is killed; it finds it here by name.
+
+
+def on_one_thread(function, *args):
+    torch.set_num_threads(1)
+    function(*args)
+
+
+def train_on_a_leash(config, run_dir, epochs, link):
+    """Tell each finished epoch; after `epochs` of them wait for the end, which so never comes too late."""
+    first = len(runs.read_metrics(run_dir))
+
+    def report(row):
+        link.send(row["epoch"])
+        if row["epoch"] == first + epochs:
+            link.recv()
+
+    train(config, run_dir, report)
+
+
+def train_until_a_write(config, run_dir, share):
+    """Die in the write of the second checkpoint: with a share of its bytes written, or just after it has its name."""
+    checkpoints, save, replace = [], torch.save, os.replace
+
+    def save_in_part(content, path):
+        checkpoints.append(path)
+        save(content, path)
+        if len(checkpoints) == 2 and share is not None:
+            os.truncate(path, int(share * path.stat().st_size))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def replace_and_die(source, path):
+        replace(source, path)
+        if len(checkpoints) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save, os.replace = save_in_part, replace_and_die
+    train(config, run_dir)
+
+
+SHARES = [0.0, 0.3, 0.9, 1.0, None]
 
 
 @pytest.mark.parametrize(("num_models", "kills"), [(1, 20), (2, 4)])
-def test_killed_at_any_moment_it_goes_on(config, tmp_path, num_models, kills):
+def test_killed_at_any_moment_it_goes_on(config, tmp_path, warm, num_models, kills):
     """SIGKILL at random moments, every other one in a checkpoint's write; the end is the undisturbed, bit for bit."""
-    total = 10 * kills
-    config = dataclasses.replace(config, total_epochs=total, num_models=num_models)
+    epochs = 2  # that a process may get on by
+    config = dataclasses.replace(config, total_epochs=epochs * kills + 1, num_models=num_models)
     if num_models == 2:
         config = dataclasses.replace(config, global_mutual_weight=1.0)
-    whole = train(config, tmp_path / "whole")
-    settings = json.dumps(dataclasses.asdict(config))
-    cut, rng, in_a_write = tmp_path / "cut", random.Random(0), 0
-    start = lambda: subprocess.Popen([sys.executable, "-c", SCRIPT, settings, str(cut)], stderr=subprocess.PIPE)  # noqa: E731
+    whole, cut, rng = tmp_path / "whole", tmp_path / "cut", random.Random(0)
+
+    def start(function, *args):
+        process = warm.Process(target=on_one_thread, args=(function, *args))
+        process.start()
+        return process
+
+    undisturbed = start(train, config, whole)
     for number in range(kills):
-        before = len(runs.read_metrics(cut))
-        process = start()
-        while len(runs.read_metrics(cut)) < before + 2:
-            assert process.poll() is None, "it ended before it was killed"
-            time.sleep(0.005)
         if number % 2:
-            time.sleep(rng.uniform(0, 0.1))
+            here, there = warm.Pipe()
+            process = start(train_on_a_leash, config, cut, epochs, there)
+            there.close()
+            here.recv()  # it trains: an epoch is done
+            time.sleep(rng.uniform(0, 0.2))
+            process.kill()
         else:
-            while not (cut / ".checkpoint.pt.partial").exists():
-                assert process.poll() is None, "it ended before it was killed"
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        in_a_write += (cut / ".checkpoint.pt.partial").exists()
-    assert in_a_write > 0, "no kill hit a checkpoint's write"
-    process = start()
-    process.communicate()
-    assert process.returncode == 0
-    for path in whole.all_weights:
-        assert same(path, tmp_path / "cut" / path.name)
-    assert [row["epoch"] for row in runs.read_metrics(cut)] == list(range(1, total + 1))
+            share = SHARES[number // 2 % len(SHARES)]
+            process = start(train_until_a_write, config, cut, share)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert number % 2 or (cut / ".checkpoint.pt.partial").exists() == (share is not None)
+    process = start(train, config, cut)
+    process.join()
+    undisturbed.join()
+    assert process.exitcode == undisturbed.exitcode == 0
+    names = ["weights.pth"] if num_models == 1 else ["weights_1.pth", "weights_2.pth"]
+    assert all(same(whole / name, cut / name) for name in names)
+    assert [row["epoch"] for row in runs.read_metrics(cut)] == list(range(1, config.total_epochs + 1))
 
 
 def test_a_folder_of_another_config_is_refused_and_stays(config, tmp_path):
