@@ -305,6 +305,12 @@ def test_pixels_decode_whatever_the_exif_says(data, turned, tmp_path):
     assert turned or jpeg is data
 
 
+def test_what_else_a_picture_carries_is_left_behind():
+    """A comment longer than a JPEG has room for."""
+    jpeg = to_jpeg(picture("GIF", comment=b"x" * 200_000), "a.gif")
+    assert "comment" not in Image.open(io.BytesIO(jpeg)).info
+
+
 @pytest.mark.parametrize("value", range(1, 9))
 def test_orientations_are_pillow_s(value, tmp_path):
     from PIL import ImageOps

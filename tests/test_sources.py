@@ -270,7 +270,8 @@ def test_long_names_and_files_in_the_way(tmp_path):
         refused(".", "folder", tmp_path / bad, tmp_path / "data")
         refused(".", tmp_path / bad, "test", call=open_dataset)
         refused(".", [tmp_path / bad], tmp_path / "data", call=combine)
-    refused("is one path; give a list", str(tmp_path), tmp_path, call=combine)
+    for folders in (str(tmp_path), tmp_path, 5):
+        refused("is not a list of paths", folders, tmp_path, call=combine)
     assert not (tmp_path / "data").exists()
 
 

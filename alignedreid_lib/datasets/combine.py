@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -42,8 +42,8 @@ def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "dat
             of other folders or pictures; nothing is left behind then.
     """
     root = as_path(root, "root")
-    if isinstance(folders, str | Path):
-        raise InputError(f"folders={str(folders)!r} is one path; give a list of paths")
+    if isinstance(folders, str | Path) or not isinstance(folders, Iterable | None):
+        raise InputError(f"folders={folders!r} is not a list of paths; give one, such as ['data/market1501']")
     sources = [root / name for name in COMBINED] if folders is None else [as_path(one, "folder") for one in folders]
     if not sources:
         raise InputError("nothing to combine; give the folders of prepared datasets")

@@ -104,8 +104,10 @@ def to_jpeg(data: bytes, where: str) -> bytes:
         picture = turn_upright(picture)
         if picture.has_transparency_data:
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+        plain = picture.convert("RGB")
+        plain.info = {}  # comments and the like, which a JPEG may have no room for
         buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "JPEG", quality=95, subsampling=0)
+        plain.save(buffer, "JPEG", quality=95, subsampling=0)
         return buffer.getvalue()
 
 

@@ -90,13 +90,15 @@ def _rows(table: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
 
 def _lines(table: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """(number, cells) of every line that is not blank."""
+    line = 1
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for row in rows:
+            line = rows.line_num
             if any(map(tidy, row)):
-                yield rows.line_num, row
+                yield line, row
     except (csv.Error, TypeError, ValueError) as error:  # the latter two: a delimiter that is none
-        raise InputError(f"{table} is no CSV ({error}); save the table anew") from error
+        raise InputError(f"{table} after line {line} is no CSV ({error}); save the table anew") from error
 
 
 def _find(folder: Path, text: str, where: str) -> Path:
