@@ -113,7 +113,11 @@ def prepare_data(
         asked = dict(own) if name == "folder" else {}
         if num_val_ids is not None and name in trained_on:
             asked["num_val_ids"] = num_val_ids
-        _prepare_one(config, name, archive, asked, needs_val=name in trained_on and config.train_part == "train")
+        try:
+            _prepare_one(config, name, archive, asked, needs_val=name in trained_on and config.train_part == "train")
+        except OSError as error:  # a name that no file can have
+            reason = f"{error.filename or archive}: {error.strerror or error}"
+            raise InputError(f"{reason}; give another archive or data_root") from error
         made = read_manifest(root / name) or {}
         for key, value in asked.items():
             if made.get(key) != value:
@@ -144,9 +148,9 @@ def _prepare_one(config: TrainConfig, name: str, archive: str, asked: dict[str, 
     elif archive:
         try:
             datasets.prepare(layout, place, root, **asked)
-        except TooFewPeopleError:
+        except TooFewPeopleError as error:
             if needs_val or "num_val_ids" in asked:
-                raise
+                raise InputError(f"{place}: {error}") from None
             log.warning("%s: too few people to set some aside for validation; all are trained on", layout)
             datasets.prepare(layout, place, root, **asked, num_val_ids=0)
     elif root == runs.resolve(DATA_ROOT) and layout in ARCHIVES:

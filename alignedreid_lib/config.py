@@ -9,6 +9,7 @@ import dataclasses
 import sys
 import types
 import typing
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,9 +193,8 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     """
     if typing.get_origin(hint) is tuple:
         inside = typing.get_args(hint)[0]
-        items = tuple(value) if isinstance(value, list | tuple) else (value,)
-        if all(type(item) is inside for item in items):
-            return items
+        with suppress(InputError):
+            return tuple(typed(name, item, inside) for item in (value if isinstance(value, list | tuple) else [value]))
         wanted = f"a list of {inside.__name__}"
     else:
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -42,12 +42,18 @@ class IdentitySampler:
         _, label_of = np.unique(labels, return_inverse=True)
         counts = np.bincount(label_of)
         if ids_per_batch > len(counts):
-            advice = f"lower ids_per_batch to {len(counts)} or less" if len(counts) > 1 else "add people"
-            raise InputError(f"ids_per_batch is {ids_per_batch}, but the data has {len(counts)} identities; {advice}")
-        if images_per_id > counts.max():
-            advice = f"lower images_per_id to {counts.max()} or less" if counts.max() > 1 else "add images"
+            if len(counts) == 1:
+                raise InputError("the data has 1 identity, and a batch needs 2; add people, or test on fewer of them")
             raise InputError(
-                f"images_per_id is {images_per_id}, but no identity has more than {counts.max()} images; {advice}"
+                f"ids_per_batch is {ids_per_batch}, but the data has {len(counts)} identities; "
+                f"lower ids_per_batch to {len(counts)} or less"
+            )
+        if images_per_id > counts.max():
+            if counts.max() == 1:
+                raise InputError("no identity of the data has more than 1 image, and a triplet needs 2; add images")
+            raise InputError(
+                f"images_per_id is {images_per_id}, but no identity has more than {counts.max()} images; "
+                f"lower images_per_id to {counts.max()} or less"
             )
         order = np.argsort(label_of, kind="stable")
         self._images = np.split(order, np.cumsum(counts)[:-1])  # the image indices of each identity

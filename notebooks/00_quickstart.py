@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from alignedreid_lib import book, datasets, evaluation, features, figures, images, runs
+from alignedreid_lib.config import check_types
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 
@@ -40,12 +41,11 @@ class Settings:
     seed: int = 3
 
     def __post_init__(self):
-        if not (type(self.queries_shown) is int and 1 <= self.queries_shown <= 20):
-            raise InputError(
-                f"queries_shown is {self.queries_shown!r}; it has to be a whole number from 1 to 20"
-            )
-        if type(self.seed) is not int:
-            raise InputError(f"seed is {self.seed!r}; it has to be a whole number")
+        check_types(self)
+        if not 1 <= self.queries_shown <= 20:
+            raise InputError(f"queries_shown is {self.queries_shown}; it has to be from 1 to 20")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}; it has to be from 0 to {2**32 - 1}")
 
 
 settings = runs.read_parameters(Settings, globals())

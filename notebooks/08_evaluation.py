@@ -24,6 +24,7 @@ seed = 1  # of the random weights of the untrained network
 from dataclasses import dataclass
 
 from alignedreid_lib import runs
+from alignedreid_lib.config import check_types
 from alignedreid_lib.errors import InputError
 
 
@@ -32,8 +33,9 @@ class Settings:
     seed: int = 1
 
     def __post_init__(self):
-        if type(self.seed) is not int or self.seed < 0:
-            raise InputError(f"seed is {self.seed!r}; give a whole number, 0 or more")
+        check_types(self)
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}")
 
 
 settings = runs.read_parameters(Settings, globals())

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from alignedreid_lib import book, evaluation, features, figures, ranking, reranking, runs
+from alignedreid_lib.config import check_types
 from alignedreid_lib.datasets import open_dataset
 from alignedreid_lib.errors import InputError
 
@@ -40,8 +41,9 @@ class Settings:
     lambda_value: float = 0.3
 
     def __post_init__(self):
-        if self.k1 < 1 or self.k2 < 1 or not 0 <= self.lambda_value <= 1:
-            raise InputError(f"{self}: k1 and k2 are 1 or more, lambda_value is from 0 to 1")
+        check_types(self)
+        if not (1 <= self.k1 <= 100 and 1 <= self.k2 <= 100 and 0 <= self.lambda_value <= 1):
+            raise InputError(f"{self}: k1 and k2 are from 1 to 100, lambda_value is from 0 to 1")
 
 
 settings = runs.read_parameters(Settings, globals())

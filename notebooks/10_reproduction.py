@@ -31,7 +31,7 @@ import yaml
 from IPython.display import Markdown
 
 from alignedreid_lib import figures, runs, training
-from alignedreid_lib.config import FREE_SETTINGS
+from alignedreid_lib.config import FREE_SETTINGS, check_types
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.scores import ScoreRow, ScoreTable, average
 
@@ -41,6 +41,7 @@ class Settings:
     results_folder: str = "notebooks/results"
 
     def __post_init__(self):
+        check_types(self)
         if not (runs.resolve(self.results_folder) / "published_scores.csv").is_file():
             raise InputError(
                 f"{self.results_folder} holds no published_scores.csv; give the folder of the results"

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from alignedreid_lib import figures, runs
+from alignedreid_lib.config import check_types
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 
@@ -35,6 +36,7 @@ class Settings:
     bench: str = "notebooks/results/time_and_space_cpu.json"
 
     def __post_init__(self):
+        check_types(self)
         if not runs.resolve(self.bench).is_file():
             raise InputError(
                 f"{self.bench} is not there; make it with `make bench` and name runs/bench.json"
@@ -43,6 +45,8 @@ class Settings:
 
 settings = runs.read_parameters(Settings, globals())
 measured = runs.read_json(runs.resolve(settings.bench))
+if not (isinstance(measured, dict) and measured.keys() >= {"device", "torch", "commit", "rows"}):
+    raise InputError(f"{settings.bench} holds no measurements; make them with `make bench`")
 print(
     measured["device"], "| torch", measured["torch"], "| commit", (measured["commit"] or "none")[:7]
 )

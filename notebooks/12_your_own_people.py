@@ -49,6 +49,7 @@ from alignedreid_lib import (
     synthetic,
     verification,
 )
+from alignedreid_lib.config import MAX_SIDE, check_types
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
 
@@ -66,6 +67,7 @@ class Settings:
     false_accept_rate: float = 0.01
 
     def __post_init__(self):
+        check_types(self)
         if not 0 < self.false_accept_rate < 1:
             raise InputError(
                 f"false_accept_rate is {self.false_accept_rate}; give a share between 0 and 1"
@@ -73,6 +75,14 @@ class Settings:
         if self.pictures and not runs.resolve(self.pictures).exists():
             raise InputError(
                 f"pictures is {self.pictures!r}, and nothing is there; give a folder or a CSV file"
+            )
+        if self.weights and not runs.resolve(self.weights).is_file():
+            raise InputError(
+                f"weights is {self.weights!r}, which is not a file; give a weights.pth"
+            )
+        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
+            raise InputError(
+                f"height and width are {self.height} and {self.width}; give 1 to {MAX_SIDE} pixels"
             )
 
 
@@ -116,15 +126,16 @@ figures.contact_sheet([images.decode(people.paths[k]) for k in firsts], columns=
 # by the same hand. For photographs take weights trained on photographs (`make train`): this model has never seen one.
 
 # %%
-trained = book.model()
-print(trained.origin)
-network, size = trained.network, {"height": book.CONFIG.height, "width": book.CONFIG.width}
 if settings.weights:
     network = AlignedReID(
         settings.backbone, None, None, settings.local_channels, settings.last_stride
     )
     load_weights(network, runs.resolve(settings.weights))
     size = {"height": settings.height, "width": settings.width}
+else:
+    trained = book.model()
+    print(trained.origin)
+    network, size = trained.network, {"height": book.CONFIG.height, "width": book.CONFIG.width}
 index = features.extract(network.eval(), people, **size)
 print(f"{len(index)} pictures, {index.global_features.shape[1]} numbers each")
 

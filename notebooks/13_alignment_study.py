@@ -43,6 +43,7 @@ precision = "auto"
 # %%
 import dataclasses
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 from alignedreid_lib import (
@@ -56,10 +57,39 @@ from alignedreid_lib import (
     synthetic,
     training,
 )
+from alignedreid_lib.config import check_types, max_seed
+from alignedreid_lib.errors import InputError
 
 DISTANCES = ("global", "rigid", "local", "global+local")
-extra = ("seeds", "misalignments", "train_misalignment", "run_dir")
-config = runs.read_parameters(training.TrainConfig, globals(), extra)
+
+
+@dataclass(frozen=True)
+class Study:
+    seeds: tuple[int, ...] = ()
+    misalignments: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    train_misalignment: float = 0.5
+    run_dir: str = "runs/alignment_study"
+
+    def __post_init__(self):
+        check_types(self)
+        if len(set(self.seeds)) < len(self.seeds) or any(
+            not 0 <= seed <= max_seed() for seed in self.seeds
+        ):
+            raise InputError(f"seeds is {self.seeds}; give different ones from 0 to {max_seed()}")
+        tested = self.misalignments
+        if not tested or len(set(tested)) < len(tested) or any(not 0 <= m <= 1 for m in tested):
+            raise InputError(f"misalignments is {tested}; give different numbers from 0 to 1")
+        if not 0 <= self.train_misalignment <= 1:
+            raise InputError(
+                f"train_misalignment is {self.train_misalignment}; it has to be from 0 to 1"
+            )
+
+
+of_training, of_study = (
+    [field.name for field in dataclasses.fields(kind)] for kind in (training.TrainConfig, Study)
+)
+config = runs.read_parameters(training.TrainConfig, globals(), extra=of_study)
+study = runs.read_parameters(Study, globals(), extra=of_training)
 
 # %% [markdown]
 # ## The problem in a picture
@@ -70,9 +100,9 @@ config = runs.read_parameters(training.TrainConfig, globals(), extra)
 # %% label="fig-misaligned" alt="Four people in five boxes each: the larger the misalignment, the farther head or feet have wandered out of the box, in the end up to half the person"
 cameras = synthetic.sample_cameras(6, seed=0)
 shots = [synthetic.Shot(person, camera=person % 6, moment=0, box=1) for person in (2, 5, 11, 17)]
-pictures = [synthetic.take(shot, cameras, m, seed=0) for shot in shots for m in misalignments]
-titles = [f"{m:g}" for m in misalignments] * 4
-figures.contact_sheet(pictures, titles, columns=2 * len(misalignments))
+pictures = [synthetic.take(shot, cameras, m, seed=0) for shot in shots for m in study.misalignments]
+titles = [f"{m:g}" for m in study.misalignments] * 4
+figures.contact_sheet(pictures, titles, columns=2 * len(study.misalignments))
 
 # %% [markdown]
 # At 1, on the right of [the figure](#fig-misaligned), a box is up to a third of the person's height too high or too low, a fifth too large or too small, and half of the boxes lose the
@@ -105,35 +135,39 @@ def folder_of(misalignment):
 def test(network, misalignment):
     """A row of scores for each distance."""
     dataset = datasets.open_dataset(folder_of(misalignment)[1], "test")
-    found = features.extract(network, dataset, height=height, width=width, precision=precision)
+    found = features.extract(
+        network, dataset, height=config.height, width=config.width, precision=config.precision
+    )
     return evaluation.evaluate(found, DISTANCES, rerank=False).to_dict()["rows"]
 
 
 # %%
 scores, minutes = [], 0.0
-for seed in seeds:
-    own = dataclasses.replace(config, seed=seed, data_root=str(folder_of(train_misalignment)[0]))
-    result = training.train(own, Path(run_dir) / f"seed{seed}")
+for seed in study.seeds:
+    own = dataclasses.replace(
+        config, seed=seed, data_root=str(folder_of(study.train_misalignment)[0])
+    )
+    result = training.train(own, Path(study.run_dir) / f"seed{seed}")
     network, minutes = book.load(own, result.weights), minutes + result.minutes
-    for misalignment in misalignments:
+    for misalignment in study.misalignments:
         scores += [
             {"seed": seed, "misalignment": misalignment} | row
             for row in test(network, misalignment)
         ]
-if seeds:
+if study.seeds:
     where = devices.choose_device(config.device)
     settings = dataclasses.asdict(config) | {
-        "seeds": list(seeds),
-        "train_misalignment": train_misalignment,
+        "seeds": list(study.seeds),
+        "train_misalignment": study.train_misalignment,
     }
-    written = runs.write_results(run_dir, settings, scores, minutes, where)
+    written = runs.write_results(study.run_dir, settings, scores, minutes, where)
 else:
     written = runs.resolve("notebooks/results/alignment_study.json")
 results = runs.read_json(written)
 
 # %%
 found_seeds = {row["seed"] for row in results["scores"]}
-assert seeds or len(found_seeds) >= 3, "the committed results have three seeds or more"
+assert study.seeds or len(found_seeds) >= 3, "the committed results have three seeds or more"
 
 # %% [markdown]
 # ## What came out

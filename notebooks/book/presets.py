@@ -69,16 +69,19 @@ def read_preset(root: Path, preset: str) -> Preset:
 
 
 def read_overrides(root: Path, preset: str, words: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """What `-p name text` gave, each once; a parameter that is text in the notebook is text whatever it looks like."""
+    """What `-p name text` gave; a parameter that is text in the notebook is text whatever it looks like.
+
+    Given twice, the last one counts, and a line says so.
+    """
     defaults = read_preset(root, preset).defaults
     found: dict[str, Any] = {}
     for name, text in words:
-        if name in found:
-            raise ValueError(f"{name} is given twice; give it once")
         try:
-            text.encode()
+            (name + text).encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{name} is {text!r}, which is not text in UTF-8; rename it") from None
+            raise ValueError(f"{name!r} is {text!r}, which is not text in UTF-8; rename it") from None
+        if name in found:
+            print(f"{name} is given several times; the last one counts: {text}", flush=True)
         found[name] = value(text)
         if isinstance(defaults.get(name), str) and not isinstance(found[name], str):
             found[name] = text

@@ -1,0 +1,150 @@
+"""The data of a full run: made where it is not there, of the size it has, and refused before the training."""
+
+import dataclasses
+import io
+import logging
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alignedreid_lib import book, datasets, testing
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.sampling import IdentitySampler
+from alignedreid_lib.training import TrainConfig, train
+
+NAME = "Market-1501-v15.09.15.zip"
+
+
+def jpeg(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 16, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def make_archive(path: Path, num_train: int, num_test: int = 2, cameras: int = 2) -> Path:
+    """An archive in Market-1501's form."""
+    with zipfile.ZipFile(path, "w") as archive:
+        number = 0
+        for person in range(1, num_train + num_test + 1):
+            tested = person > num_train
+            for folder in ("query", "bounding_box_test", "gt_bbox") if tested else ("bounding_box_train",):
+                for camera in range(1, (2 if tested else cameras) + 1):
+                    number += 1
+                    archive.writestr(f"market/{folder}/{person:04d}_c{camera}s1_{number:06d}_01.jpg", jpeg(number))
+    return path
+
+
+def make_people(folder: Path, count: int, pictures: int = 3) -> Path:
+    """A folder for each person."""
+    for person in range(count):
+        (folder / f"p{person:02d}").mkdir(parents=True)
+        for k in range(pictures):
+            (folder / f"p{person:02d}" / f"{k}.jpg").write_bytes(jpeg(100 * person + k))
+    return folder
+
+
+def config(root: Path, **settings) -> TrainConfig:
+    return TrainConfig(**{"data_root": str(root), "ids_per_batch": 2, "images_per_id": 2} | settings)
+
+
+@pytest.mark.parametrize(("num_train", "cameras"), [(4, 2), (102, 1)], ids=["few people", "few who can be queries"])
+def test_a_small_archive_is_trained_on_without_a_validation_split(num_train, cameras, tmp_path, caplog):
+    archive = make_archive(tmp_path / NAME, num_train, cameras=cameras)
+    for _ in range(2):  # asked again, it is found
+        assert book.prepare_data(config(tmp_path / "data"), str(archive)) == ("market1501",)
+    assert caplog.messages == ["market1501: too few people to set some aside for validation; all are trained on"]
+    made = tmp_path / "data" / "market1501"
+    assert len(set(datasets.open_dataset(made, "train").ids)) == num_train
+    assert len(datasets.open_dataset(made, "val")) == 0
+    with pytest.raises(InputError, match="has num_val_ids=0, not 2; move it away to make it anew, or give another"):
+        book.prepare_data(config(tmp_path / "data"), str(archive), num_val_ids=2)
+
+
+def test_a_release_has_its_hundred_validation_people(tmp_path, caplog):
+    book.prepare_data(config(tmp_path / "data"), str(make_archive(tmp_path / NAME, 103)))
+    assert len(set(datasets.open_dataset(tmp_path / "data" / "market1501", "val").ids)) == 100 and not caplog.messages
+
+
+def test_validation_people_can_be_asked_for(tmp_path):
+    archive, wanted = make_archive(tmp_path / NAME, 5), config(tmp_path / "data", train_part="train", validate_every=1)
+    with pytest.raises(InputError, match="num_val_ids=100 leaves nobody to train on: the set has 5 ids") as caught:
+        book.prepare_data(wanted, str(archive))
+    assert type(caught.value) is InputError, "a notebook tells users of an InputError without a traceback"
+    assert not (tmp_path / "data").exists()
+    book.prepare_data(wanted, str(archive), num_val_ids=2)
+    assert len(set(datasets.open_dataset(wanted.folder, "train").ids)) == 3
+    assert testing.validation(wanted)
+
+
+def test_a_folder_is_split_as_asked(tmp_path):
+    people, own = make_people(tmp_path / "p", 6), config(tmp_path / "data", dataset="folder")
+    for _ in range(2):
+        assert book.prepare_data(own, str(people), pattern=r"(?P<person>p\d+)", test_share=1 / 3) == ("folder",)
+    assert len(set(datasets.open_dataset(own.folder, "trainval").ids)) == 4
+    with pytest.raises(InputError, match=r"has test_share=0.333.*, not 0.5; move it away"):
+        book.prepare_data(own, str(people), test_share=0.5)
+    make_people(people / "p05" / "more", 1)
+    with pytest.raises(InputError, match="made of other pictures than are there now"):
+        book.prepare_data(own, str(people))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"test_sets": "market1501"}, f"{NAME} does not exist"),  # one name, not its letters
+        ({"test_sets": ["folder", "nonsense"]}, "no dataset 'nonsense'"),
+        ({"test_sets": "combined"}, "no dataset 'combined'"),
+        ({"test_share": 0.0}, "has no people to test on; name others in test_sets, or prepare it with a larger"),
+        ({"archive": ""}, "folder is not there; prepare it, or say in `archive`"),
+        ({"archive": "x" * 5000}, "File name too long; give another archive"),
+        ({"num_val_ids": 3}, "num_val_ids=3 leaves nobody to train on"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused_before_the_training(given, message, tmp_path):
+    given = {"archive": str(make_people(tmp_path / "p", 6))} | given
+    with pytest.raises(InputError, match=message):
+        book.prepare_data(config(tmp_path / "data", dataset="folder"), **given)
+
+
+def test_settings_of_a_folder_are_refused_for_a_release(tmp_path):
+    archive = str(make_archive(tmp_path / NAME, 3))
+    with pytest.raises(InputError, match="pattern is for the dataset folder; leave it out with market1501"):
+        book.prepare_data(config(tmp_path / "data"), archive, pattern="x")
+    with pytest.raises(InputError, match="folder is not there; train on it, or make it"):
+        book.prepare_data(config(tmp_path / "data"), archive, test_sets=["market1501", "folder"])
+
+
+def test_the_drawn_people_have_no_folder_of_their_own():
+    own = dataclasses.replace(book.CONFIG, dataset="folder")
+    with pytest.raises(InputError, match="folder is not there; prepare it, or say in `archive`"):
+        book.prepare_data(own)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 0, 1, 1, 2, 2], "ids_per_batch is 4, but the data has 3 identities; lower ids_per_batch to 3 or less"),
+        ([5, 5], "the data has 1 identity, and a batch needs 2; add people"),
+        ([0, 0, 1, 2, 3], "images_per_id is 3, but no identity has more than 2 images; lower images_per_id to 2"),
+        ([0, 1, 2, 3], "no identity of the data has more than 1 image, and a triplet needs 2; add images"),
+    ],
+)
+def test_too_small_a_set_is_refused_with_advice_that_can_be_followed(labels, message):
+    with pytest.raises(InputError, match=message):
+        IdentitySampler(labels, 4, 3, seed=0)
+
+
+def test_nobody_to_train_on_is_said(tmp_path):
+    own = config(tmp_path / "data", dataset="folder")
+    book.prepare_data(own, str(make_people(tmp_path / "p", 2)), test_share=1.0)
+    with pytest.raises(InputError, match="part trainval has no people to train on; add some"):
+        train(own, tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def log_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "alignedreid_lib.book")
