@@ -13,9 +13,7 @@ from PIL import Image
 from alignedreid_lib.datasets import Partitions
 
 # A slow machine, or other work on it, is not a failure.
-hypothesis.settings.register_profile(
-    "anywhere", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+hypothesis.settings.register_profile("anywhere", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("anywhere")
 
 
