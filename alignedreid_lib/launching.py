@@ -161,13 +161,20 @@ def _member(device: str, function: Callable[..., Result], *args: Any) -> Result:
     """What each launched process does."""
     # Sent when the starter dies. Python's handler would wait for a collective to return, whose partner may be dead.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with joined(device):
-        try:
-            return function(*args)
-        except Exception as error:
-            # Before the group is left: the others fail as soon as they notice, and then this process is ended.
-            _write_report(error)
-            sys.exit(1)
+    # The inner one reports before the group is left: the others fail as soon as they notice, and then torch's launcher
+    # ends this process.
+    with _reported(), joined(device), _reported():
+        return function(*args)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """An error inside is reported and ends the process."""
+    try:
+        yield
+    except Exception as error:
+        _write_report(error)
+        sys.exit(1)
 
 
 def _write_report(error: Exception) -> None:

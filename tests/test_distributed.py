@@ -1,14 +1,19 @@
 """Several processes train as one: the same loss, the same gradients, the same weights; and they fail as one."""
 
 import dataclasses
+import functools
+import json
 import os
 import signal
-import threading
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from alignedreid_lib import distributed, launching, runs, steps
 from alignedreid_lib.errors import InputError
@@ -28,7 +33,7 @@ def gathered():
 def one_step(config, double=True):
     """Loss and gradients of a step on a fixed batch, of which each process embeds its share."""
     torch.manual_seed(0)
-    learner = steps.make_learner(config, 0, num_ids=4)
+    learner = steps.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, num_ids=4)
     if double:
         learner.network.double()
     learner.network.train()
@@ -51,6 +56,47 @@ def refuse(where):
 
 def crash():
     raise ZeroDivisionError("a fault of the program")
+
+
+def wait_in(folder):
+    """Say that this process is at work, and wait for the end."""
+    (folder / str(os.getpid())).touch()
+    while True:
+        time.sleep(60)
+
+
+def die(report, where=1):
+    """One is ended, having begun to write its report; the other notices."""
+    if distributed.rank() == where:
+        print("its last words", file=sys.stderr, flush=True)
+        if report is not None:
+            Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(report)
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.barrier()
+
+
+def all_die(after, config, run_dir):
+    """Train, and end all processes as soon as the checkpoint of an epoch is there."""
+    pids: list[int] = [0] * distributed.count()
+    torch.distributed.all_gather_object(pids, os.getpid())
+    save = runs.save_checkpoint
+
+    def save_and_die(folder, state):
+        save(folder, state)
+        if state["epoch"] == after:
+            for pid in sorted(pids, key=os.getpid().__eq__):  # itself last
+                os.kill(pid, signal.SIGKILL)
+
+    runs.save_checkpoint = save_and_die
+    return train(config, run_dir)
+
+
+def refused(config, run_dir):
+    """What `train` says to settings that do not fit the processes."""
+    try:
+        train(config, run_dir)
+    except InputError as error:
+        return str(error)
 
 
 def from_first_of_two():
@@ -88,24 +134,42 @@ def test_alone_nothing_happens():
 @pytest.fixture(scope="module")
 def config(tiny_data):
     return TrainConfig(
-        data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="resnet18", weights=None,
-        ids_per_batch=4, images_per_id=3, base_lr=1e-3, total_epochs=2, decay_at_epoch=2, device="cpu",
+        data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="shufflenet_v2_x0_5", weights=None,
+        ids_per_batch=4, images_per_id=3, base_lr=1e-3, total_epochs=3, decay_at_epoch=3, device="cpu",
         local_weight=1.0, id_weight=1.0, mirror_prob=0.0,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def found(config):
-    """What two processes make of everything, by name."""
-    two = dataclasses.replace(config, processes=2)
-    steps = {
-        "global": dataclasses.replace(two, sync_batch_norm=True),
-        "local": dataclasses.replace(two, sync_batch_norm=True, local_mining="local"),
-        "apart": two,
-        "without local": dataclasses.replace(two, local_weight=0.0),
+def pair(config):
+    """Of two models and two processes."""
+    return dataclasses.replace(config, processes=2, num_models=2, global_mutual_weight=1.0)
+
+
+@pytest.fixture(scope="module")
+def found(config, pair, tmp_path_factory):
+    """What two processes make of everything, by name; started as users start them."""
+    two, folder = dataclasses.replace(config, processes=2), tmp_path_factory.mktemp("two")
+    synchronised = dataclasses.replace(two, sync_batch_norm=True)
+    calls = {
+        "gathered": (gathered,),
+        "from first": (from_first_of_two,),
+        "global": (one_step, synchronised),
+        "local": (one_step, dataclasses.replace(synchronised, local_mining="local")),
+        "apart": (one_step, two),
+        "without local": (one_step, dataclasses.replace(two, local_weight=0.0)),
+        "refused": (refused, config, folder / "refused"),
+        "trained": (train, synchronised, folder / "trained"),
+        "pair": (train, pair, folder / "pair"),
     }
-    calls = [(gathered,), (from_first_of_two,), *((one_step, settings) for settings in steps.values())]
-    return dict(zip(("gathered", "from first", *steps), launching.launch(2, "cpu", all_of, calls), strict=True))
+    return dict(zip(calls, launching.launch(2, "cpu", all_of, list(calls.values())), strict=True))
+
+
+@pytest.fixture
+def quick(warm, monkeypatch):
+    """Processes that are launched are forked from one that is warm."""
+    forked = functools.partial(launching.LaunchConfig, start_method="forkserver")
+    monkeypatch.setattr(launching, "LaunchConfig", forked)
 
 
 def test_gather_brings_all_rows_and_takes_back_the_own_gradient(found):
@@ -137,43 +201,35 @@ def test_a_parameter_without_gradient_stays_without(found):
     assert gradients["local_conv.weight"] is None and gradients["fc.weight"] is not None
 
 
-def test_two_processes_train_what_one_trains(config, tmp_path):
-    one = train(config, tmp_path / "one")
-    rows = []
-    two = train(dataclasses.replace(config, processes=2, sync_batch_norm=True), tmp_path / "two", report=rows.append)
-    assert rows == two.metrics == runs.read_metrics(tmp_path / "two") and len(rows) == 2
-    assert rows[0]["loss"] == pytest.approx(one.metrics[0]["loss"], rel=1e-3)
-    assert two.resumed_at == 0 and two.weights.exists()
-    assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
-    again = train(dataclasses.replace(config, processes=2, sync_batch_norm=True), tmp_path / "two")
-    assert again.resumed_at == 2, "a finished run is found without starting anything"
+def test_two_processes_train_what_one_trains(config, found, tmp_path):
+    """The same files and figures; and the loss of the first epoch, which is one step. Rounding parts the later ones."""
+    one, two = train(config, tmp_path / "one"), found["trained"]
+    assert {p.name for p in two.run_dir.iterdir()} == {p.name for p in one.run_dir.iterdir()}
+    assert runs.read_metrics(two.run_dir) == two.metrics and two.resumed_at == 0
+    assert [row.keys() for row in two.metrics] == [row.keys() for row in one.metrics]
+    for name in ("epoch", "lr"):
+        assert [row[name] for row in two.metrics] == [row[name] for row in one.metrics]
+    assert two.metrics[0]["loss"] == pytest.approx(one.metrics[0]["loss"], rel=1e-3)
 
 
-def killed_after(epoch, config, run_dir):
-    """Train, and die as soon as the checkpoint of an epoch is there."""
-    save = runs.save_checkpoint
-
-    def save_and_die(folder, state):
-        save(folder, state)
-        if state["epoch"] == epoch:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    runs.save_checkpoint = save_and_die
-    return train(config, run_dir)
-
-
-def test_mutual_learning_in_two_processes_is_killed_and_resumed(config, tmp_path):
-    config = dataclasses.replace(config, processes=2, num_models=2, global_mutual_weight=1.0, total_epochs=3)
-    whole = train(config, tmp_path / "whole")
-    with pytest.raises(RuntimeError, match="SIGKILL"):
-        launching.launch(2, "cpu", killed_after, 1, config, tmp_path / "cut")
+def test_mutual_learning_in_two_processes_is_killed_and_resumed(pair, found, quick, tmp_path, monkeypatch):
+    with pytest.raises(RuntimeError, match=r"process [01] was ended by SIGKILL"):
+        launching.launch(2, "cpu", all_die, 1, pair, tmp_path / "cut")
     assert not (tmp_path / "cut" / "weights_1.pth").exists()
-    resumed = train(config, tmp_path / "cut")
+    rows = []
+    resumed, whole = train(pair, tmp_path / "cut", report=rows.append), found["pair"]
     assert resumed.resumed_at == 1 and len(of_model(resumed.metrics, 2)) == 3
+    assert rows == resumed.metrics == runs.read_metrics(tmp_path / "cut"), "the first was not announced before"
     for paths in zip(whole.all_weights, resumed.all_weights, strict=True):
         a, b = map(torch.load, paths)
         buffers = ("running_mean", "running_var")  # of the first process only; they do not enter training
         assert all(torch.equal(a[name], b[name]) for name in a if not name.endswith(buffers))
+    monkeypatch.setattr(launching, "launch", None)
+    assert train(pair, tmp_path / "cut").resumed_at == 3, "a finished run is found without starting anything"
+
+
+def test_processes_that_do_not_fit_the_settings_are_refused(found):
+    assert found["refused"] == "processes is 1, but 2 were started; make them agree"
 
 
 def test_the_first_process_decides_for_all(found):
@@ -184,22 +240,110 @@ def test_the_first_process_decides_for_all(found):
 
 
 @pytest.mark.parametrize("where", [0, 1])
-def test_an_error_of_one_ends_all(where):
+def test_an_error_of_one_ends_all(where, quick, capfd):
     with pytest.raises(InputError, match=r"^this one alone cannot go on$"):
         launching.launch(2, "cpu", refuse, where)
+    assert "Traceback" not in capfd.readouterr().err
 
 
-def test_interrupted_all_end_and_the_interrupt_works_afterwards():
+def test_interrupted_all_end_and_the_interrupt_works_afterwards(quick, tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    threading.Timer(6.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    sent = []
+
+    def interrupt():
+        if len(list(tmp_path.iterdir())) == 2 and not sent:
+            sent.append(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt):
-        launching.launch(2, "cpu", time.sleep, 60)
+        launching.launch(2, "cpu", wait_in, tmp_path, meanwhile=interrupt)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    for pid in (int(path.name) for path in tmp_path.iterdir()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
-def test_a_crash_shows_its_traceback():
+def test_a_crash_shows_its_traceback(quick):
     with pytest.raises(RuntimeError, match=r"(?s)process \d.*in crash.*ZeroDivisionError: a fault of the program"):
         launching.launch(2, "cpu", crash)
+
+
+def test_launching_works_in_any_thread(quick, tmp_path):
+    with ThreadPoolExecutor() as pool, pytest.raises(InputError, match="this one alone"):
+        pool.submit(launching.launch, 1, "cpu", refuse, 0).result()
+
+
+# Whatever a process leaves that is ended while it writes
+
+REPORT = {"message": {"message": "InputError: no such file", "extraInfo": {"py_callstack": "in f", "timestamp": "1"}}}
+HALVES = [None, "", json.dumps(REPORT)[:40], "[]", '{"message": 1}', '{"message": {"message": "x"}}']
+
+
+@pytest.mark.parametrize("report", HALVES[:3])
+def test_a_process_that_is_ended_while_it_reports_is_named(report, quick):
+    """Whichever of the two ends first for torch's launcher."""
+    with pytest.raises(RuntimeError, match=r"process 1 was ended (by SIGKILL|and left no report)") as error:
+        launching.launch(2, "cpu", die, report)
+    assert "JSON" not in str(error.value)
+
+
+def leave(folder, process, report=None, words=None):
+    """The files of a process as torch lays them out; its failure as torch sees it."""
+    place = folder / "run" / "attempt_0" / str(process)
+    place.mkdir(parents=True)
+    if report is not None:
+        (place / "error.json").write_text(report)
+    if words is not None:
+        (place / "stderr.log").write_bytes(words)
+
+
+def failure(process, exitcode):
+    """As torch tells it of a process without a report."""
+    return ChildFailedError("launch", {process: ProcessFailure(process, 7, exitcode, "absent")})
+
+
+@pytest.mark.parametrize("report", HALVES)
+def test_damaged_reports_are_passed_over(report, tmp_path):
+    leave(tmp_path, 0, report, b"\xff half a letter\n")
+    found = launching._reason(failure(0, -9), tmp_path)
+    memory = "the system does this when memory runs out"
+    assert str(found) == f"process 0 was ended by SIGKILL; {memory}\n\ufffd half a letter"
+    found = launching._reason(failure(0, 3), tmp_path)
+    assert str(found).startswith("process 0 ended with exit code 3 and left no report\n")
+    found = launching._reason(None, tmp_path)  # torch itself stumbled over the report
+    assert str(found) == "process 0 was ended and left no report\n\ufffd half a letter"
+    leave(tmp_path, 1, json.dumps(REPORT))
+    found = launching._reason(failure(0, -9), tmp_path)
+    assert isinstance(found, InputError) and str(found) == "no such file", "of whichever process"
+
+
+def test_the_first_failure_is_the_reason(tmp_path):
+    for process, when in ((0, 2.5), (1, 2.25)):
+        extra = {"py_callstack": f"in f of {process}", "timestamp": "2", "time": when}
+        leave(tmp_path, process, json.dumps({"message": {"message": "OSError: x", "extraInfo": extra}}), b"")
+    leave(tmp_path, 2, '{"message": "torch\'s short form", "timestamp": 9}')
+    assert str(launching._reason(failure(0, 1), tmp_path)) == "process 1 failed: in f of 1"
+    (tmp_path / "run" / "attempt_0" / "1" / "error.json").unlink()
+    (tmp_path / "run" / "attempt_0" / "0" / "error.json").write_text("")
+    found = str(launching._reason(failure(1, -15), tmp_path))
+    assert found.splitlines()[:2] == ["process 1 was ended by SIGTERM", "process 2 failed: torch's short form"]
+
+
+def test_a_full_disk_takes_no_reason_s_place(tmp_path, monkeypatch):
+    """A report is whole or absent."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    write = Path.write_text
+
+    def full(path, text):
+        write(path, text[:9])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        launching._write_report(ValueError("x"))
+    assert not (tmp_path / "error.json").exists()
+    launching._write_report(InputError("x"))
+    assert [report.raised for report in launching._read_reports(tmp_path)] == ["InputError: x"]
 
 
 @pytest.mark.parametrize(
