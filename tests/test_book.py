@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import checks
 import nbformat
 import pairs
 import papermill
@@ -278,57 +277,6 @@ def test_an_input_error_is_its_message_alone(project: Path) -> None:
     change_source(project, text)
     with pytest.raises(ValueError, match=r"^a\.zip: absent; put it into data/raw$"):
         tool.train(project, "small", {})
-
-
-def test_run_stops_at_the_first_chapter_that_fails(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = (project / "notebooks" / "00_example.ipynb").read_bytes()
-    change_source(project, "assert seed == 0, 'the seed\\nis one'")
-    for name in ("01_second", "02_third"):
-        (project / "notebooks" / f"{name}.ipynb").write_bytes(source)
-    (project / "notebooks" / "00_example.ipynb").rename(project / "notebooks" / "01_second.ipynb")
-    (project / "notebooks" / "00_example.ipynb").write_bytes(source)
-    message = r"^01_second: AssertionError: the seed is one \(cell \[2\] of runs/book/01_second.ipynb\)$"
-    with pytest.raises(ValueError, match=message):
-        tool.run(project)
-    assert re.search(r"^00_example +\d+ s\n01_second +failed\n$", capsys.readouterr().out)
-    assert (project / "runs" / "book" / "01_second.ipynb").exists()
-    assert not (project / "runs" / "book" / "02_third.ipynb").exists()
-
-
-def test_run_prints_its_own_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (project / "runs" / "book").mkdir(parents=True)
-    (project / "runs" / "book" / "scores.json").write_text("an old table")
-    with pytest.raises(ValueError, match=r"no score table"):
-        tool.run(project)
-    change_source(
-        project,
-        "import json, pathlib\n"
-        "row = {'rank1': 0.8125, 'mean_ap_step': 0.5, 'mean_ap_trapezoid': 0.25}\n"
-        "text = json.dumps({'rows': [{'name': 'trained', **row}, {'name': 'colours', **row, 'rank1': None}]})\n"
-        "pathlib.Path('../runs/book/scores.json').write_text(text)",
-    )
-    tool.run(project)
-    lines = capsys.readouterr().out.splitlines()[-3:]
-    assert lines[0].split() == ["rank-1", "mAP", "(step)", "mAP", "(trapezoid)"]
-    assert [line.split() for line in lines[1:]] == [
-        ["trained", "81.2", "50.0", "25.0"],
-        ["colours", "-", "50.0", "25.0"],
-    ]
-    assert len({len(line) for line in lines}) == 1
-
-
-def test_the_last_line_counts_all_checks(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # starts faster
-    (tmp_path / "test_three.py").write_text(
-        "import pytest\n\ndef test_a(): pass\n\ndef test_b(): assert 0\n\ndef test_c(): pytest.skip('no')\n"
-    )
-    stages = [("a", ["-c pass", "-m pytest test_three.py -q"]), ("b", ["-c 1/0", "-m pytest absent.py -q"])]
-    with pytest.raises(SystemExit) as end:
-        checks.run_all(tmp_path, stages)
-    assert end.value.code == 1
-    assert capfd.readouterr().out.splitlines()[-1] == "2 passed, 3 failed, 1 skipped"
 
 
 def test_a_full_run_counts_the_smallest_numbers_as_nought_in_every_thread() -> None:

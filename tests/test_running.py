@@ -129,3 +129,28 @@ def test_a_quiet_check_is_a_line_and_a_failure_shows_its_output(tmp_path: Path, 
     assert any(re.match(r"b +\d+ s  1 failed$", line) for line in lines)
     assert "456" in lines and "123" not in lines
     assert any("ZeroDivisionError" in line for line in lines)
+
+
+def test_without_a_table_the_run_has_failed(project: Path) -> None:
+    (project / "runs" / "book").mkdir(parents=True)
+    (project / "runs" / "book" / "scores.json").write_text("an old table")
+    chapter(project, "00_first", "pass")
+    with pytest.raises(ValueError, match=r"no score table"):
+        running.run(project)
+
+
+def test_the_last_line_counts_all_checks(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # starts faster
+    (tmp_path / "test_three.py").write_text(
+        "import pytest\n\ndef test_a(): pass\n\ndef test_b(): assert 0\n\ndef test_c(): pytest.skip('no')\n"
+    )
+    stages = [
+        ("a", checks.fixed("-c pass", "-m pytest test_three.py -q")),
+        ("b", checks.fixed("-c 1/0", "-m pytest absent.py -q")),
+    ]
+    with pytest.raises(SystemExit) as end:
+        checks.run_all(tmp_path, stages)
+    assert end.value.code == 1
+    assert capfd.readouterr().out.splitlines()[-1] == "2 passed, 3 failed, 1 skipped"

@@ -86,7 +86,9 @@ def passes(root: Path) -> Iterator[tuple[str, int, list[str]]]:
     """(profile, seed, names) of all that is to be run; `tests` stands for the tests of arithmetic."""
     names = pairs.chapters(root / "notebooks")
     bounded = [n for n in names if any("bound" in pairs.tags(cell) for cell in read_chapter(root, n).cells)]
-    short = [n for n in bounded if not has_seed_of_training(read_chapter(root, n))]  # train nothing of their own
+    short = [
+        n for n in bounded if "total_epochs" not in parameters_of(read_chapter(root, n))
+    ]  # train nothing themselves
     for profile in PROFILES:
         yield profile, SEEDS[0], ["tests", *names]
     for seed in SEEDS[1:]:
@@ -95,10 +97,10 @@ def passes(root: Path) -> Iterator[tuple[str, int, list[str]]]:
         yield profile, SEEDS[1], short
 
 
-def has_seed_of_training(notebook: Any) -> bool:
-    """Whether a chapter is one of the full-run notebooks."""
-    cell = next(c for c in notebook.cells if c.cell_type == "code")
-    return "parameters" in pairs.tags(cell) and "total_epochs" in pairs.parameters(notebook)
+def parameters_of(notebook: Any) -> dict[str, Any]:
+    """The names and values of a chapter's parameters, none where it has no such cell."""
+    first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
+    return pairs.parameters(notebook) if first is not None and "parameters" in pairs.tags(first) else {}
 
 
 def read_chapter(root: Path, name: str) -> Any:
@@ -137,7 +139,8 @@ def work(folder: Path, profile: str, seed: int, name: str, root: Path) -> dict[s
                 run_tests(root)
             else:
                 prepare(folder, name, seed, bounds)
-                parameters = {"seed": seed} if has_seed_of_training(read_chapter(folder, name)) else {}
+                seeded = seed != SEEDS[0] and "seed" in parameters_of(read_chapter(root, name))
+                parameters = {"seed": seed} if seeded else {}
                 running.execute(
                     folder, name, target.parent, parameters, seconds=pairs.CELL_SECONDS, kernel=[running.log_into(log)]
                 )
