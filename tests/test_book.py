@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -9,13 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cells
 import nbformat
+import numpy as np
 import pairs
 import papermill
+import presets
 import pytest
 import tool
 import yaml
+from PIL import Image
 
+from alignedreid_lib import testing
+from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +167,7 @@ def test_example_is_a_pair(copy: Path) -> None:
     assert not pairs.update(copy, "00_example"), "an unchanged chapter is not executed again"
     assert (copy / "00_example.ipynb").read_bytes() == before
     notebook = nbformat.read(copy / "00_example.ipynb", as_version=4)
-    assert notebook.metadata == pairs.NOTEBOOK_METADATA
+    assert notebook.metadata == pairs.NOTEBOOK_METADATA | {"order": cells.arrangement(notebook)}
 
 
 def output(kind: str, **more: Any) -> Any:
@@ -212,6 +219,87 @@ def test_a_chapter_that_writes_to_stderr_is_refused(copy: Path) -> None:
     assert len(list(copy.iterdir())) == 2
 
 
+EDITS: dict[str, Callable[[Any], object]] = {
+    "cell 3": lambda n: n.cells[2].update(source=n.cells[2].source + "\n# my work"),
+    "cell 1": lambda n: n.cells[0].update(source=n.cells[0].source.replace("equation", "Equation")),
+    "cell 6": lambda n: n.cells.append(nbformat.v4.new_code_cell("my = 1")),
+    "cell 2": lambda n: n.cells[1].update(source="seed = 2\n" + n.cells[1].source, id="another"),
+    "the cells' order, number or tags": lambda n: n.cells.pop(),
+    "the cells' order, number": lambda n: n.cells.reverse(),
+    "the cells' order": lambda n: n.cells[3].metadata.update(tags=["nbval-skip"]),
+}
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["", "force"])
+@pytest.mark.parametrize("edited", EDITS)
+def test_an_edit_made_in_the_notebook_alone_is_never_thrown_away(copy: Path, edited: str, force: bool) -> None:
+    change(copy, EDITS[edited])
+    before = [(copy / f"00_example.{suffix}").read_bytes() for suffix in ("ipynb", "py")]
+    with pytest.raises(ValueError, match=f"00_example.ipynb: {edited}.* was edited there .* copy the edit") as error:
+        pairs.update(copy, "00_example", force)
+    assert "\n" not in str(error.value)
+    assert before == [(copy / f"00_example.{suffix}").read_bytes() for suffix in ("ipynb", "py")]
+
+
+def test_an_edit_that_was_copied_into_the_source_is_executed(copy: Path) -> None:
+    change(copy, lambda n: n.cells[2].update(source="assert seed > 0\n# my work"))
+    (copy / "00_example.py").write_text(SOURCE.replace("assert seed > 0\n", "assert seed > 0\n# my work\n"))
+    assert pairs.update(copy, "00_example"), "both agree, but the edit was never executed"
+    assert "# my work" in (copy / "00_example.ipynb").read_text() and not pairs.update(copy, "00_example")
+
+
+def test_an_older_notebook_and_one_without_outputs_are_written_anew(copy: Path) -> None:
+    change(copy, lambda n: n.metadata.pop("order"))  # written before notebooks knew the order of their cells
+    assert not pairs.update(copy, "00_example")
+    (copy / "00_example.py").write_text(SOURCE.replace("seed = 1", "seed = 2"))
+    for cell in (notebook := nbformat.read(copy / "00_example.ipynb", as_version=4)).cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    nbformat.write(notebook, copy / "00_example.ipynb")
+    assert pairs.update(copy, "00_example") and pairs.problems(copy, "00_example") == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "message"),
+    [
+        ("ipynb", b"<<<<<<< HEAD", "00_example.ipynb: not a notebook"),
+        ("ipynb", b"[]", "00_example.ipynb: not a notebook"),
+        ("ipynb", b"{}", "00_example.ipynb: not a notebook"),
+        ("ipynb", b"", "00_example.ipynb: not a notebook"),
+        ("ipynb", b"\xff\xfe", "00_example.ipynb: not a notebook"),
+        (
+            "ipynb",
+            b'{"cells": [{"cell_type": "code"}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+            "not a no",
+        ),
+        ("py", b"# %%\n\xff", "00_example.py: not a notebook"),
+        ("py", b"# %%\nx = 1\n\n# %%\nx = (\ny\n", r"00_example.py: cell 2, line 1: '\(' was never closed \(x = \(\)"),
+        ("py", b"# %%\n  x = 1\n   y = 2\n", "00_example.py: cell 1, line"),
+    ],
+)
+def test_a_damaged_file_of_a_pair_is_one_line(copy: Path, suffix: str, content: bytes, message: str) -> None:
+    (copy / f"00_example.{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        pairs.update(copy, "00_example")
+    assert "\n" not in str(error.value)
+    assert pairs.problems(copy, "00_example")
+    assert (copy / f"00_example.{suffix}").read_bytes() == content
+
+
+def test_a_full_disk_leaves_the_notebook_as_it_was(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (copy / "00_example.ipynb").read_bytes()
+    (copy / "00_example.py").write_text(SOURCE.replace("seed = 1", "seed = 2"))
+
+    def full(notebook: Any, path: Path) -> None:
+        path.write_text("half of")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pairs.nbformat, "write", full)
+    with pytest.raises(ValueError, match=r"00_example.ipynb: cannot be written \(No space left on device\); free"):
+        pairs.update(copy, "00_example")
+    assert (copy / "00_example.ipynb").read_bytes() == before and len(list(copy.iterdir())) == 2
+
+
 # Running chapters and presets
 
 
@@ -247,6 +335,7 @@ def test_two_settings_never_share_a_folder(project: Path, overrides: dict[str, A
     [
         ("smal", {}, "no preset 'smal'; there are: small"),
         ("", {}, "no preset ''; there are: small"),
+        ("small", {"run_dir": 5}, "run_dir is 5; it has to be the name of a folder"),
         ("small", {"sede": 2}, "unknown parameter 'sede'; 00_example knows: base_lr, run_dir, seed"),
     ],
 )
@@ -258,7 +347,208 @@ def test_a_wrong_request_is_refused(project: Path, preset: str, overrides: dict[
 
 def test_values_are_read_as_literals() -> None:
     texts = ["2", "2e-4", "True", "true", "null", "None", "[1, 2]", "cuhk03", "data/raw/a.zip", "a: b: c"]
-    assert [tool.value(t) for t in texts] == [2, 2e-4, True, True, None, None, [1, 2], *texts[7:]]
+    assert [presets.value(t) for t in texts] == [2, 2e-4, True, True, None, None, [1, 2], *texts[7:]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-10-11",
+        "2026-10-11 12:30:00",
+        "2026-13-45",
+        "12:30",
+        "010",
+        "1-2",
+        "1j",
+        "...",
+        "#1",
+        "=",
+        "*x",
+        "@",
+    ],
+)
+def test_what_only_looks_like_a_number_or_a_date_is_text(text: str) -> None:
+    assert presets.value(text) == text
+    assert presets.value(f"['{text}']") == [text]
+    if text[0] in "2":
+        assert presets.value(f"[{text}, a]") == [text, "a"]
+
+
+SOME = ["1", "-1", "1.5", "1e999", "-1e999", "nan", ".nan", "true", "no", "null", "", " ", "a", "a b", "a,b", "[]"]
+SOME += ["[a]", "[1]", "[[a]]", "[null]", "{}", "{a: 1}", "{1, 2}", "2026-10-11", "12:30", "1j", "b'x'", "...", "é李"]
+SOME += ['"', "\\", "{x}", "9" * 30, "x" * 5000, "a\nb", "${HOME}", "/", "..", "C:\\raw\\a.zip"]
+
+
+@pytest.mark.parametrize("preset", ["embedded_validated", "mutual_study"])
+def test_any_value_of_any_parameter_is_taken_or_refused_in_one_line(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make train` reads it, papermill writes it into the notebook, and the notebook's first cells check it."""
+    read, kinds = presets.read_preset(ROOT, preset), (TrainConfig, testing.Plan)
+    monkeypatch.setattr(presets, "read_preset", lambda root, name: read)
+    translate = papermill.translators.PythonTranslator.codify
+    refused = 0
+    for parameter in read.defaults:
+        for text in SOME:
+            try:
+                overrides = presets.read_overrides(ROOT, preset, [(parameter, text)])
+                _, settings = presets.plan(ROOT, preset, overrides)
+                namespace: dict[str, Any] = {}
+                exec(translate(settings), namespace)
+                settings = read.defaults | settings | {key: namespace[key] for key in settings}
+                for kind in kinds:
+                    kind(**{f.name: settings[f.name] for f in dataclasses.fields(kind) if f.name in settings})
+            except ValueError as error:
+                assert "\n" not in str(error), (parameter, text, error)
+                assert any(name in str(error) for name in read.defaults), (parameter, text, error)
+                refused += 1
+    assert refused > len(read.defaults) * 10
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_chapter_refuses_a_value_of_another_type_in_its_first_cells(name: str) -> None:
+    code = [cell.source for cell in pairs.read(NOTEBOOKS / f"{name}.py").cells if cell.cell_type == "code"]
+    parameters = pairs.parameters(pairs.read(NOTEBOOKS / f"{name}.py"))
+    last = max(number for number, source in enumerate(code) if "read_parameters(" in source)
+    for parameter in parameters:
+        for value in (object(), {}, float("nan"), [None]):
+            namespace: dict[str, Any] = {"__name__": "__main__", "wrong": value}
+            with pytest.raises(InputError, match=parameter):
+                for source in (code[0], f"{parameter} = wrong", *code[1 : last + 1]):
+                    exec(source, namespace)
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (["-p", "run_dir", "2026-10-11"], {"run_dir": "2026-10-11"}),
+        (["-p", "run_dir", "1"], {"run_dir": "1"}),
+        (["-p", "run_dir", "'with space'"], {"run_dir": "with space"}),
+        (["-p", "archive", "null"], {"archive": "null"}),
+        (["-p", "test_sets", "market1501"], {"test_sets": ["market1501"]}),
+        (["-p", "test_distances", "(global,local)"], {"test_distances": ["(global,local)"]}),
+        (["-p", "staircase_at_epochs", "5"], {"staircase_at_epochs": [5]}),
+        (["-p", "staircase_at_epochs", "(5, 9)"], {"staircase_at_epochs": [5, 9]}),
+        (["-p", "seed", "1", "-p", "seed", "2"], {"seed": 2}),
+    ],
+)
+def test_a_parameter_is_read_by_the_kind_that_the_notebook_has(words: list[str], settings: dict[str, Any]) -> None:
+    overrides = presets.read_overrides(ROOT, "market1501_gl", list(zip(words[1::3], words[2::3], strict=True)))
+    _, found = presets.plan(ROOT, "market1501_gl", overrides)
+    assert {key: found[key] for key in settings} == settings
+
+
+def test_a_list_of_one_changes_nothing_where_it_is_the_default() -> None:
+    for text in ("global", "[global]", "('global',)"):
+        overrides = presets.read_overrides(ROOT, "market1501_gl", [("test_distances", text)])
+        assert tool.plan(ROOT, "market1501_gl", overrides)[1]["run_dir"] == "runs/market1501_gl"
+
+
+@pytest.mark.parametrize("preset", ["../presets/small", "small.yaml", "a/b", "/etc/passwd", "x" * 5000, "\udcff", "*"])
+def test_a_preset_is_a_name_of_the_list(project: Path, preset: str) -> None:
+    with pytest.raises(ValueError, match=r"no preset .*; there are: small"):
+        tool.plan(project, preset, {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"notebook: [",
+        b"\xff\xfe\x00",
+        b"notebook: 00_example",
+        b"notebook: 00_example\nparameters: [seed]",
+        b"notebook: 00_example\nparameters:",
+        b"notebook: [00_example]\nparameters: {}",
+        b"notebook: ../00_example\nparameters: {}",
+        b"notebook: 00_example\nparameters: {seed: 1}\nmore: 2",
+        b"notebook: !!python/name:os.system\nparameters: {}",
+    ],
+)
+def test_a_damaged_preset_is_one_line_that_names_it(project: Path, content: bytes) -> None:
+    (project / "notebooks" / "presets" / "small.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^notebooks/presets/small.yaml: ") as error:
+        tool.plan(project, "small", {})
+    assert "\n" not in str(error.value)
+
+
+def test_a_day_in_a_preset_is_text(project: Path) -> None:
+    (project / "notebooks" / "presets" / "small.yaml").write_text(
+        "notebook: 00_example\nparameters:\n  run_dir: 2026-10-11\n"
+    )
+    assert tool.plan(project, "small", {})[1]["run_dir"] == "2026-10-11"
+
+
+@pytest.mark.parametrize(
+    "run_dir",
+    ["pyproject.toml", "pyproject.toml/run", "", " ", ".", "..", "notebooks/mine", "/proc/nowhere/run", "loop/run"]
+    + ["new/" + "x" * 300, None, 1, ["a"]],
+)
+def test_a_place_where_no_run_can_be_kept_is_one_line(project: Path, run_dir: Any) -> None:
+    (project / "pyproject.toml").touch()
+    (project / "loop").symlink_to("loop")
+    before = sorted(project.rglob("*"))
+    with pytest.raises(ValueError, match=r"run_dir|no run can be kept there") as error:
+        tool.train(project, "small", {"run_dir": run_dir})
+    assert "\n" not in str(error.value) and sorted(project.rglob("*")) == before
+
+
+def test_a_place_without_permission_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(ValueError, match=r"runs/small: no run can be kept there \(Permission denied\); choose"):
+        tool.train(project, "small", {})
+
+
+def test_what_a_disk_or_a_person_ends_is_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tool, "ROOT", project)
+
+    def said(error: BaseException) -> str:
+        def fail(*args: Any, **kwargs: Any) -> None:
+            raise error
+
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(papermill, "execute_notebook", fail)
+            tool.main(["train", "small"])
+        return str(end.value.code)
+
+    full = r"runs/small/00_example.ipynb: cannot be written \(No space left on device\); free space, or choose another"
+    assert re.fullmatch(f"{full} run_dir", said(OSError(28, "No space left on device")))
+    assert said(PermissionError(13, "Permission denied", "/x/kernel.json")).startswith("/x/kernel.json: cannot be")
+    assert said(RuntimeError("Kernel didn't\nrespond")) == (
+        "00_example: its Python process did not start (Kernel didn't respond)"
+    )
+    assert said(KeyboardInterrupt()) == "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "train", lambda *_: Path("absent.txt").read_text())
+        with pytest.raises(SystemExit, match=r"^absent.txt: No such file or directory$"):
+            tool.main(["train", "small"])
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback(project: Path) -> None:
+    """`make train | head -1`."""
+    code = f"import pathlib, tool; tool.ROOT = pathlib.Path({str(project)!r}); tool.main(['train', 'small'])"
+    change_source(project, "for k in range(1000): print('x' * 1000)")
+    command = f'{sys.executable} -c "{code}" | head -c 1'
+    done = subprocess.run(command, shell=True, cwd=NOTEBOOKS / "book", capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_a_run_that_is_refused_at_once_leaves_nothing(project: Path) -> None:
+    raising = "from alignedreid_lib.errors import InputError\nraise InputError('no')"
+    change_source(project, raising)
+    with pytest.raises(ValueError, match=r"^no$"):
+        tool.train(project, "small", {"run_dir": "a{b}/run"})  # papermill fills braces in
+    assert not (project / "a{b}" / "run").exists()
+    (project / "runs" / "small").mkdir(parents=True)
+    (project / "runs" / "small" / "config.json").touch()
+    with pytest.raises(ValueError, match=r"^no$"):
+        tool.train(project, "small", {})
+    assert (project / "runs" / "small" / "config.json").exists()
 
 
 def test_train_shows_what_cells_print(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -323,6 +613,33 @@ def test_long_overrides_make_a_name_that_a_folder_may_have() -> None:
     _, settings = tool.plan(ROOT, "market1501_gl", {"only_test": files})
     _, others = tool.plan(ROOT, "market1501_gl", {"only_test": files[::-1]})
     assert len(settings["run_dir"]) < 120 and settings["run_dir"] != others["run_dir"]
+
+
+SMALL = {
+    "dataset": "folder", "weights": None, "backbone": "shufflenet_v2_x0_5", "height": 32, "width": 16,
+    "ids_per_batch": 2, "images_per_id": 2, "total_epochs": 1, "decay_at_epoch": 1, "precision": "float32",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "more"),
+    [("market1501_gl", {}), ("market1501_gl_mutual", {"local_weight": 1.0, "num_models": 2})],
+    ids=["one model", "two models"],
+)
+def test_a_small_folder_of_one_s_own_trains_and_is_found_again(preset, more, tmp_path, capfd):
+    """Fewer people and pictures than the chapters draw, and cameras that nobody knows."""
+    rng = np.random.default_rng(0)
+    for person in range(6):
+        (tmp_path / "mine" / f"p{person}").mkdir(parents=True)
+        for k in range(3):
+            pixels = rng.integers(0, 256, (32, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / f"p{person}" / f"{k}.png")
+    places = {"archive": str(tmp_path / "mine"), "data_root": str(tmp_path / "data"), "run_dir": str(tmp_path / "run")}
+    for done in range(2):
+        tool.train(ROOT, preset, SMALL | places | more)
+        assert f"1 epochs, {done} of them done before" in capfd.readouterr().out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
+    assert {row["queries"] for row in results} == {3} and len(results) == 2 * more.get("num_models", 1)
 
 
 def test_torchrun_trains_a_preset_in_two_processes(tiny_data, tmp_path):
