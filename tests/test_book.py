@@ -481,8 +481,20 @@ def test_a_day_in_a_preset_is_text(project: Path) -> None:
 
 @pytest.mark.parametrize(
     "run_dir",
-    ["pyproject.toml", "pyproject.toml/run", "", " ", ".", "..", "notebooks/mine", "/proc/nowhere/run", "loop/run"]
-    + ["new/" + "x" * 300, None, 1, ["a"]],
+    [
+        *(
+            "pyproject.toml",
+            "pyproject.toml/run",
+            "",
+            " ",
+            ".",
+            "..",
+            "notebooks/mine",
+            "/proc/nowhere/run",
+            "loop/run",
+        ),
+        *("new/" + "x" * 300, None, 1, ["a"]),
+    ],
 )
 def test_a_place_where_no_run_can_be_kept_is_one_line(project: Path, run_dir: Any) -> None:
     (project / "pyproject.toml").touch()
