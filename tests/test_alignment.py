@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from alignedreid_lib import alignment
 from alignedreid_lib.errors import InputError
 
+pytestmark = pytest.mark.arithmetic
+
 RECORDED = np.load(Path(__file__).parent / "data" / "losses_parity.npz")
 
 sides = st.integers(1, 6)

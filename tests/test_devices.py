@@ -8,6 +8,8 @@ from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import DepthwiseConv2d, build_backbone
 
+pytestmark = pytest.mark.arithmetic
+
 CPU = torch.device("cpu")
 
 

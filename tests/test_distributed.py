@@ -19,6 +19,8 @@ from alignedreid_lib import distributed, launching, runs, steps
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import TrainConfig, of_model, train
 
+pytestmark = pytest.mark.arithmetic
+
 # What the processes do; they find it here by name.
 
 

@@ -18,6 +18,8 @@ from alignedreid_lib.ranking import score_ranking
 from alignedreid_lib.reranking import rerank
 from alignedreid_lib.scores import ScoreTable, average
 
+pytestmark = pytest.mark.arithmetic
+
 GLOBAL = ("global",)
 
 

@@ -11,6 +11,8 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.features import extract
 from alignedreid_lib.model import AlignedReID
 
+pytestmark = pytest.mark.arithmetic
+
 SIZE = {"height": 64, "width": 32}
 
 

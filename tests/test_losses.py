@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from alignedreid_lib import losses
 from alignedreid_lib.errors import InputError
 
+pytestmark = pytest.mark.arithmetic
+
 RECORDED = np.load(Path(__file__).parent / "data" / "losses_parity.npz")
 
 

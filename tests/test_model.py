@@ -17,6 +17,8 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
 from alignedreid_lib.weights import load_imagenet
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 512), ("mobilenet_v2", 1280), ("resnet50", 2048)])
 def test_shapes(backbone, channels):

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.ranking import average_precisions, find_matches, score_ranking
 
+pytestmark = pytest.mark.arithmetic
+
 PROTOCOLS = ("market1501", "allshots", "cuhk03")
 DEFINITIONS = ("trapezoid", "step")
 

@@ -13,6 +13,8 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.losses import euclidean_distances
 from alignedreid_lib.reranking import FeatureDistances, nearest, rerank, rerank_distances
 
+pytestmark = pytest.mark.arithmetic
+
 RECORDED = np.load(Path(__file__).parent / "data" / "reranking.npz")
 SETTINGS = [name for name in RECORDED.files if name.count("_") == 3]
 

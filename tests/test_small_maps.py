@@ -6,6 +6,8 @@ from torch import nn
 
 from alignedreid_lib.model import AlignedReID, SmallMapConv2d
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding", "bias"),

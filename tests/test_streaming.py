@@ -10,6 +10,8 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.ranking import score_ranking
 from alignedreid_lib.streaming import score_stream
 
+pytestmark = pytest.mark.arithmetic
+
 
 def in_chunks(matrix):
     return lambda begin, end: matrix[:, begin:end]

@@ -20,6 +20,8 @@ from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.training import TrainConfig, train, train_step
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.fixture
 def config(tiny_data):
