@@ -47,9 +47,9 @@ normalize = False
 # the optimiser and its schedule
 base_lr = 1e-3
 weight_decay = 5e-4
-total_epochs = 22
+total_epochs = 30
 schedule = "exponential"
-decay_at_epoch = 12
+decay_at_epoch = 16
 staircase_at_epochs = (101, 201)
 staircase_factor = 0.1
 warmup_epochs = 0
