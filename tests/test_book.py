@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -392,9 +393,13 @@ def test_torchrun_trains_a_preset_in_two_processes(tiny_data, tmp_path):
     assert "epoch 2: " in done.stdout and done.stdout.count("epoch 1: ") == 1
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
     assert (tmp_path / "run" / "weights.pth").exists()
-    words[words.index("2")] = "1"  # processes: settings that do not agree with what was started
-    done = subprocess.run(command[: -len(words)] + words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0 and "processes is 1, but 2 were started; make them agree" in done.stderr
+    # Settings that do not agree with what was started; one process, with what torchrun would tell it.
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}
+    env = os.environ | told | {"MASTER_PORT": "0", "TORCHELASTIC_RUN_ID": "one"}
+    done = subprocess.run(
+        [sys.executable, *command[len(torchrun) :]], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "processes is 2, but 1 were started; make them agree" in done.stderr
 
 
 def test_hosted_checks_call_what_a_laptop_calls():

@@ -121,23 +121,31 @@ def test_prefetch_keeps_the_order_and_passes_errors_on():
 
 
 COUNT_THREADS = """
-import os, sys, threading
+import os, sys, threading, time
 import torch
 from alignedreid_lib import images
 
-def count(_=None):
+def count():
     return len(os.listdir("/proc/self/task"))
+
+def more_than_before(most):
+    # A thread that has ended may be listed for a moment more; the threads of a team stay.
+    for _ in range(600):
+        if count() - before <= most:
+            break
+        time.sleep(0.1)
+    return count() - before
 
 torch.set_num_threads(3)
 store = images.ImageStore(sys.argv[1:], (256, 128))
 torch.zeros(1000, 1000).add_(1)  # the network's team
 before = count()
 store.fetch(range(6))
-decoding = count() - before
+decoding = more_than_before(2)
 crop = lambda seed: images.augment(store.fetch(range(6)), (384, 128), torch.Generator().manual_seed(seed))
 batches = images.prefetch(crop, range(9))
 next(batches)
-ahead = count() - before - decoding
+ahead = more_than_before(3)
 new = []
 other = threading.Thread(target=lambda: new.append(torch.get_num_threads()))
 other.start(); other.join()
@@ -150,7 +158,9 @@ def test_threads_that_make_pictures_ready_start_no_teams(pictures):
     """Two that decode and one that works ahead; a team of each would slow the network's steps by a fifth."""
     command = [sys.executable, "-c", COUNT_THREADS, *map(str, pictures)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "3"})
-    assert done.stdout.split() == ["2", "1", "3", "3"], done.stderr
+    decoding, ahead, *network = map(int, done.stdout.split())
+    # The second that decodes is started only where the first is not idle yet.
+    assert decoding in (1, 2) and ahead - decoding in (1, 2) and ahead <= 3 and network == [3, 3], done.stderr
 
 
 def test_normalize_makes_its_constants_once_and_for_training_too():

@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
-from test_site import FLAGS, chromium
+from test_site import FLAGS, PATIENCE, chromium
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 CHAPTER = "04_alignment"  # needs neither data nor a trained model
@@ -47,30 +48,30 @@ def lab(tmp_path: Path) -> Iterator[str]:
     shutil.copy(NOTEBOOKS / "matplotlibrc", tmp_path)
     options = ["--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=", "--expose-app-in-browser"]
     homes = {name: str(tmp_path / "home" / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "HOME")}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={tmp_path}"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | homes,
-    )
-    assert server.stderr is not None
-    for line in server.stderr:
-        if found := re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", line):
-            break
-    else:
-        pytest.fail("JupyterLab did not start")
-    yield f"http://127.0.0.1:{found[1]}"
-    server.terminate()
-    server.communicate()
+    command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={tmp_path}"]
+    log = tmp_path / "home" / "log"
+    log.parent.mkdir()
+    with open(log, "w") as file:  # not a pipe, which fills up and then stops the server
+        server = subprocess.Popen(command, stderr=file, env=os.environ | homes)
+    try:
+        end = time.monotonic() + PATIENCE / 1000
+        while not (found := re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", log.read_text())):
+            assert server.poll() is None and time.monotonic() < end, f"JupyterLab did not start: {log.read_text()}"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{found[1]}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def test_a_pair_opens_and_its_first_cells_run(lab: str, tmp_path: Path) -> None:
     source = (tmp_path / f"{CHAPTER}.py").read_text()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=PATIENCE)
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/{CHAPTER}.ipynb")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
         cells = page.evaluate(RUN, 9)
         page.evaluate(LAST)  # the exercises; a solution is folded, and no box's or role's syntax shows
         solution = page.locator(".jp-Notebook details", has_text="Solution").first

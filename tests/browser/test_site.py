@@ -27,6 +27,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE = 300_000  # ms; a busy machine is no fault
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
 # What is wrong with a page that has been loaded, a sentence each.
@@ -88,7 +89,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -101,6 +102,7 @@ def site() -> Iterator[str]:
 def look(page: Page, address: str, name: str) -> list[str]:
     """Visits a page, on a wide screen and on a phone; returns what is wrong with it."""
     found: list[str] = []
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: message.type == "error" and found.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: found.append(f"script: {error}"))
     page.on("requestfailed", lambda request: found.append(f"request failed: {request.url}"))
@@ -118,6 +120,7 @@ def look(page: Page, address: str, name: str) -> list[str]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
     yield context.new_page()
     context.close()
 
@@ -166,14 +169,14 @@ def test_chapters_papers_and_the_library_lead_to_each_other(page: Page, site: st
     """From a chapter to a function and back, and to a paper and back, by the links of the pages."""
     page.goto(f"{site}/05_losses.html")
     page.click("article a[href*='reference.html#alignedreid_lib.losses.global_triplet']")
-    assert page.url.endswith("reference.html#alignedreid_lib.losses.global_triplet")
+    page.wait_for_url(re.compile(r"/reference\.html#alignedreid_lib\.losses\.global_triplet$"))
     described = page.locator("dl:has(> dt[id='alignedreid_lib.losses.global_triplet'])")
     described.locator("a[href^='05_losses.html']").first.click()
-    assert "/05_losses.html" in page.url
+    page.wait_for_url(re.compile(r"/05_losses\.html"))
     page.click("article a[href='bibliography.html#hermans2017']")
-    assert page.url.endswith("bibliography.html#hermans2017")
+    page.wait_for_url(re.compile(r"/bibliography\.html#hermans2017$"))
     page.click("#hermans2017 a[href='05_losses.html'], #hermans2017 ~ p a[href='05_losses.html']")
-    assert page.url.endswith("/05_losses.html")
+    page.wait_for_url(re.compile(r"/05_losses\.html$"))
 
 
 def test_the_site_is_small() -> None:
