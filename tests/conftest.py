@@ -1,6 +1,8 @@
 """What several test modules share."""
 
 import multiprocessing
+import os
+import sys
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
@@ -30,6 +32,7 @@ def warm() -> BaseContext:
     context.set_forkserver_preload(["test_datasets", "test_distributed", "test_training"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENBLAS_NUM_THREADS", "1")  # numpy starts its threads when imported, and threads do not fork
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # where the server looks for what to import
         context.Process(target=int).start()
     return context
 
