@@ -269,12 +269,13 @@ def scores(root: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def digest(root: Path) -> str:
-    """What the results depend on: the library, the tests, the chapters' cells, the versions, the processor."""
+    """What the results depend on: the library, the tests, the chapters' code, the versions, the processor."""
     found = hashlib.sha256(json.dumps(machine()).encode())
     for path in sorted([*(root / "alignedreid_lib").rglob("*.py"), *(root / "tests").glob("*.py")]):
         found.update(path.read_bytes())
     for name in pairs.chapters(root / "notebooks"):
-        found.update("\0".join(cell.source for cell in read_chapter(root, name).cells).encode())
+        code = [cell.source for cell in read_chapter(root, name).cells if cell.cell_type == "code"]
+        found.update("\0".join([name, *code]).encode())
     return found.hexdigest()
 
 
