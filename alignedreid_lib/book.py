@@ -28,7 +28,7 @@ ARCHIVES = {
     "dukemtmc": "DukeMTMC-reID.zip",
 }
 
-# The book's model: small enough for two cores and a minute.
+# The book's model: small enough to train on two cores in a minute or two.
 CONFIG = TrainConfig(
     data_root=DATA_ROOT,
     dataset="market1501",
@@ -170,7 +170,7 @@ def _check_test_part(folder: Path) -> None:
 
 
 def model() -> BookModel:
-    """The book's model: trained by whoever asks first (about a minute), found by the others."""
+    """The book's model: trained by whoever asks first (a minute or two), found by the others."""
     dataset_folder(CONFIG.dataset)
     result = training.train(CONFIG, RUN_DIR)
     return BookModel(load(CONFIG, result.weights), result)

@@ -99,7 +99,7 @@ assert distances.argsort().tolist() == [1, 2, 0], "the nearest comes first"
 # %% [markdown]
 # ## The model
 #
-# The book's own model: small, and trained for about a minute by whichever chapter asks first
+# The book's own model: small, and trained for a minute or two by whichever chapter asks first
 # ([chapter 6](06_training.ipynb) shows how).
 
 # %%

@@ -490,8 +490,8 @@ difference = reverse.mean_ap - model_row.mean_ap_trapezoid
 assert abs(difference) < 1e-3, "the gallery's order decides"
 
 # %% [markdown]
-# The order decides nothing here. The two definitions, both printed as mAP, lie 2.5 points apart; many a paper claims less progress than
-# that.
+# The order decides nothing here. The two definitions, both printed as mAP, differ by more than two points; many papers claim less
+# progress than that.
 #
 # `make run` prints the table at its end. It reads it from this file:
 
@@ -712,8 +712,8 @@ assert times["colour below"] > 1.5, "and trousers or skirts of one colour"
 
 # %% [markdown]
 # Those it confuses wear the same colours several times as often as any two people do: colour is what this model goes by first.
-# What a model ignores is shared by the confused about as often as by anybody, and that is how it is with bags: what somebody carries
-# hardly enters the distance. The kind of garment and the pattern lie in between. A minute of training on 64 x 32 pixels gets this far.
+# What a model ignores is shared by the confused about as often as by any two people. The pattern of the top and the bag come close to
+# that; the kind of garment counts for more. A minute or two of training on 64 x 32 pixels gets this far.
 #
 # The other suspect is the camera. Does the model take the street for the person?
 
@@ -725,8 +725,8 @@ observed = (gallery.cameras[first] == queries.cameras)[wrong].mean()
 print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} by chance")
 
 # %% [markdown]
-# A little at most: 18 of 78 where 13 were to be expected, which may be luck. Those people have the advantage of the same street and
-# the same light, while every match must come from another one.
+# Only slightly, if at all: the two shares are close, and with so few wrong answers the difference may be chance. Those people have the
+# advantage of the same street and the same light, while every match must come from a different camera.
 #
 # ## What the papers report
 #
@@ -747,7 +747,7 @@ print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} 
 # fewer people to train with; scores of the two have nothing to say to each other. *What was done to the list afterwards?* Re-ranking, the subject
 # of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many of mAP.
 #
-# Our own table stands on drawn people, a small network and a minute of training. It can be compared with its two baselines, and with
+# Our own table is of drawn people, a small network and a minute or two of training. It can be compared with its two baselines, and with
 # none of the published numbers above.
 
 # %% [markdown]

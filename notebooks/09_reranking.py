@@ -346,14 +346,16 @@ if how == (20, 6, 0.3):
     assert scored[1].mean_ap > scored[0].mean_ap, "re-ranking lifts mAP"
 
 # %% [markdown]
-# mAP gains more than rank-1. That is typical: the first place was mostly right already, while the matches far down the
-# list, seen from another side, are fetched up by those before them. But look at rank-5 and rank-10: they fall.
+# mAP gains, and that is typical: matches far down the list, seen from a different side, are moved up by the matches before them. The
+# first rank was mostly right already, so there is little to gain; in our trainings rank-1 rose or fell by two or three points
+# from one to the next. Rank-5 and rank-10 fell in all of them.
 
-# %% label="fig-reranked-cmc" alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20; the re-ranked curve starts higher and soon lies lower"
+# %% label="fig-reranked-cmc" alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20; the re-ranked curve ends lower"
 figures.cmc_curves({"by distance": scored[0].cmc, "re-ranked": scored[1].cmc})
 
 # %% [markdown]
-# The curves of [the figure](#fig-reranked-cmc) cross. Who is found, is found in first place more often; who is not, is found later. Query by query:
+# In [the figure](#fig-reranked-cmc) the re-ranked curve is the lower one further down the list: a person who is not found at once is found later than
+# before. The next figure compares the average precision query by query:
 
 # %% alt="Average precision of each query before and after re-ranking, a point a query: about half lie above the diagonal, a quarter below, the rest on it"
 change = scored[1].ap_per_query - scored[0].ap_per_query
@@ -455,7 +457,7 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 # reports its global baseline there at 87.05 % rank-1 and 71.38 % mAP (trapezoid), and 89.85 % and 85.49 % re-ranked.
 # :::
 #
-# There too mAP gains most, five times as much as rank-1. Two warnings stand in no table. Re-ranking uses all *queries* as well: they
+# There mAP gains five times as much as rank-1. Two warnings stand in no table. Re-ranking uses all *queries* as well: they
 # are neighbours like others, so a score depends on who else was asked. And its distances compare inside one query's list only: they are no
 # measure of how alike two people are, and no threshold may be put on them ([chapter 8](08_evaluation.ipynb)).
 #
@@ -463,7 +465,7 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 #
 # * Reciprocity throws out pictures that are near the query but have nearer neighbours of their own.
 # * Each picture becomes a sparse row of weights; near is who shares them.
-# * It lifts mAP much and rank-1 little, and it hurts queries whose matches are outnumbered by people who look alike.
+# * It raises mAP; rank-1 changes little, in either direction; and it hurts queries whose matches are outnumbered by people who look alike.
 # * Neighbour lists instead of matrices: memory grows with the number of pictures, not with its square.
 #
 # Next: [chapter 10](10_reproduction.ipynb) puts all published scores beside ours.

@@ -19,8 +19,6 @@ from alignedreid_lib import distributed, launching, runs, steps
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import TrainConfig, of_model, train
 
-pytestmark = pytest.mark.arithmetic
-
 # What the processes do; they find it here by name.
 
 
@@ -180,6 +178,7 @@ def test_gather_brings_all_rows_and_takes_back_the_own_gradient(found):
     assert gradient.tolist() == [[2.0] * 3] * 2, "the first process's own rows, counted once"
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("mining", ["global", "local"])
 def test_two_processes_have_the_loss_and_gradients_of_one(config, found, mining):
     """All losses, and batch norm over the whole batch: in float64 nothing but rounding is between them."""
@@ -193,6 +192,7 @@ def test_two_processes_have_the_loss_and_gradients_of_one(config, found, mining)
         torch.testing.assert_close(found_statistics[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.mark.arithmetic
 def test_without_synchronised_batch_norm_each_share_is_normalised_by_itself(config, found):
     loss, _, _ = one_step(config)
     assert abs(float(found["apart"][0] - loss)) > 1e-3 * float(loss)
@@ -203,6 +203,7 @@ def test_a_parameter_without_gradient_stays_without(found):
     assert gradients["local_conv.weight"] is None and gradients["fc.weight"] is not None
 
 
+@pytest.mark.arithmetic
 def test_two_processes_train_what_one_trains(config, found, tmp_path):
     """The same files and figures; and the loss of the first epoch, which is one step. Rounding parts the later ones."""
     one, two = train(config, tmp_path / "one"), found["trained"]

@@ -20,8 +20,6 @@ from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.training import TrainConfig, train, train_step
 
-pytestmark = pytest.mark.arithmetic
-
 
 @pytest.fixture
 def config(tiny_data):
@@ -51,6 +49,7 @@ def test_a_run_leaves_what_it_should(config, tmp_path):
     assert found.resumed_at == 4 and found.metrics == rows
 
 
+@pytest.mark.arithmetic
 def test_it_learns(config, tmp_path):
     config = dataclasses.replace(config, total_epochs=30, decay_at_epoch=30, backbone="resnet18", id_weight=1.0)
     metrics = train(config, tmp_path / "run").metrics
@@ -59,6 +58,7 @@ def test_it_learns(config, tmp_path):
     assert {"global_loss", "id_loss"} <= metrics[0].keys()
 
 
+@pytest.mark.arithmetic
 def test_one_seed_one_result_whatever_the_workers(config, tmp_path):
     one = train(config, tmp_path / "one")
     two = train(dataclasses.replace(config, workers=4, memory_limit=0), tmp_path / "two")
@@ -75,6 +75,7 @@ def stop_after(epoch):
     return report
 
 
+@pytest.mark.arithmetic
 def test_cut_and_resumed_equals_undisturbed(config, tmp_path):
     config = dataclasses.replace(config, crop_prob=0.5, crop_ratio=0.8)
     whole = train(config, tmp_path / "whole")
@@ -241,6 +242,7 @@ def test_the_local_loss_is_logged(config, tmp_path, mining):
     assert {f"{term}_{figure}" for term in ("global", "local") for figure in figures} <= rows[0].keys()
 
 
+@pytest.mark.arithmetic
 def test_weights_of_the_terms_scale_their_gradients(config):
     batch = torch.randint(0, 256, (12, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -265,6 +267,7 @@ def test_weights_of_the_terms_scale_their_gradients(config):
     torch.testing.assert_close(both[name], twice[name] + 3 * identification[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.arithmetic
 def test_what_mines_changes_the_local_loss(config):
     """On one batch, from equal weights: its own hardest samples are at least as hard as another's."""
     batch = torch.randint(0, 256, (12, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -385,6 +388,7 @@ def batch():
 PEOPLE = torch.arange(12) // 3
 
 
+@pytest.mark.arithmetic
 def test_one_model_in_the_mutual_step_is_the_plain_step(config, batch):
     alone, (learner,) = learners_of(config, 1)[0], learners_of(config, 1)
     plain = train_step(alone.network.train(), alone.optimizer, batch, PEOPLE, config, torch.float32)
@@ -395,6 +399,7 @@ def test_one_model_in_the_mutual_step_is_the_plain_step(config, batch):
         assert torch.equal(one, other)
 
 
+@pytest.mark.arithmetic
 def test_gradients_of_two_models_are_those_of_each_alone_with_the_other_as_a_constant(config, batch):
     """By hand: forward of both, and for each model its losses and its terms against fixed numbers of the other."""
     config = dataclasses.replace(config, **MUTUAL)
@@ -440,6 +445,7 @@ def test_two_models_leave_two_of_everything(config, tmp_path):
     assert not [name for name in training.of_model(result.metrics, 1)[0] if name.startswith("model")]
 
 
+@pytest.mark.arithmetic
 def test_models_start_from_seeds_of_their_own_and_the_first_is_the_single_run_s(config, tmp_path):
     pair = dataclasses.replace(config, num_models=2)  # no mutual terms: two trainings side by side
     both, alone = train(pair, tmp_path / "pair"), train(config, tmp_path / "alone")

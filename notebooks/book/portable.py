@@ -135,7 +135,8 @@ def work(folder: Path, profile: str, seed: int, name: str, root: Path) -> dict[s
     target.unlink(missing_ok=True)
     title = f"{profile} {seed} {name[:2] if name[:2].isdigit() else name}"
     began = time.perf_counter()
-    with environment(PROFILES[profile]), progress.Line(title, partial(running.doing, target, log)) as line:
+    doing = partial(running.doing, target, log) if name != "tests" else lambda: "pytest -m arithmetic"
+    with environment(PROFILES[profile]), progress.Line(title, doing) as line:
         try:
             if name == "tests":
                 run_tests(root)
