@@ -242,6 +242,22 @@ def test_an_edit_made_in_the_notebook_alone_is_never_thrown_away(copy: Path, edi
     assert before == [(copy / f"00_example.{suffix}").read_bytes() for suffix in ("ipynb", "py")]
 
 
+def test_new_prose_keeps_the_outputs_and_new_code_is_executed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = [cell.get("outputs") for cell in nbformat.read(copy / "00_example.ipynb", as_version=4).cells]
+    (copy / "00_example.py").write_text(SOURCE.replace("One equation", "An equation"))
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs.NotebookClient, "execute", lambda client: pytest.fail("executed"))
+        assert pairs.update(copy, "00_example")
+        (copy / "00_example.py").write_text(SOURCE.replace("One equation", "An equation").replace("2 * 21", "2 * 22"))
+        with pytest.raises(pytest.fail.Exception):
+            pairs.update(copy, "00_example")
+    notebook = nbformat.read(copy / "00_example.ipynb", as_version=4)
+    assert "An equation" in notebook.cells[0].source
+    assert [cell.get("outputs") for cell in notebook.cells] == outputs
+    (copy / "00_example.py").write_text(SOURCE.replace("One equation", "An equation"))
+    assert not pairs.update(copy, "00_example") and pairs.problems(copy, "00_example") == []
+
+
 def test_an_edit_that_was_copied_into_the_source_is_executed(copy: Path) -> None:
     change(copy, lambda n: n.cells[2].update(source="assert seed > 0\n# my work"))
     (copy / "00_example.py").write_text(SOURCE.replace("assert seed > 0\n", "assert seed > 0\n# my work\n"))

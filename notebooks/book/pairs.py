@@ -69,8 +69,10 @@ def _executed(notebook: Any) -> bool:
 def update(folder: Path, name: str, force: bool = False) -> bool:
     """Writes `name`.ipynb from `name`.py and executes it, if its cells changed or it was never executed.
 
+    Where only prose changed, the code keeps the outputs that it had.
+
     Returns:
-        whether the notebook was executed and written.
+        whether the notebook was written.
 
     Raises:
         ValueError: a cell failed, wrote to stderr or is not Python, or the notebook was edited by itself; the notebook
@@ -89,6 +91,9 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
             )
         if here == there and _executed(old) and not edited(old) and not force:
             return False
+        kept = not force and _executed(old) and not edited(old) and _keep_outputs(source, old)
+    else:
+        kept = False
     check_syntax(name, source)
     seen: dict[str, int] = {}
     for cell in source.cells:
@@ -98,21 +103,8 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
         cell.id = found if seen[found] == 1 else f"{found}-{seen[found]}"
         cell.metadata = {key: cell.metadata[key] for key in KEPT_METADATA if key in cell.metadata}
     notebook = nbformat.v4.new_notebook(cells=source.cells, metadata=NOTEBOOK_METADATA, nbformat_minor=5)
-    client = NotebookClient(
-        notebook,
-        timeout=CELL_SECONDS,
-        startup_timeout=START_SECONDS,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-        extra_arguments=QUIET_KERNEL,
-        record_timing=False,
-        coalesce_streams=True,
-    )
-    client.comm_open_handlers = {}  # nobody answers widgets: answering can lose a cell's end (nbclient issue 312)
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        raise ValueError(f"{name}: a cell failed\n{error}") from error
+    if not kept:
+        _execute(notebook, folder, name)
     for number, cell in enumerate(notebook.cells, 1):
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
@@ -132,6 +124,36 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
     return True
 
 
+def _keep_outputs(source: Any, old: Any) -> bool:
+    """Gives the code of `source` the outputs of `old`, if it is the same code; whether it is."""
+    codes = [[cell for cell in notebook.cells if cell.cell_type == "code"] for notebook in (source, old)]
+    same = [[(cell.source.rstrip(), sorted(tags(cell))) for cell in cells] for cells in codes]
+    if same[0] != same[1]:
+        return False
+    for cell, before in zip(*codes, strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    return True
+
+
+def _execute(notebook: Any, folder: Path, name: str) -> None:
+    """Runs all cells in a fresh kernel; raises ValueError where one fails."""
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        startup_timeout=START_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        extra_arguments=QUIET_KERNEL,
+        record_timing=False,
+        coalesce_streams=True,
+    )
+    client.comm_open_handlers = {}  # nobody answers widgets: answering can lose a cell's end (nbclient issue 312)
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise ValueError(f"{name}: a cell failed\n{error}") from error
+
+
 def update_all(folder: Path, only: str = "", force: bool = False) -> None:
     """`update` for every chapter whose name begins with `only`, a line each."""
     names = [n for n in chapters(folder) if n.startswith(only) and (folder / f"{n}.py").exists()]
@@ -140,7 +162,7 @@ def update_all(folder: Path, only: str = "", force: bool = False) -> None:
     for name in names:
         start = time.perf_counter()
         written = update(folder, name, force)
-        state = f"executed in {time.perf_counter() - start:.0f} s" if written else "up to date"
+        state = f"written in {time.perf_counter() - start:.0f} s" if written else "up to date"
         print(f"{name}: {state}", flush=True)
 
 
