@@ -222,12 +222,7 @@ def _last_words(folder: Path, process: str) -> str:
 
 
 def _reason(error: ChildFailedError | None, folder: Path) -> Exception:
-    """Why a group failed: the InputError of any process; else the best there is, see `launch`.
-
-    Args:
-        error: what torch knows; it looks only at the process that it saw end first. None if it could not tell.
-        folder: of the processes' reports and stderr.
-    """
+    """Why a group failed, see `launch`. torch knows only of the process that it saw end first; None: of no process."""
     reports = _read_reports(folder)
     for report in reports:
         if report.raised.startswith("InputError: "):

@@ -25,6 +25,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws without a seed does not depend on the tests before it, nor on which run beside it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def warm() -> BaseContext:
     """Processes that are forked from one that has imported the library and these tests: a start takes 0.1 s, not 5."""
