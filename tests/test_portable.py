@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pairs
 import portable
@@ -95,15 +96,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("notebooks/results", "alignedreid_lib", "tests"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "pyproject.toml").touch()
-    import jupytext
-
     notebook = jupytext.reads(CHAPTER, fmt="py:percent")
     notebook.metadata = pairs.NOTEBOOK_METADATA
     nbformat.write(notebook, tmp_path / "notebooks" / "00_x.ipynb")
-    monkeypatch.setattr(portable, "PROFILES", {"default": {}, "other": {"MKL_CBWR": "COMPATIBLE"}})
-    monkeypatch.setattr(portable, "SEEDS", (1,))
+    profiles = {"default": {}, "one_thread": {"MKL_CBWR": "COMPATIBLE"}}
+    monkeypatch.setattr(portable, "PROFILES", profiles)
     monkeypatch.setattr(portable, "run_tests", lambda root: None)
-    monkeypatch.setattr(portable, "passes", lambda root: [(p, 1, ["tests", "00_x"]) for p in portable.PROFILES])
+    monkeypatch.setattr(portable, "passes", lambda root: [(p, 1, ["tests", "00_x"]) for p in profiles])
+    # Passes after the first are processes of the real command; here they are run in this one.
+    passed = lambda command, **_: portable.run_pass(tmp_path, command[3], int(command[4]))  # noqa: E731
+    monkeypatch.setattr(portable.subprocess, "run", passed)
     return tmp_path
 
 
@@ -118,19 +120,32 @@ def test_all_profiles_are_run_once_and_remembered(
     with monkeypatch.context() as patch:
         patch.setattr(portable, "work", lambda *_: pytest.fail("run again"))
         portable.run(project)
+    monkeypatch.setattr(portable, "SPREADS", math.inf)
+    with pytest.raises(ValueError, match=r"0 failed, 1 bounds are too near:\n00_x: value > 1 is \d+\.\d spreads"):
+        portable.run(project)
+
+
+def test_new_code_is_run_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(portable, "work", lambda *given: calls.append(given[3]))
+    portable.run_pass(project, "default", 1)
+    folder = portable.folder_of(project, "default", 1)
+    for name in calls:
+        (folder / f"{name}.json").write_text('{"error": null, "bounds": []}')
+    portable.run_pass(project, "default", 1)
+    assert calls == ["tests", "00_x"]
     (project / "alignedreid_lib" / "new.py").touch()
-    with monkeypatch.context() as patch:
-        patch.setattr(portable, "SPREADS", math.inf)
-        with pytest.raises(ValueError, match=r"0 failed, 1 bounds are too near:\n00_x: value > 1 is \d+\.\d spreads"):
-            portable.run(project)
+    portable.run_pass(project, "default", 1)
+    assert calls == ["tests", "00_x"] * 2
 
 
 def test_what_failed_is_said_and_run_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = project / "notebooks" / "00_x.ipynb"
     path.write_text(path.read_text().replace("value > 1", "value > 2.05"))
-    with pytest.raises(ValueError, match=r"1 failed, .*\nother, seed 1: 00_x: AssertionError: it is"):
+    with pytest.raises(ValueError, match=r"1 failed, .*\none_thread, seed 1: 00_x: AssertionError: it is"):
         portable.run(project)
     calls = []
-    monkeypatch.setattr(portable, "work", lambda *given: calls.append(given[3]) or {"error": None, "bounds": []})
-    portable.run(project)
-    assert calls == ["00_x"]
+    monkeypatch.setattr(portable, "work", lambda *given: calls.append(given[1:4]))
+    with pytest.raises(ValueError, match="1 failed"):
+        portable.run(project)
+    assert calls == [("one_thread", 1, "00_x")]

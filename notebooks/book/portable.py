@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -60,27 +61,47 @@ book.CONFIG = dataclasses.replace(book.CONFIG, seed={seed})
 def run(root: Path) -> None:
     """Runs what was not run yet under every profile, prints the table of bounds and keeps it in RESULTS.
 
+    The first pass has all cores; the others are run two at a time, with a thread each.
+
     Raises:
         ValueError: something failed, or a bound is too near.
     """
-    library = digest(root)
+    todo = [(profile, seed) for profile, seed, _ in passes(root)]
+    run_pass(root, *todo[0])
+    one_thread = os.environ | PROFILES["one_thread"]
+
+    def start(profile: str, seed: int) -> None:
+        command = [sys.executable, "notebooks/book/tool.py", "portable-pass", profile, str(seed)]
+        subprocess.run(command, cwd=root, env=one_thread, check=False)  # what failed is read from its files
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(lambda given: start(*given), todo[1:]):
+            pass
     failed, found = [], []
     for profile, seed, names in passes(root):
-        folder = project(root, profile, seed, library)
         for name in names:
-            state = read(folder / f"{name}.json") or work(folder, profile, seed, name, root)
+            state = read(folder_of(root, profile, seed) / f"{name}.json") or {"error": f"{name} was not run"}
             if state["error"]:
                 failed.append(f"{profile}, seed {seed}: {state['error']}")
-            found += [(profile, seed, name, *row) for row in state["bounds"]]
+            found += [(profile, seed, name, *row) for row in state.get("bounds", [])]
     rows = table(found)
-    text = markdown(rows)
-    print(f"\n{text}\n")
+    print(f"\n{markdown(rows)}\n")
     content = {"machine": machine(), "profiles": PROFILES, "scores": scores(root), "bounds": rows}
     (root / RESULTS).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     near = [f"{row['chapter']}: {row['claim']} is {row['spreads']:.1f} spreads away" for row in rows if row["near"]]
     if failed or near:
         raise ValueError("\n".join([f"{len(failed)} failed, {len(near)} bounds are too near:", *failed, *near]))
     print(f"all hold; {RESULTS} keeps the table")
+
+
+def run_pass(root: Path, profile: str, seed: int) -> None:
+    """Runs the chapters of one profile and seed that were not run yet, or failed."""
+    names = next(names for one, other, names in passes(root) if (one, other) == (profile, seed))
+    folder = project(root, profile, seed, digest(root))
+    for name in names:
+        state = read(folder / f"{name}.json")
+        if state is None or state["error"]:
+            work(folder, profile, seed, name, root)
 
 
 def passes(root: Path) -> Iterator[tuple[str, int, list[str]]]:
@@ -110,9 +131,14 @@ def read_chapter(root: Path, name: str) -> Any:
     return nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
+def folder_of(root: Path, profile: str, seed: int) -> Path:
+    """Where a pass has its project and its results."""
+    return root / "runs" / "portable" / f"{profile}_seed{seed}"
+
+
 def project(root: Path, profile: str, seed: int, library: str) -> Path:
     """A folder that chapters take for the project, with runs of its own; emptied when the code has changed since."""
-    folder = root / "runs" / "portable" / f"{profile}_seed{seed}"
+    folder = folder_of(root, profile, seed)
     mark = folder / "digest"
     if not mark.exists() or mark.read_text() != library:
         shutil.rmtree(folder, ignore_errors=True)
@@ -126,8 +152,8 @@ def project(root: Path, profile: str, seed: int, library: str) -> Path:
     return folder
 
 
-def work(folder: Path, profile: str, seed: int, name: str, root: Path) -> dict[str, Any]:
-    """Runs one chapter, or the tests, under a profile; what came of it, also written down beside."""
+def work(folder: Path, profile: str, seed: int, name: str, root: Path) -> None:
+    """Runs one chapter, or the tests, under a profile, and writes down what came of it."""
     bounds = folder / "bounds.jsonl"
     bounds.unlink(missing_ok=True)
     error = None
@@ -152,9 +178,7 @@ def work(folder: Path, profile: str, seed: int, name: str, root: Path) -> dict[s
     log.unlink(missing_ok=True)
     lines = bounds.read_text().splitlines() if bounds.exists() else []
     state = {"error": error, "seconds": time.perf_counter() - began, "bounds": [json.loads(text) for text in lines]}
-    if error is None:  # what failed is run again
-        (folder / f"{name}.json").write_text(json.dumps(state))
-    return state
+    (folder / f"{name}.json").write_text(json.dumps(state))
 
 
 def run_tests(root: Path) -> None:
@@ -273,7 +297,7 @@ def digest(root: Path) -> str:
     """What the results depend on: the library, the tests, the chapters' code, the versions, the processor."""
     found = hashlib.sha256(json.dumps(machine()).encode())
     for path in sorted([*(root / "alignedreid_lib").rglob("*.py"), *(root / "tests").glob("*.py")]):
-        found.update(path.read_bytes())
+        found.update(path.name.encode() + path.read_bytes())
     for name in pairs.chapters(root / "notebooks"):
         code = [cell.source for cell in read_chapter(root, name).cells if cell.cell_type == "code"]
         found.update("\0".join([name, *code]).encode())

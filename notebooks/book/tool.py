@@ -168,6 +168,9 @@ def main(words: list[str]) -> None:
     command = commands.add_parser("train")
     command.add_argument("preset")
     command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command = commands.add_parser("portable-pass")  # of `portable`, which starts two at a time
+    command.add_argument("profile", choices=list(portable.PROFILES))
+    command.add_argument("seed", type=int)
     command = commands.add_parser("pairs")
     command.add_argument("only", nargs="?", default="")
     command.add_argument("--force", action="store_true")
@@ -180,6 +183,8 @@ def main(words: list[str]) -> None:
         if args.command == "train":
             end_with_make()
             train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
+        elif args.command == "portable-pass":
+            portable.run_pass(ROOT, args.profile, args.seed)
         elif args.command == "pairs":
             pairs.update_all(ROOT / "notebooks", args.only, args.force)
         else:
