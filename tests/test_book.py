@@ -557,6 +557,13 @@ def test_what_a_disk_or_a_person_ends_is_one_line(
             tool.main(["train", "small"])
 
 
+@pytest.mark.parametrize("words", ["-p seed", "-p test_sets [a, b]", "-p", "more", "--seed 2"])
+def test_words_that_are_no_parameters_are_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tool.main(["train", "small", *words.split()])
+    assert re.fullmatch(r"tool.py.*: error: .*\n", capsys.readouterr().err)
+
+
 def test_a_reader_that_goes_away_leaves_no_traceback(project: Path) -> None:
     """`make train | head -1`."""
     code = f"import pathlib, tool; tool.ROOT = pathlib.Path({str(project)!r}); tool.main(['train', 'small'])"

@@ -161,11 +161,12 @@ def unfold(root: Path) -> None:
 
 def main(words: list[str]) -> None:
     """Reads the command line and calls the command; an error ends with one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="tool.py", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    one_line = argparse.SUPPRESS  # an error without the usage before it
+    parser = argparse.ArgumentParser(prog="tool.py", description=__doc__, usage=one_line)
+    commands = parser.add_subparsers(dest="command", required=True, prog="tool.py")
     for name in ("run", "portable", "check-pairs", "unfold", "site", "test"):
         commands.add_parser(name)
-    command = commands.add_parser("train")
+    command = commands.add_parser("train", usage=one_line)
     command.add_argument("preset")
     command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     command = commands.add_parser("portable-pass")  # of `portable`, which starts two at a time
