@@ -100,7 +100,7 @@ def test_a_folder_is_split_as_asked(tmp_path):
         ({"test_sets": "combined"}, "no dataset 'combined'"),
         ({"test_share": 0.0}, "has no people to test on; name others in test_sets, or prepare it with a larger"),
         ({"archive": ""}, "folder is not there; prepare it, or say in `archive`"),
-        ({"archive": "x" * 5000}, "File name too long; give another archive"),
+        ({"archive": "x" * 5000}, "File name too long"),
         ({"num_val_ids": 3}, "num_val_ids=3 leaves nobody to train on"),
     ],
 )
