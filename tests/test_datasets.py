@@ -478,7 +478,7 @@ def test_what_open_dataset_refuses(market_zip, root):
     gone.unlink()
     says(f"{gone.name} is listed and not there", folder)
     (folder / "partitions.pkl").unlink()
-    says("pictures only", folder)
+    says("was there once; restore it, or delete", folder)
     shutil.rmtree(combined)
     refused(r"partitions\.pkl does not exist", combine, [folder], root=root)
 
