@@ -6,9 +6,7 @@ import shutil
 import warnings
 import zipfile
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from alignedreid_lib import datasets, images
@@ -67,3 +65,92 @@ def test_whether_cameras_are_known_is_not_guessed(content, tmp_path):
 def test_labels_count_from_0():
     with pytest.raises(InputError, match="label below 0"):
         Partitions(trainval_im_names=["00000001_0001_00000000.jpg"], trainval_ids2labels={1: -1})
+
+
+# Folders, tables and photos of one's own.
+
+
+@pytest.mark.parametrize("depth", ["", "mine/"])
+@pytest.mark.parametrize(
+    "parts", [("train", "val"), ("query", "gallery", "train_all"), ("bounding_box_train", "query")]
+)
+def test_parts_of_a_dataset_are_no_people(parts, depth, tmp_path):
+    for part in parts:
+        people(tmp_path / "set" / depth / part)
+    with pytest.raises(InputError, match=f"set: the folders .*{parts[1]}.* are parts of a dataset, not people"):
+        datasets.prepare("folder", tmp_path / "set", tmp_path)
+    found = datasets.prepare("folder", tmp_path / "set" / depth / parts[0], tmp_path)
+    assert json.loads((found / "people.json").read_text())["people"] == ["alice", "bob", "carol", "dave"]
+
+
+def test_folders_inside_of_people_s_folders_are_spoken_of(tmp_path):
+    people(tmp_path / "p" / "alice", ("cam1", "cam2"))
+    people(tmp_path / "p" / "bob", ("cam1", "cam2"))
+    with pytest.warns(UserWarning, match=r"12 pictures in folders inside .*\(first: alice/cam1/0\.jpg\)"):
+        datasets.prepare("folder", tmp_path / "p", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        datasets.prepare("folder", tmp_path / "p", tmp_path / "b", pattern="(?P<person>.+)/cam(?P<camera>.+)/")
+
+
+def table(folder, rows):
+    people(folder, ("x",), 6)
+    (folder / "t.csv").write_text("path,person,camera\n" + "".join(f"x/{k}.jpg,{row}\n" for k, row in enumerate(rows)))
+    return folder / "t.csv"
+
+
+@pytest.mark.parametrize("pair", [("Ann", "ann"), ("7", "007"), ("7", "7.0"), ("cam1", "cam01")])
+@pytest.mark.parametrize("column", ["people", "cameras"])
+def test_names_that_may_be_one_are_spoken_of(pair, column, tmp_path):
+    rows = [f"{pair[k % 2]},1" if column == "people" else f"p{k // 2},{pair[k % 2]}" for k in range(6)]
+    with pytest.warns(UserWarning, match=f"are taken for two {column}"):
+        datasets.prepare("folder", table(tmp_path / "p", rows), tmp_path, test_share=0)
+
+
+@pytest.mark.parametrize("missing", ["#N/A", "nan", "<NA>", "#REF!"])
+@pytest.mark.parametrize("row", ["{},1", "bob,{}"])
+def test_what_is_missing_is_nobody_s_name(missing, row, tmp_path):
+    given = table(tmp_path / "p", ["ann,1", "ann,2", row.format(missing)])
+    with pytest.raises(InputError, match=f"line 4 has {missing}, as programs write what is missing"):
+        datasets.prepare("folder", given, tmp_path)
+
+
+@pytest.mark.parametrize("bound", ["MAX_BYTES", "MAX_PIXELS"])
+def test_a_large_photo_is_to_be_made_smaller(bound, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"alignedreid_lib.datasets.pictures.{bound}", 100)
+    with pytest.raises(InputError, match=r"0\.jpg .*; make it smaller, or take it out"):
+        datasets.prepare("folder", people(tmp_path / "p"), tmp_path)
+
+
+# Archives by other hands.
+
+
+def market(path, train=(1, 2), test=(3, 4), cameras=(1, 2)):
+    with zipfile.ZipFile(path, "w") as archive:
+        for folder, ids in (("bounding_box_train", train), ("query", test), ("bounding_box_test", test)):
+            for person in ids:
+                for camera in cameras:
+                    archive.writestr(f"M/{folder}/{person:04d}_c{camera}s1_000001_00.jpg", jpeg(person))
+    return path
+
+
+@pytest.mark.parametrize("given", [{"train": (1, 123456789)}, {"cameras": (1, 10001)}])
+def test_numbers_without_room_are_named_with_their_file(given, tmp_path):
+    with pytest.raises(InputError, match=r"m\.zip: M/bounding_box_train/.*jpg has an id above .*number them anew"):
+        datasets.prepare("market1501", market(tmp_path / "m.zip", **given), tmp_path, num_val_ids=0)
+
+
+def test_people_who_are_trained_on_and_tested_are_spoken_of(tmp_path):
+    with pytest.warns(UserWarning, match=r"1 people are trained on and tested \(first: 2\)"):
+        datasets.prepare("market1501", market(tmp_path / "m.zip", test=(2, 3)), tmp_path, num_val_ids=0)
+
+
+def test_a_zip_in_a_way_that_python_does_not_read(tmp_path):
+    path = market(tmp_path / "m.zip")
+    data = path.read_bytes()
+    for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        pieces = data.split(header)  # 9 is Deflate64
+        data = header.join(pieces[:1] + [p[: place - 4] + b"\x09\0" + p[place - 2 :] for p in pieces[1:]])
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"packed in a way that Python does not read .*python -m zipfile -c"):
+        datasets.prepare("market1501", path, tmp_path, num_val_ids=0)
