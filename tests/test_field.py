@@ -2,16 +2,26 @@
 
 import io
 import json
+import math
 import shutil
+import sys
 import warnings
 import zipfile
+from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
-from alignedreid_lib import datasets, images
+from alignedreid_lib import datasets, images, runs
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.training import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "notebooks" / "book"))
+
+import presets  # noqa: E402
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = (8, 16)) -> bytes:
@@ -154,3 +164,84 @@ def test_a_zip_in_a_way_that_python_does_not_read(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"packed in a way that Python does not read .*python -m zipfile -c"):
         datasets.prepare("market1501", path, tmp_path, num_val_ids=0)
+
+
+# A parameters cell after an edit of its first lines.
+
+CELL = "# Parameters: the data\nseed = 1\nbase_lr = 3e-4\nheight = 64"
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "%%time\n" + CELL,
+        "%matplotlib inline\n" + CELL,
+        "# my third try\n" + CELL,
+        '"""What I want."""\n' + CELL,
+        "import os\n" + CELL,
+        CELL.partition("\n")[2],
+        CELL + "\n!nvidia-smi",
+    ],
+)
+def test_an_edited_parameters_cell_counts(edited):
+    edited = edited.replace("seed = 1", "seed = 2")
+    space = {"In": ["", CELL, "x = 1\nseed = 7", edited, "plot(seed=3, base_lr=4)"]}
+    assert runs.read_parameters(TrainConfig, space).seed == 2
+    space["In"].append("# Parameters\nseed = 5")
+    assert runs.read_parameters(TrainConfig, space).seed == 5, "papermill's comes after it"
+
+
+# Presets as people write them.
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("1e-3", 1e-3), ("1E3", 1e3), (".5", 0.5), ("5.", 5.0), ("-1.5e+2", -150.0), (".inf", math.inf)),
+        *(("010", 10), ("+5", 5), ("0", 0), ("None", None), ("~", None), ("yes", True), ("False", False)),
+        *(("12:30", "12:30"), ("2026-10-11", "2026-10-11"), ("0x10", "0x10"), ("1_000", "1_000"), ("'3'", "3")),
+        *(("1e", "1e"), ("[1, 2.5, a]", [1, 2.5, "a"]), ("1.2.3", "1.2.3"), ("-", [None])),
+    ],
+)
+def test_yaml_means_what_it_looks_like(text, value):
+    found = yaml.load(f"a:\n  {text}" if text == "-" else f"a: {text}", presets.PlainLoader)["a"]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.fixture
+def project(tmp_path):
+    for folder in ("notebooks/presets", "alignedreid_lib", "tests", "data/raw"):
+        (tmp_path / folder).mkdir(parents=True)
+    for suffix in ("py", "ipynb"):
+        shutil.copy(ROOT / "notebooks" / f"06_training.{suffix}", tmp_path / "notebooks")
+    (tmp_path / "notebooks/presets/mine.yaml").write_text("notebook: 06_training\nparameters:\n  seed: 3\n")
+    return tmp_path
+
+
+def test_a_setting_given_twice_is_refused(project):
+    path = project / "notebooks/presets/mine.yaml"
+    path.write_text(path.read_text() + "  seed: 4\n")
+    with pytest.raises(ValueError, match=r"presets/mine\.yaml: cannot be read \(seed is given twice"):
+        presets.read_preset(project, "mine")
+
+
+@pytest.mark.parametrize("line", ["seed = = 1", "seed = f()", "%%time"])
+def test_a_damaged_parameters_cell_is_named(line, project):
+    path = project / "notebooks/06_training.ipynb"
+    path.write_text(path.read_text().replace("seed = 1\\n", f"{line}\\n"))
+    with pytest.raises(ValueError, match=r"^notebooks/06_training\.ipynb: .*parameters cell"):
+        presets.read_preset(project, "mine")
+
+
+@pytest.mark.parametrize(
+    "name", ["alignedreid_lib", "tests/x", ".git/x", "notebooks/x", "data", "data/raw", "runs", "."]
+)
+def test_a_run_does_not_go_among_other_things(name, project):
+    with pytest.raises(ValueError, match="which holds other things; name a folder of its own"):
+        presets.run_folder(project, name)
+
+
+def test_a_run_in_the_home_folder_is_one_folder(project, monkeypatch):
+    monkeypatch.setenv("HOME", str(project / "home"))
+    monkeypatch.chdir(project)
+    assert presets.run_folder(project, "~/a") == runs.resolve("~/a") == project / "home" / "a"

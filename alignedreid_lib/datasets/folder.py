@@ -130,8 +130,8 @@ def _check_folders(source: Path, names: Sequence[str]) -> None:
     deep = sorted(name for name, path in zip(names, folders, strict=True) if len(path) > 1)
     if deep:
         warnings.warn(
-            f"{source}: {count(len(deep), 'picture')} in folders inside of the people's folders (first: {deep[0]}); the "
-            "first folder is taken for the person, and cameras are not known: a pattern can say otherwise",
+            f"{source}: {count(len(deep), 'picture')} in folders inside of the people's folders (first: {deep[0]}); "
+            "the first folder is taken for the person, and cameras are not known: a pattern can say otherwise",
             stacklevel=6,
         )
 

@@ -44,7 +44,7 @@ def as_path(value: object, what: str) -> Path:
 
 
 def anew(folder: Path) -> str:
-    """What to do about a dataset of which something is gone: asked again, `prepare` finds it there, and does nothing."""
+    """What to do about a dataset of which something is gone; `prepare` alone finds it there and does nothing."""
     if not (folder / MANIFEST).is_file() and (folder.parent / MANIFEST).is_file():
         folder = folder.parent  # CUHK03's kinds are made together
     return f"restore it, or delete {folder} and prepare it again"
