@@ -10,12 +10,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
-from alignedreid_lib import datasets, images, runs
+from alignedreid_lib import book, datasets, devices, images, runs
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.model import AlignedReID, load_weights
 from alignedreid_lib.training import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -245,3 +247,59 @@ def test_a_run_in_the_home_folder_is_one_folder(project, monkeypatch):
     monkeypatch.setenv("HOME", str(project / "home"))
     monkeypatch.chdir(project)
     assert presets.run_folder(project, "~/a") == runs.resolve("~/a") == project / "home" / "a"
+
+
+# Weights of other toolboxes, devices and sizes.
+
+
+@pytest.fixture(scope="module")
+def network():
+    return AlignedReID("shufflenet_v2_x0_5")
+
+
+def backbone(network, prefix="", change=lambda tensor: tensor):
+    own = {name.removeprefix("base."): tensor for name, tensor in network.state_dict().items() if "base." in name}
+    return {f"{prefix}{name}": change(tensor) for name, tensor in own.items()}
+
+
+@pytest.mark.parametrize("key", [None, "model", "state_dict", "model_state_dict", "net"])
+@pytest.mark.parametrize("prefix", ["", "backbone.", "model.", "net.encoder.", "module.encoder_q."])
+def test_weights_as_other_toolboxes_name_them(key, prefix, network, tmp_path):
+    content = backbone(network, prefix, lambda tensor: tensor + 1) | {"heads.bnneck.weight": torch.zeros(3)}
+    torch.save({key: content, "epoch": 3} if key else content, tmp_path / "w.pth")
+    other = AlignedReID("shufflenet_v2_x0_5")
+    report = load_weights(other, tmp_path / "w.pth")
+    assert not any("base." in name for name in report.missing) and len(report.unexpected) == 1
+    assert all(torch.equal(a, b + 1) for a, b in zip(other.base.parameters(), network.base.parameters(), strict=True))
+
+
+def test_two_backbones_in_one_file_are_not_chosen_from(network, tmp_path):
+    torch.save(backbone(network, "teacher.") | backbone(network, "student."), tmp_path / "w.pth")
+    with pytest.raises(InputError, match="the weights of another network"):
+        load_weights(network, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("change", [lambda tensor: tensor / 0, lambda tensor: tensor.to("meta")])
+def test_weights_that_are_no_numbers(change, network, tmp_path):
+    torch.save(backbone(network, change=change), tmp_path / "w.pth")
+    with pytest.raises(InputError, match="not finite, or none"):
+        load_weights(network, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone", None, 3.5, "gpu", ""])
+def test_devices_that_compute_nothing_here(name):
+    with pytest.raises(InputError, match="cannot be used here"):
+        devices.choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "convnext_tiny"])
+def test_pictures_too_small_for_a_backbone(name):
+    with pytest.raises(InputError, match="nothing is left of pictures of 16 x 8"):
+        AlignedReID(name).eval()(torch.zeros(1, 3, 16, 8))
+
+
+def test_one_camera_is_said_before_the_training(tmp_path):
+    path = market(tmp_path / "m.zip", cameras=(1,))
+    config = TrainConfig(data_root=str(tmp_path), dataset="market1501")
+    with pytest.raises(InputError, match="no test person was seen by two cameras"):
+        book.prepare_data(config, str(path), num_val_ids=0)
