@@ -166,7 +166,24 @@ def _check_test_part(folder: Path) -> None:
         raise InputError(
             f"{folder} has no people to test on; name others in test_sets, or prepare it with a larger test_share"
         )
-    datasets.open_dataset(folder, "test")
+    tested = datasets.open_dataset(folder, "test")
+    if tested.marks is not None and tested.cameras_known:
+        seen = {
+            mark: {
+                *zip(
+                    tested.ids[tested.marks == mark].tolist(),
+                    tested.cameras[tested.marks == mark].tolist(),
+                    strict=True,
+                )
+            }
+            for mark in (QUERY, GALLERY)
+        }
+        elsewhere = {person: {camera for one, camera in seen[GALLERY] if one == person} for person, _ in seen[QUERY]}
+        if not any(elsewhere[person] - {camera} for person, camera in seen[QUERY]):
+            raise InputError(
+                f"{folder}: no test person was seen by two cameras, so that no query has an answer; give the pictures "
+                "their cameras, or prepare a folder without them"
+            )
 
 
 def model() -> BookModel:

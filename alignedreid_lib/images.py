@@ -45,11 +45,11 @@ def decode(path: str | Path) -> Tensor:
             upright = turn_upright(picture)
             pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such picture; prepare the dataset again") from None
+        raise InputError(f"{path}: no such picture; restore it, or delete its dataset and prepare it again") from None
     except MemoryError:
         raise
     except Exception as error:  # a damaged picture can fail in any way
-        raise InputError(f"{path}: not a picture that decodes ({error}); replace or remove the file") from None
+        raise InputError(f"{path}: not a picture that decodes ({error}); put a whole copy there") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 AFTER_THE_MAP = ("avgpool", "fc", "classifier", "head", "heads", "flatten", "dropout")
 
 
+SMALLEST = 128  # pixels of a side that every backbone can take
+
+
 class Embedding(NamedTuple):
     """What the network says of N images."""
 
@@ -93,13 +96,29 @@ class AlignedReID(nn.Module):
         Args:
             images: float [N, 3, h, w], normalised (`images.normalize`).
         """
-        feature_map = self.base(images)  # [N, C, H, W]
+        feature_map = self.base(images) if torch.compiler.is_compiling() else self._last_map(images)  # [N, C, H, W]
         global_features = feature_map.mean(dim=(2, 3))  # [N, C]
         stripes = feature_map.mean(dim=3, keepdim=True)  # [N, C, H, 1]
         stripes = self.local_relu(self.local_bn(self.local_conv(stripes)))  # [N, c, H, 1]
         local_features = stripes.squeeze(3).transpose(1, 2)  # [N, H, c]
         logits = None if self.fc is None else self.fc(global_features)
         return Embedding(global_features, local_features, logits)
+
+    def _last_map(self, images: Tensor) -> Tensor:
+        """The backbone's map; pictures of which nothing is left in it are an InputError."""
+        height, width = images.shape[2:]
+        try:
+            found = self.base(images)
+            lost = 0 in found.shape[2:]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError):  # of a pooling that has nothing left to pool
+            if min(height, width) >= SMALLEST:
+                raise
+            lost = True
+        if lost:
+            raise InputError(f"nothing is left of pictures of {height} x {width} in this backbone; give larger ones")
+        return found
 
 
 class DepthwiseConv2d(nn.Conv2d):

@@ -19,6 +19,7 @@ Config = TypeVar("Config")
 # Papermill's cell begins with "# Parameters" alone, a chapter's with "# Parameters: what they are of"; some editors
 # keep the line that marks a cell of a script.
 BEGINNING = re.compile(r"\s*(#[ \t]*%%.*\s)?\s*#[ \t]*parameters\b(?P<title>.*)", re.IGNORECASE)
+MAGIC = re.compile(r"^[%!].*\n?", re.MULTILINE)  # IPython's own lines, as %%time
 COMPUTED = object()  # the value of a name that its cell does not give as a literal
 INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.comprehension)
 
@@ -60,12 +61,23 @@ def parameter_cells(history: Iterable[str]) -> list[str]:
     """The parameter cells that count, of all cells that ran, in order: the notebook's own, and papermill's after it."""
     own = injected = ""
     for source in history:
+        source = MAGIC.sub("", source)
         begins = BEGINNING.match(source)
-        if begins and begins["title"].strip():
-            own, injected = source, ""
-        elif begins:
+        if begins and not begins["title"].strip():
             injected = source
+        elif begins or _sets_most_of(own, source):
+            own, injected = source, ""
     return [cell for cell in (own, injected) if cell]
+
+
+def _sets_most_of(own: str, source: str) -> bool:
+    """Whether a cell is the notebook's own one after an edit of its first lines: it sets nearly all of its names."""
+    if not own or source.count("=") < 2:
+        return False
+    with contextlib.suppress(InputError):
+        names = assignments(own).keys()
+        return len(names & assignments(source).keys()) >= 0.8 * len(names)
+    return False
 
 
 def assignments(source: str) -> dict[str, Any]:

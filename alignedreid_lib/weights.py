@@ -57,7 +57,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             advice = "give weights.pth in it"
         raise InputError(f"{path}: not a file of weights alone ({error.what}); {advice}") from None
     if isinstance(content, dict):
-        for key in ("model", "state_dict", "state_dicts"):
+        for key in ("model", "state_dict", "state_dicts", "model_state_dict", "net", "network", "params"):
             if key in content and not isinstance(content[key], Tensor):
                 content = content[key]
                 break
@@ -93,9 +93,16 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
             or a tensor of another shape or kind.
     """
     given = read_weights(path)
-    if not any(name.startswith("base.") for name in given):
-        given = {f"base.{name}": tensor for name, tensor in given.items()}
     own = model.state_dict()
+    if not any(name.startswith("base.") for name in given):
+        # Other toolboxes put a name before the backbone's: backbone. (fast-reid), model. (layumi's), encoder_q. (MoCo)
+        first = next((name.removeprefix("base.") for name in own if name.startswith("base.")), "")
+        before = [name.removesuffix(first) for name in given if name.endswith(f".{first}")]
+        prefix = before[0] if first and first not in given and len(before) == 1 else ""
+        given = {
+            f"base.{name.removeprefix(prefix)}" if name.startswith(prefix) else name: tensor
+            for name, tensor in given.items()
+        }
     taken = {name: tensor for name, tensor in given.items() if name in own}
     shapes = [(taken[name].shape, own[name].shape) for name in CLASSIFIER if name in taken]
     if any(theirs[:1] != ours[:1] and theirs[1:] == ours[1:] for theirs, ours in shapes):
@@ -118,6 +125,10 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
             )
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.layout != torch.strided:
             raise InputError(f"{path}: {name} is of type {tensor.dtype}; give weights that are not quantized")
+        if tensor.is_meta or not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                f"{path}: {name} holds numbers that are not finite, or none; give weights of an epoch before"
+            )
     model.load_state_dict(taken, strict=False)
     return LoadReport(missing, unexpected)
 

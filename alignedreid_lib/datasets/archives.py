@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alignedreid_lib.datasets.kinds import what_instead
+from alignedreid_lib.datasets.kinds import REPACK, what_instead
 from alignedreid_lib.datasets.pictures import MAX_BYTES, check_jpeg
 from alignedreid_lib.errors import InputError
 
@@ -105,6 +105,8 @@ def read_picture(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         data = archive.read(entry)
     except MemoryError:
         raise
+    except NotImplementedError as error:  # Deflate64, as Windows packs what is large; another download is the same
+        raise InputError(f"{where} is packed in a way that Python does not read ({error}); {REPACK}") from error
     except Exception as error:  # a damaged zip can fail in any way
         raise InputError(f"{where} does not decode ({error}); {remedy}") from error
     check_jpeg(data, where, remedy)
@@ -132,7 +134,7 @@ class DeflatedFile(io.RawIOBase):
 
     def __init__(self, path: Path, entry: zipfile.ZipInfo):
         if entry.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
-            raise InputError(f"{path}: {entry.filename} is packed in an unusual way; zip it again with deflate")
+            raise InputError(f"{path}: {entry.filename} is packed in a way that Python does not read; {REPACK}")
         super().__init__()
         self._file = open(path, "rb")  # noqa: SIM115  closed in close()
         self._file.seek(entry.header_offset + 26)

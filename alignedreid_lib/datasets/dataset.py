@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignedreid_lib.datasets.making import as_path, disk_errors, read_manifest
+from alignedreid_lib.datasets.making import MANIFEST, anew, as_path, disk_errors, read_manifest
 from alignedreid_lib.datasets.partitions import Partitions, parse_name
 from alignedreid_lib.errors import InputError
 
@@ -68,10 +68,10 @@ def open_dataset(folder: str | Path, part: str) -> Dataset:
     try:
         present = set(os.listdir(folder / "images"))
     except OSError as error:
-        raise InputError(f"{folder / 'images'} cannot be read ({error.strerror}); prepare the dataset again") from error
+        raise InputError(f"{folder / 'images'} cannot be read ({error.strerror}); {anew(folder)}") from error
     for name in names:
         if name not in present:
-            raise InputError(f"{folder / 'images' / name} is listed and not there; prepare the dataset again")
+            raise InputError(f"{folder / 'images' / name} is listed and not there; {anew(folder)}")
     ids, cameras = np.array([parse_name(name) for name in names], dtype=np.int64).reshape(-1, 2).T.copy()
     labels = marks = None
     if part in ("trainval", "train"):
@@ -89,6 +89,8 @@ def _missing(folder: Path) -> str:
     inside = [name for name in ("detected", "labeled") if (folder / name / "partitions.pkl").is_file()]
     if inside:
         return f"but holds datasets: open {folder / inside[0]}"
+    if (folder / MANIFEST).is_file():
+        return f"which was there once; {anew(folder)}"
     if (folder / "images").is_dir():
         return "pictures only: no protocol splits them; open another folder"
     return "so it is no prepared dataset; make one with prepare()"

@@ -6,6 +6,7 @@ Derived in notebooks/01_datasets.
 import hashlib
 import json
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +16,14 @@ from tqdm import tqdm
 
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name, split_person
 from alignedreid_lib.datasets.pictures import MAX_BYTES, SUFFIXES, to_jpeg
-from alignedreid_lib.datasets.sighting import Sighting, unify
+from alignedreid_lib.datasets.sighting import Sighting, count, unify
 from alignedreid_lib.datasets.tables import read_table
 from alignedreid_lib.datasets.walking import walk_pictures
 from alignedreid_lib.errors import InputError
+
+# Folders into which releases and other toolboxes part a dataset. Two of them side by side are no two people.
+_PARTS = {"train", "train_all", "trainval", "val", "valid", "validation", "test", "query", "gallery", "multi-query"}
+_PARTS |= {"probe", "gt_bbox", "bounding_box_train", "bounding_box_test", "detected", "labeled"}
 
 MAX_CAMERAS = 10_000  # four digits of a name
 _SAMPLE = 4096  # bytes of a picture that its fingerprint looks at
@@ -41,6 +46,8 @@ def list_sightings(source: Path, pattern: str | None = None) -> list[Sighting]:
     """
     if source.is_dir():
         found = walk_pictures(source, _by_pattern(pattern, source) if pattern is not None else _by_folder)
+        if pattern is None:
+            _check_folders(source, [sighting.name for sighting in found])
     elif pattern is not None:
         raise InputError(f"{source} is no folder; a pattern is for the names in a folder")
     else:
@@ -93,12 +100,12 @@ def prepare_folder(
     if len(cameras) > MAX_CAMERAS:
         raise InputError(f"{source} names {len(cameras)} cameras, the layout has room for {MAX_CAMERAS}; join some")
     cameras_known = sightings[0].camera is not None
-    count: dict[tuple[int, int], int] = defaultdict(int)
+    so_far: dict[tuple[int, int], int] = defaultdict(int)
     new_names = {}
     for sighting in sightings:
         seen = people[sighting.person], cameras[sighting.camera or ""]
-        new_names[sighting.name] = format_name(*seen, count[seen])
-        count[seen] += 1
+        new_names[sighting.name] = format_name(*seen, so_far[seen])
+        so_far[seen] += 1
     train, query, gallery = _split(source, list(new_names.values()), test_share, seed, cameras_known)
     partitions = make_partitions(train, num_val_ids, query, [], gallery, cameras_known)
     (out / "images").mkdir()
@@ -108,6 +115,25 @@ def prepare_folder(
     (out / "people.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", "utf-8")
     partitions.save(out / "partitions.pkl")
     return new_names
+
+
+def _check_folders(source: Path, names: Sequence[str]) -> None:
+    """Are the first folders people? Refuses a dataset's parts, and warns of folders inside of them."""
+    folders = [name.split("/")[:-1] for name in names]
+    for level in (0, 1):
+        parts = sorted({path[level] for path in folders if len(path) > level and path[level].lower() in _PARTS})
+        if len(parts) > 1:
+            raise InputError(
+                f"{source}: the folders {', '.join(parts)} are parts of a dataset, not people; give one of them, if it "
+                "has a folder for each person, or a pattern that says who a picture shows"
+            )
+    deep = sorted(name for name, path in zip(names, folders, strict=True) if len(path) > 1)
+    if deep:
+        warnings.warn(
+            f"{source}: {count(len(deep), 'picture')} in folders inside of the people's folders (first: {deep[0]}); "
+            "the first folder is taken for the person, and cameras are not known: a pattern can say otherwise",
+            stacklevel=6,
+        )
 
 
 def _by_folder(name: str) -> tuple[str, str | None] | None:

@@ -4,14 +4,14 @@ Derived in notebooks/01_datasets.
 """
 
 _ADVICE = "; give the release archive as its authors publish it"
-_REPACK = "; unpack it, and pack its folder as a zip: python -m zipfile -c NAME.zip FOLDER"
+REPACK = "unpack it, and pack its folder as a zip: python -m zipfile -c NAME.zip FOLDER"
 _STARTS = {  # how a file begins -> what it is, and what to do
-    b"\x1f\x8b": f" but packed with gzip (.gz, .tgz){_REPACK}",
-    b"BZh": f" but packed with bzip2{_REPACK}",
-    b"\xfd7zXZ": f" but packed with xz{_REPACK}",
-    b"\x28\xb5\x2f\xfd": f" but packed with zstd{_REPACK}",
-    b"Rar!": f" but a rar{_REPACK}",
-    b"7z\xbc\xaf\x27\x1c": f" but a 7z{_REPACK}",
+    b"\x1f\x8b": f" but packed with gzip (.gz, .tgz); {REPACK}",
+    b"BZh": f" but packed with bzip2; {REPACK}",
+    b"\xfd7zXZ": f" but packed with xz; {REPACK}",
+    b"\x28\xb5\x2f\xfd": f" but packed with zstd; {REPACK}",
+    b"Rar!": f" but a rar; {REPACK}",
+    b"7z\xbc\xaf\x27\x1c": f" but a 7z; {REPACK}",
     b"MATLAB": " but a MATLAB file; pack it: python -m zipfile -c cuhk03_release.zip cuhk-03.mat",
     b"\x89HDF": " but an HDF5 file; pack it: python -m zipfile -c cuhk03_release.zip cuhk-03.mat",
     b"<": " but a web page, saved in place of the archive; download the archive itself",
@@ -25,6 +25,6 @@ def what_instead(start: bytes) -> str:
     if not start.strip(b"\0"):
         return f"{' but empty' if not start else ''}{_ADVICE}"
     if start[257:262] == b"ustar":
-        return f" but a tar{_REPACK}"
+        return f" but a tar; {REPACK}"
     found = (said for begins, said in _STARTS.items() if start.lstrip().startswith(begins))
     return next(found, _ADVICE)

@@ -43,6 +43,13 @@ def as_path(value: object, what: str) -> Path:
     raise InputError(f"{what}={value!r} is not a path; give the path of a file or folder")
 
 
+def anew(folder: Path) -> str:
+    """What to do about a dataset of which something is gone; `prepare` alone finds it there and does nothing."""
+    if not (folder / MANIFEST).is_file() and (folder.parent / MANIFEST).is_file():
+        folder = folder.parent  # CUHK03's kinds are made together
+    return f"restore it, or delete {folder} and prepare it again"
+
+
 @contextmanager
 def disk_errors(remedy: str) -> Iterator[None]:
     """What the disk refuses, in one line that names the file; as a `with` block or as a decorator.
@@ -58,12 +65,20 @@ def disk_errors(remedy: str) -> Iterator[None]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What a dataset's folder was made from, None where nothing says so. CUHK03's kinds have it one folder up."""
+    """What a dataset's folder was made from, None where nothing says so. CUHK03's kinds have it one folder up.
+
+    Raises:
+        InputError: its note cannot be read.
+    """
     for place in (folder, folder.parent):
         try:
             manifest = json.loads((place / MANIFEST).read_text("utf-8"))
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except (OSError, ValueError, RecursionError) as error:
+            if place != folder:  # another's
+                continue
+            raise InputError(f"{place / MANIFEST} cannot be read; {anew(folder)}") from error
         if isinstance(manifest, dict) and (place == folder or manifest.get("name") == "cuhk03"):
             return manifest
     return None

@@ -29,6 +29,7 @@ _NAMES = {
 }
 _OPTIONAL = "gt_bbox"  # only multi-query needs it; archives by other hands often lack it
 _JUNK = -1
+MAX_ID, MAX_CAMERA = 10**8 - 1, 10**4 - 1  # the digits of a name, see `format_name`
 
 Member = tuple[zipfile.ZipInfo, int, int]  # entry, id, camera
 
@@ -68,6 +69,12 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[
             warnings.warn(
                 f"{path} has no pictures for multi-query in {_OPTIONAL}/; the dataset is made without", stacklevel=4
             )
+        both = {m[1] for m in members["bounding_box_train"]} & {m[1] for m in members["query"]}
+        if both:
+            warnings.warn(
+                f"{path}: {len(both)} people are trained on and tested (first: {min(both)}); scores on them say little",
+                stacklevel=4,
+            )
         (out / "images").mkdir()
         _copy_pictures(archive, new_names, out / "images", name)
     partitions.save(out / "partitions.pkl")
@@ -89,6 +96,11 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
         members[folder] = []
         for file, entry in sorted(folders.get(folder, {}).items()):
             match = _NAMES[name].fullmatch(file)
+            if match and (int(match[1]) > MAX_ID or int(match[2]) > MAX_CAMERA):
+                raise InputError(
+                    f"{archive.filename}: {entry.filename} has an id above {MAX_ID} or a camera above {MAX_CAMERA}, "
+                    "for which the layout has no room; number them anew"
+                )
             if match and int(match[1]) != _JUNK:
                 members[folder].append((entry, int(match[1]), int(match[2])))
             elif match is None and file.lower().endswith(SUFFIXES + OTHER_SUFFIXES):

@@ -16,6 +16,8 @@ from alignedreid_lib.errors import InputError
 
 QUERY, GALLERY, MULTI_QUERY = 0, 1, 2  # marks
 
+AGAIN = "restore it, or delete its dataset and prepare it again"
+
 _NAME = re.compile(r"(\d{8})_(\d{4})_(\d{8})\.jpg")
 
 
@@ -67,6 +69,8 @@ class Partitions:
             names, labels = self.names(part), getattr(self, f"{part}_ids2labels")
             if (names is None) != (labels is None):
                 raise InputError(f"{part}_im_names and {part}_ids2labels go together, and one is missing")
+            if any(label < 0 for label in (labels or {}).values()):
+                raise InputError(f"{part}_ids2labels holds a label below 0")
             missing = {parse_name(name)[0] for name in names or ()} - set(labels or ())
             if missing:
                 raise InputError(f"{part}_ids2labels has no label for id {min(missing)}")
@@ -100,11 +104,11 @@ class Partitions:
             inside = str if key.endswith("im_names") else int
             items = [*value, *value.values()] if isinstance(value, dict) else value
             if type(value) is not kind or any(type(item) is not inside for item in items):
-                raise InputError(f"{path}: {key} is no {kind.__name__} of {inside.__name__}; prepare the dataset again")
+                raise InputError(f"{path}: {key} is no {kind.__name__} of {inside.__name__}; {AGAIN}")
         try:
             return cls(**values)
         except InputError as error:
-            raise InputError(f"{path}: {error}; prepare the dataset again") from error
+            raise InputError(f"{path}: {error}; {AGAIN}") from error
 
     def save(self, path: str | Path) -> None:
         """Write a protocol 2 pickle of plain dict, list, int and str, beside `path` and then renamed."""

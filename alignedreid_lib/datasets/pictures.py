@@ -86,11 +86,11 @@ def to_jpeg(data: bytes, where: str) -> bytes:
         InputError: not a picture of a known format, damaged, absurdly large, animated, or of more than 8 bits a
             channel.
     """
-    remedy = "save it as an 8-bit JPEG or PNG, or take it out"
-    _check_bytes(data, where, remedy)
+    remedy, smaller = (f"{how}, or take it out" for how in ("save it as an 8-bit JPEG or PNG", "make it smaller"))
+    _check_bytes(data, where, smaller)
     with _decoding(where, "a picture", remedy):
         picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_pixels(picture, where, remedy)
+        _check_pixels(picture, where, smaller)
         if picture.mode not in _MODES:
             raise InputError(f"{where} has pixels of kind {picture.mode}, not 8 bits a channel; {remedy}")
         frames = getattr(picture, "n_frames", 1)

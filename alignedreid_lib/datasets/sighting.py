@@ -5,6 +5,7 @@ Derived in notebooks/01_datasets.
 
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -65,4 +66,18 @@ def unify(sightings: Sequence[Sighting]) -> list[Sighting]:
         return spellings.setdefault(re.sub(r"\s+", " ", tidy(text)), tidy(text))
 
     ordered = sorted(sightings, key=lambda sighting: sighting.name)
-    return [s._replace(person=one(s.person), camera=s.camera and one(s.camera)) for s in ordered]
+    unified = [s._replace(person=one(s.person), camera=s.camera and one(s.camera)) for s in ordered]
+    _warn_of_twins("people", {s.person for s in unified})
+    _warn_of_twins("cameras", {s.camera or "" for s in unified})
+    return unified
+
+
+def _warn_of_twins(what: str, names: Iterable[str]) -> None:
+    """Say which names may be meant as one: Ann and ann, 7 and 007, 7 and 7.0 (as spreadsheets write numbers)."""
+    first: dict[str, str] = {}
+    for name in sorted(names):
+        key = re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\d)\.0+$", "", name)).casefold()
+        if first.setdefault(key, name) != name:
+            warnings.warn(
+                f"{first[key]!r} and {name!r} are taken for two {what}; write them alike if they are one", stacklevel=6
+            )

@@ -18,6 +18,7 @@ from alignedreid_lib.datasets.sighting import Sighting, refuse_odd_names, tidy
 from alignedreid_lib.errors import InputError
 
 COLUMNS = ("path", "person", "camera")  # of a table; the last may be absent
+_MISSING = ("#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!", "nan", "NaN", "<NA>")  # no names
 _DELIMITERS = ",;\t"  # a semicolon where the comma is the decimal sign
 
 
@@ -37,6 +38,8 @@ def read_table(table: Path) -> list[Sighting]:
         where = f"{table} line {line}"
         if not text.strip() or not person:
             raise InputError(f"{where} does not say path and person (and camera): {[text, person, camera]}")
+        if missing := [cell for cell in (person, camera) if cell in _MISSING]:
+            raise InputError(f"{where} has {missing[0]}, as programs write what is missing; write who and where")
         path = _find(table.parent, text, where)
         real = os.path.realpath(path)
         before, first = lines.setdefault(real.lower(), (real, line))

@@ -47,7 +47,11 @@ def parameters(notebook: Any) -> dict[str, Any]:
     if cell is None or "parameters" not in tags(cell):
         raise ValueError("the first code cell is not tagged `parameters`")
     found: dict[str, Any] = {}
-    for line in ast.parse(cell.source).body:
+    try:
+        lines = ast.parse(cell.source).body
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"the parameters cell is not Python: {error}") from error
+    for line in lines:
         match line:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 pass

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,15 +15,37 @@ import pairs
 
 # Parameters that say where to compute, or into which folder, and not what.
 WHERE = ("run_dir", "device", "model_devices", "workers", "memory_limit")
+OWN = ("notebooks", "alignedreid_lib", "tests", ".git", ".venv")  # the project's own folders
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML in which a date is text: a run's folder may be named after the day."""
+    """YAML as people mean it: 1e-3 is a number, 010 is ten, dates and 12:30 are text, None is null.
+
+    A name that is given twice is an error.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # as the class it is taken from has it
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("bool", "null", "merge")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the class it is taken from does, but for names given twice."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.YAMLError(f"{twice[0]} is given twice; keep one of the two")
+        return super().construct_mapping(node, deep)
+
+
+NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?|[-+]?\.inf|\.nan"
+PlainLoader.add_implicit_resolver("!integer", re.compile(r"[-+]?\d+$"), list("-+0123456789"))
+PlainLoader.add_implicit_resolver("!number", re.compile(f"(?:{NUMBER})$", re.IGNORECASE), list("-+.0123456789"))
+PlainLoader.add_implicit_resolver("!none", re.compile("None$"), ["N"])
+PlainLoader.add_constructor("!integer", lambda _, node: int(node.value))
+PlainLoader.add_constructor(
+    "!number", lambda _, node: float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+)
+PlainLoader.add_constructor("!none", lambda _, node: None)
 
 
 def value(text: str) -> Any:
@@ -65,7 +88,11 @@ def read_preset(root: Path, preset: str) -> Preset:
         raise ValueError(f"{shown}: parameters is {given!r}; it has to be lines of `name: value`")
     if name not in pairs.chapters(root / "notebooks"):
         raise ValueError(f"{shown}: no notebook notebooks/{name}.ipynb")
-    return Preset(name, given, pairs.parameters(pairs.read(root / "notebooks" / f"{name}.ipynb")))
+    notebook = pairs.read(root / "notebooks" / f"{name}.ipynb")
+    try:
+        return Preset(name, given, pairs.parameters(notebook))
+    except ValueError as error:
+        raise ValueError(f"notebooks/{name}.ipynb: {error}") from error
 
 
 def read_overrides(root: Path, preset: str, words: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -130,11 +157,12 @@ def run_folder(root: Path, run_dir: Any) -> Path:
     """
     if not isinstance(run_dir, str) or not run_dir.strip():
         raise ValueError(f"run_dir is {run_dir!r}; it has to be the name of a folder")
-    folder = root / run_dir
+    folder = root / os.path.expanduser(run_dir)  # as the library's `files.resolve`
     new: list[Path] = []
     try:
         where, project = folder.resolve(), root.resolve()
-        if where == project or where in project.parents or where.is_relative_to(project / "notebooks"):
+        full = where in (project, project / "runs", project / "data", project / "data" / "raw")
+        if full or where in project.parents or any(where.is_relative_to(project / name) for name in OWN):
             raise ValueError(f"run_dir is {run_dir!r}, which holds other things; name a folder of its own (runs/name)")
         new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
