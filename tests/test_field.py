@@ -4,11 +4,11 @@ import io
 import json
 import math
 import shutil
-import sys
 import warnings
 import zipfile
 from pathlib import Path
 
+import presets
 import pytest
 import torch
 import yaml
@@ -21,9 +21,6 @@ from alignedreid_lib.model import AlignedReID, load_weights
 from alignedreid_lib.training import TrainConfig
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "notebooks" / "book"))
-
-import presets  # noqa: E402
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = (8, 16)) -> bytes:
