@@ -208,7 +208,7 @@ def check_size(network: AlignedReID, config: TrainConfig) -> None:
     try:
         with torch.no_grad():
             network(torch.zeros(1, 3, config.height, config.width))
-    except RuntimeError:
+    except (RuntimeError, InputError):  # the network's own message does not name the settings
         raise InputError(
             f"height {config.height} x width {config.width} is too small for {config.backbone}; raise them"
         ) from None

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -888,7 +889,8 @@ def test_another_test_set_comes_from_beside_the_training_s_archive(tmp_path, mon
     archive, calls = tmp_path / "Market-1501-v15.09.15.zip", []
     archive.touch()
     monkeypatch.setattr(book.datasets, "prepare", lambda layout, place, root: calls.append((layout, place)))
-    monkeypatch.setattr(book.datasets, "open_dataset", lambda folder, part: None)  # no test part to look at
+    nothing = SimpleNamespace(marks=None)  # no test part to look at
+    monkeypatch.setattr(book.datasets, "open_dataset", lambda folder, part: nothing)
     config = TrainConfig(dataset="market1501", data_root=str(tmp_path / "data"))
     book.prepare_data(config, str(archive), (), ("market1501", "dukemtmc"))
     assert calls == [("market1501", archive), ("dukemtmc", tmp_path)]
