@@ -54,7 +54,8 @@ class AlignedReID(nn.Module):
     (`base.*`, `local_conv.*`, `local_bn.*`, `fc.*`).
 
     Args:
-        backbone: name of a torchvision classification network that keeps a spatial map.
+        backbone: name of a torchvision classification network that keeps a spatial map; "resnet18.layer3" is
+            ResNet-18 without what comes after its layer3.
         weights: None (random), "imagenet" (torchvision's V1, downloaded once into torch's cache), or a file.
         num_ids: identities of the classifier; None for no classifier.
         local_channels: c.
@@ -155,7 +156,11 @@ class SmallMapConv2d(nn.Conv2d):
             for j in columns
         ]
         patches = torch.cat(seen, dim=-1).flatten(0, 2)  # [N H W, cells C]
-        weight = self.weight[:, :, rows.start : rows.stop, columns.start : columns.stop].permute(0, 2, 3, 1)
+        # Permuted before it is cut, the gradient comes back in the weight's own layout and need not be copied.
+        weight = self.weight.permute(0, 2, 3, 1)
+        for side, cells in enumerate((rows, columns), 1):
+            if len(cells) < weight.shape[side]:
+                weight = weight.narrow(side, cells.start, len(cells))
         output = F.linear(patches, weight.flatten(1), self.bias)
         return output.view(len(input), height, width, -1).permute(0, 3, 1, 2)
 
@@ -171,33 +176,41 @@ def build_backbone(name: str, last_stride: int = 2) -> nn.Sequential:
     """A torchvision classification network up to its last map, with random weights.
 
     Args:
-        name: as torchvision calls it.
-        last_stride: 2, or 1 to undo the last halving (networks with a `layer4`).
+        name: as torchvision calls it; a dot and the name of a child cut it after that child.
+        last_stride: 2, or 1 to undo the last halving (ResNet family).
 
     Returns:
         a module from [N, 3, h, w] to [N, C, H, W], with the parameter names of torchvision.
 
     Raises:
-        InputError: unknown name, or a last_stride that the network does not have.
+        InputError: unknown name or child, or a last_stride that the network does not have.
     """
+    network, dot, end = name.partition(".")
     known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
+    if network not in known:
         near = [other for other in known if other[:5] == name[:5]] or ["resnet50", "resnet18", "mobilenet_v2"]
-        raise InputError(f"backbone {name!r} is not a torchvision classification network; try {', '.join(near[:6])}")
-    whole = torchvision.models.get_model(name)
+        raise InputError(f"backbone {network!r} is not a torchvision classification network; try {', '.join(near[:6])}")
+    whole = torchvision.models.get_model(network)
     layers = OrderedDict(
         (child_name, child)
         for child_name, child in whole.named_children()
         if child_name not in AFTER_THE_MAP and not child_name.lower().startswith("aux")
     )
-    if name.startswith("densenet"):  # its forward applies this without a module
+    if dot:
+        if end not in layers:
+            raise InputError(f"backbone {name!r}: {network} can be cut after {', '.join(layers)}")
+        names = list(layers)
+        for later in names[names.index(end) + 1 :]:
+            del layers[later]
+    elif name.startswith("densenet"):  # its forward applies this without a module
         layers["relu"] = nn.ReLU(inplace=True)
     if last_stride not in (1, 2):
         raise InputError(f"last_stride is {last_stride}; it is 2 (as published) or 1 (a map of twice the size)")
     if last_stride == 1:
-        if "layer4" not in layers:
+        last = next(reversed(layers))
+        if "layer4" not in dict(whole.named_children()) or last not in ("layer2", "layer3", "layer4"):
             raise InputError(f"last_stride 1 is for the ResNet family, and {name} is not of it; leave last_stride at 2")
-        for module in layers["layer4"][0].modules():
+        for module in layers[last][0].modules():
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.stride = (1, 1)
     base = nn.Sequential(layers)

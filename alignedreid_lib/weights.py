@@ -141,7 +141,7 @@ def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
     Raises:
         InputError: torchvision has none of this network, they cannot be downloaded, or the cached file is not whole.
     """
-    choices = {choice.name: choice for choice in torchvision.models.get_model_weights(backbone)}
+    choices = {choice.name: choice for choice in torchvision.models.get_model_weights(backbone.split(".")[0])}
     if "IMAGENET1K_V1" not in choices:
         raise InputError(
             f"torchvision has no IMAGENET1K_V1 weights of {backbone}; give a file, or None for random ones"

@@ -13,7 +13,7 @@
 # * a trained network that finds people again whom it has never seen;
 # * its ranked lists and its score, beside a network that has learned nothing.
 #
-# **Time** on two cores: half a minute, and a minute or two more if the book's people and model are not made yet.
+# **Time** on two cores: half a minute, and a minute more if the book's people and model are not made yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -99,7 +99,7 @@ assert distances.argsort().tolist() == [1, 2, 0], "the nearest comes first"
 # %% [markdown]
 # ## The model
 #
-# The book's own model: small, and trained for a minute or two by whichever chapter asks first
+# The book's own model: small, and trained for a minute by whichever chapter asks first
 # ([chapter 6](06_training.ipynb) shows how).
 
 # %%

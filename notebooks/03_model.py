@@ -318,8 +318,10 @@ for name, stride in [*networks, ("mobilenet_v2", 2)]:
     print(f"{name:<14}{stride:<6}", *cells)
 
 # %% [markdown]
-# Each entry is $C \times H \times W$. At 256 × 128 there are 8 stripes, at 224 × 224 seven. The book trains at 64 × 32, where the map is
-# 2 × 1: two stripes, the upper body and the legs. Where stripes matter, take a larger input, or `last_stride=1`.
+# Each entry is $C \times H \times W$. At 256 × 128 there are 8 stripes, at 224 × 224 seven. At 64 × 32 a ResNet ends in a map of
+# 2 × 1: two stripes, the upper body and the legs. Where stripes matter, take a larger input, or `last_stride=1`. The book's own model is trained at
+# 64 × 32 and stops a stage earlier, `backbone="resnet18.layer3"`: a dot and a layer's name cut a network after that layer. Its map is
+# 256 × 4 × 2, and three quarters of ResNet-18's weights, those of its last stage, need not be learned.
 #
 # How many numbers does training set? The local branch has $C \cdot c + c$ of the convolution and $2 c$ of batch norm.
 

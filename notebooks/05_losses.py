@@ -10,7 +10,7 @@
 # * the hardest positive and negative of every picture of a batch, found by eye, by a loop and by a mask, and then looked at;
 # * a picture of the gradient of each term: which feature it moves, and where to.
 #
-# **Time** on two cores: a quarter of a minute, and a minute or two more if the book's model is not trained yet.
+# **Time** on two cores: a quarter of a minute, and a minute more if the book's model is not trained yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -631,7 +631,7 @@ assert global_choice.mined.negative.tolist() == [2, 2, 0, 0], "hardest by the me
 
 # %% [markdown]
 # The global choice can only give a smaller local loss: by the local distance, no positive is farther and no negative nearer than its own choice. How
-# often do the two disagree on our batch? The book's model has two stripes, and was trained without the local loss, so its local branch is
+# often do the two disagree on our batch? The book's model has four stripes, and was trained without the local loss, so its local branch is
 # still the random matrix it started from.
 
 # %%

@@ -399,7 +399,7 @@ print(message.replace(str(start), "start.pth"))
 # ## The result
 #
 # Each model is tested by itself: mutual learning is a way to train, and at the end one of them is taken. These two were trained for
-# 10 epochs, the model of the other chapters for 30: compare them with "side by side" below. ([Chapter 8](08_evaluation.ipynb)
+# 10 epochs, the model of the other chapters, a stage smaller, for 18: compare them with "side by side" below. ([Chapter 8](08_evaluation.ipynb)
 # explains the columns.)
 
 # %%

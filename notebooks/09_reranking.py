@@ -10,7 +10,7 @@
 # * the published method in loops of a few lines, and the library's, which holds no matrix of all against all;
 # * what re-ranking lifts on the test set, a query that it hurts, and what it costs.
 #
-# **Time** on two cores: a quarter of a minute, and a minute or two more if the book's model is not trained yet.
+# **Time** on two cores: a quarter of a minute, and a minute more if the book's model is not trained yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]

@@ -293,7 +293,7 @@ assert len(pair) >= 2, "one run says nothing of its spread"
 #
 # What we see agrees as far as it goes: on CUHK03 the local loss lifts the global feature by 1.1 to 1.6 points (`cuhk03_mobilenet_local`, one seed, against two
 # of `cuhk03_mobilenet`), and on drawn people more training people help a lot (`embedded_combined`: rank-1 90.2 % on Market-1501's layout
-# with three sets merged, 80.9 % with one, both after 22 epochs, which have more steps for three sets; [chapter 8](08_evaluation.ipynb)'s model now trains for 30). On
+# with three sets merged, 80.9 % with one, both after 22 epochs, which have more steps for three sets; [chapter 8](08_evaluation.ipynb)'s model is another by now). On
 # the real sets, the original says, merging did not help. Drawn people are alike across the three layouts, real data sets are not; so
 # ours is no contradiction, and no confirmation either.
 #

@@ -12,7 +12,7 @@
 # * a threshold for "nobody", chosen from labelled pairs, and three ways in which all of this goes wrong;
 # * a page on what it must not be used for.
 #
-# **Time** on two cores: half a minute, and a minute or two more if the book's model is not trained yet.
+# **Time** on two cores: half a minute, and a minute more if the book's model is not trained yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]

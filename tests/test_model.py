@@ -17,8 +17,6 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
 from alignedreid_lib.weights import load_imagenet
 
-pytestmark = pytest.mark.arithmetic
-
 
 @pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 512), ("mobilenet_v2", 1280), ("resnet50", 2048)])
 def test_shapes(backbone, channels):
@@ -31,6 +29,7 @@ def test_shapes(backbone, channels):
     assert AlignedReID("resnet18")(torch.randn(2, 3, 64, 32)).logits is None
 
 
+@pytest.mark.arithmetic
 def test_branches_are_what_the_paper_says():
     network = AlignedReID("resnet18", local_channels=16).eval()
     images = torch.randn(2, 3, 128, 64)
@@ -44,6 +43,7 @@ def test_branches_are_what_the_paper_says():
     torch.testing.assert_close(embedding.local_features, by_hand.transpose(1, 2), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.arithmetic
 def test_the_map_is_torchvision_s():
     torch.manual_seed(0)
     network = AlignedReID("resnet18").eval()
@@ -62,12 +62,28 @@ def test_last_stride_one_doubles_the_map():
         AlignedReID("mobilenet_v2", last_stride=1)
 
 
+@pytest.mark.arithmetic
+def test_a_network_is_cut_after_a_child():
+    torch.manual_seed(0)
+    cut = AlignedReID("resnet18.layer3").eval()
+    whole = torchvision.models.resnet18().eval()
+    assert not whole.load_state_dict(cut.base.state_dict(), strict=False).unexpected_keys
+    images = torch.randn(1, 3, 64, 32)
+    seen = []
+    whole.layer3.register_forward_hook(lambda module, given, output: seen.append(output))
+    with torch.no_grad():
+        whole(images)
+        torch.testing.assert_close(cut.base(images), seen[0])
+    assert seen[0].shape == (1, 256, 4, 2)
+    assert AlignedReID("resnet18.layer3", last_stride=1)(torch.randn(2, 3, 64, 32)).local_features.shape[1] == 8
+
+
 def test_identity_head_starts_small():
     weight = AlignedReID("resnet18", num_ids=200).fc.weight
     assert 0.0009 < weight.std() < 0.0011
 
 
-@pytest.mark.parametrize("name", ["resnet19", "vit_b_32"])
+@pytest.mark.parametrize("name", ["resnet19", "vit_b_32", "resnet18.layer5", "resnet18.", "resnet18.layer3.0"])
 def test_unfit_backbones_are_refused(name):
     with pytest.raises(InputError, match=name):
         AlignedReID(name)
@@ -164,8 +180,9 @@ def test_imagenet_weights_come_from_torch_s_cache(cached):
     published = torchvision.models.resnet18().state_dict()
     torch.save(published, cached)
     for last_stride in (1, 2):
-        network = AlignedReID("resnet18", "imagenet", 3, last_stride=last_stride)
-        assert all(torch.equal(value, published[name]) for name, value in network.base.state_dict().items())
+        for backbone in ("resnet18", "resnet18.layer3"):
+            network = AlignedReID(backbone, "imagenet", 3, last_stride=last_stride)
+            assert all(torch.equal(value, published[name]) for name, value in network.base.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["empty", "web page", "cut short", "a trap", "another network's", "a folder"])
@@ -289,6 +306,7 @@ def test_truncated_weights_are_refused(tmp_path):
         load_weights(AlignedReID("resnet18"), tmp_path / "w.pth")
 
 
+@pytest.mark.arithmetic
 def test_the_mobilenet_with_imagenet_weights(shared):
     network = AlignedReID("mobilenet_v2", weights=shared / "weights" / "mobilenet_v2_imagenet.pth")
     assert network.base.features[0][0].weight.std() > 0.1
