@@ -192,7 +192,7 @@ untrained = AlignedReID(book.CONFIG.backbone)
 draw_pairs({"before training": untrained})
 
 # %% [markdown]
-# The two curves of [the figure](#fig-pairs-before) overlap: at a distance of 0.28 it may be the same person or another. Training has to pull them apart.
+# The two curves of [the figure](#fig-pairs-before) overlap: at a distance of 0.2 it may be the same person or another. Training has to pull them apart.
 
 # %% [markdown]
 # ## The loss that pulls
@@ -390,7 +390,7 @@ figures.training_curves(result.metrics) if result else "nothing was trained"
 # Read the three panels of [the figure](#fig-curves) together.
 #
 # * **Loss** is the sum of both terms. The triplets' falls fast, then slowly: once most hold, only the hardest are left, and batch-hard
-#   mining looks at nothing else. In the end nearly all of the sum is identification.
+#   mining looks at nothing else. In the end most of the sum is identification.
 # * **Precision** (*negative farther*) is the share of anchors whose hardest negative is farther than their hardest positive; **margin
 #   satisfaction** (*by the margin*) asks for the margin too. When both reach 1, the triplets have nothing more to teach. (The setting
 #   `precision` is something else: the format of the numbers.)

@@ -640,15 +640,15 @@ figures.ranked_lists(best.tolist(), dataset, matrix, top=12)
 #
 # Now the three queries whose first match comes latest.
 
-# %% alt="Ranked lists of the three queries whose first match comes latest: twelve wrong pictures each, framed vermillion with a cross."
+# %% alt="Ranked lists of the three queries whose first match comes latest: nearly all pictures are wrong, framed vermillion with a cross."
 first_ranks = found.rank[found.order == 0] + 1
 worst = np.argsort(-first_ranks, kind="stable")[:3]
 print("first match at rank", *first_ranks[worst])
 figures.ranked_lists(worst.tolist(), dataset, matrix, top=12)
 
 # %% [markdown]
-# None of the three finds its person among the first twelve. Would we have? Here is each query again, beside its nearest match
-# and the rank at which that match stands.
+# Whoever looks at ten pictures hardly finds any of the three people. Would we have known them? Here is each query again, beside its
+# nearest match and the rank at which that match stands.
 
 # %% alt="The three queries again, each beside the picture of the same person that the model ranks first among its matches."
 from alignedreid_lib import images
@@ -716,8 +716,8 @@ assert times["colour below"] > 1.5, "and trousers or skirts of one colour"
 
 # %% [markdown]
 # Those it confuses wear the same colours several times as often as any two people do: colour is what this model goes by first.
-# What a model ignores is shared by the confused about as often as by any two people. The pattern of the top and the bag come close to
-# that; the kind of garment counts for more. A minute of training on 64 x 32 pixels gets this far.
+# What a model ignores is shared by the confused about as often as by any two people. The pattern of the top, the bag and the kind
+# of garment come close to that. A minute of training on 64 x 32 pixels gets this far.
 #
 # The other suspect is the camera. Does the model take the street for the person?
 
@@ -726,11 +726,15 @@ other_people = gallery.ids[None, :] != queries.ids[:, None]  # [Q, G]
 of_own_camera = other_people & (gallery.cameras[None, :] == queries.cameras[:, None])
 by_chance = (of_own_camera.sum(1) / other_people.sum(1)).mean()
 observed = (gallery.cameras[first] == queries.cameras)[wrong].mean()
-print(f"of the query's own camera: {observed:.0%} of the wrong, {by_chance:.0%} by chance")
+luck = (by_chance * (1 - by_chance) / wrong.sum()) ** 0.5  # standard deviation of a share of so few
+print(
+    f"of the query's own camera: {observed:.0%} of the wrong, by chance {by_chance:.0%} ± {luck:.0%}"
+)
 
 # %% [markdown]
-# Only slightly, if at all: the two shares are close, and with so few wrong answers the difference may be chance. Those people have the
-# advantage of the same street and the same light, while every match must come from a different camera.
+# If the first share lies more than twice the ± above the second, luck no longer explains it: the street helps. Those people have
+# the advantage of the query's own street and light, while every match must come from a different camera. Nearer than that, nothing can be said
+# from so few wrong answers; most of them come from other cameras in any case.
 #
 # ## What the papers report
 #

@@ -412,7 +412,7 @@ figures.ranked_lists([worst], dataset, again, top=12)
 # %% [markdown]
 # The mechanism is the same in both. Re-ranking trusts the neighbourhood: company counts, not the first place. In the first list several
 # of the query's own person stand near the front and know each other; together they pass the strangers before them. In the second
-# the nearest is right, but stands alone among people who look alike and know each other. It amplifies what the model
+# the nearest is right, but there are many people who look alike and know each other. It amplifies what the model
 # believes, right or wrong.
 #
 # ## What it costs
