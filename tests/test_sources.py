@@ -79,7 +79,8 @@ def test_names_with_the_suffix_twice_sort_where_those_with_one_did(name, tmp_pat
         for stem in stems:
             for k in range(3):
                 files[f"r/{stem}{tail.format(k)}{doubled if k == 1 else '.jpg'}"] = jpeg(len(files))
-        files["r/gt_bbox/0003_c1s1_000000_00.jpg"] = JPEG
+        if name == "market1501":
+            files["r/gt_bbox/0003_c1s1_000000_00.jpg"] = JPEG
         root = tmp_path / f"data{doubled}"
         made.append(prepare(name, pack(tmp_path / f"{doubled}.zip", files), root, num_val_ids=1))
     assert (made[0] / "partitions.pkl").read_bytes() == (made[1] / "partitions.pkl").read_bytes()
@@ -92,6 +93,17 @@ def test_names_with_the_suffix_twice_sort_where_those_with_one_did(name, tmp_pat
 def test_no_picture_of_a_release_is_passed_over_for_its_suffix(suffix, tmp_path):
     files = market() | {f"{NAME}/query/0006_c3s1_000001_00{suffix}": JPEG}
     refused("0006_c3s1_000001_00.* is not named as", "market1501", pack(tmp_path / "m.zip", files), tmp_path / "d")
+
+
+def test_pictures_of_a_release_in_other_folders_are_counted(tmp_path):
+    files = market() | {f"{NAME}/query/more/{k}.jpg": JPEG for k in range(2)}
+    with pytest.warns(UserWarning, match=r"2 pictures in other folders .* \(first: .*/query/more/0\.jpg\)"):
+        prepare("market1501", pack(tmp_path / "m.zip", files), tmp_path / "d", num_val_ids=0)
+
+
+def test_a_number_that_python_does_not_read_is_named(tmp_path):
+    files = market() | {f"{NAME}/query/{'9' * 5000}_c3s1_000001_00.jpg": JPEG}
+    refused("has an id above", "market1501", pack(tmp_path / "m.zip", files), tmp_path / "d")
 
 
 @pytest.mark.parametrize("rest", [{}, {f"{NAME}/gt_bbox/": b""}, {f"{NAME}/gt_bbox/0001_c1s1_000001_00.jpg": JPEG}])

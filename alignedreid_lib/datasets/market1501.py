@@ -15,6 +15,7 @@ from tqdm import tqdm
 from alignedreid_lib.datasets.archives import list_files, open_archive, read_picture
 from alignedreid_lib.datasets.partitions import MULTI_QUERY, Partitions, format_name, make_partitions
 from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES
+from alignedreid_lib.datasets.sighting import count
 from alignedreid_lib.errors import InputError
 
 # In the order in which k counts on through them.
@@ -96,7 +97,8 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
         members[folder] = []
         for file, entry in sorted(folders.get(folder, {}).items()):
             match = _NAMES[name].fullmatch(file)
-            if match and (int(match[1]) > MAX_ID or int(match[2]) > MAX_CAMERA):
+            # by length first: Python makes no int of more than 4300 digits
+            if match and any(len(match[k].lstrip("0")) > len(str(most)) for k, most in ((1, MAX_ID), (2, MAX_CAMERA))):
                 raise InputError(
                     f"{archive.filename}: {entry.filename} has an id above {MAX_ID} or a camera above {MAX_CAMERA}, "
                     "for which the layout has no room; number them anew"
@@ -110,6 +112,18 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
                 )
         if not members[folder] and folder != _OPTIONAL:
             raise InputError(f"{archive.filename}: no picture in {folder}/; download the archive again")
+    elsewhere = sorted(
+        entry.filename
+        for folder in folders.keys() - set(FOLDERS[name])
+        for file, entry in folders[folder].items()
+        if file.lower().endswith(SUFFIXES + OTHER_SUFFIXES)
+    )
+    if elsewhere:
+        warnings.warn(
+            f"{archive.filename}: {count(len(elsewhere), 'picture')} in other folders than {', '.join(members)} passed "
+            f"over (first: {elsewhere[0]})",
+            stacklevel=5,
+        )
     return members
 
 
@@ -120,13 +134,13 @@ def _plan(members: dict[str, list[Member]], num_val_ids: int) -> tuple[Partition
     members = {
         folder: [m for m in pictures if folder != _OPTIONAL or m[1:] in asked] for folder, pictures in members.items()
     }
-    count: dict[tuple[int, int], int] = defaultdict(int)
+    so_far: dict[tuple[int, int], int] = defaultdict(int)
     names: dict[str, list[str]] = defaultdict(list)
     copies = []
     for folder, pictures in members.items():
         for entry, person, camera in pictures:
-            new_name = format_name(person, camera, count[person, camera])
-            count[person, camera] += 1
+            new_name = format_name(person, camera, so_far[person, camera])
+            so_far[person, camera] += 1
             names[folder].append(new_name)
             copies.append((entry, new_name))
     partitions = make_partitions(
