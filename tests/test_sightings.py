@@ -193,6 +193,14 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(put(tmp_path / "p", "anna/0.jpg") / "anna" / "1.jpg")
     refused("1.jpg has a picture's name and is not a file", prepare, "folder", tmp_path / "p", tmp_path / "data")
+    os.mkfifo(tmp_path / "t.csv")
+    refused("t.csv is no file and no folder", prepare, "folder", tmp_path / "t.csv", tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["people", "t.csv"])
+def test_a_link_in_place_of_the_source_is_named(name, tmp_path):
+    (tmp_path / name).symlink_to("gone")
+    refused(f"{name} is a link to gone, which is not there", prepare, "folder", tmp_path / name, tmp_path / "data")
 
 
 def test_what_is_passed_over_is_counted(tmp_path):
@@ -204,6 +212,11 @@ def test_what_is_passed_over_is_counted(tmp_path):
     said = r"4 pictures found; passed over: 1 \.mp4, 2 \.txt, 1 file without suffix, 1 hidden file, 1 hidden folder$"
     with pytest.warns(UserWarning, match=said):
         list_sightings(folder)
+
+
+def test_a_prepared_dataset_is_no_folder_of_people(tmp_path):
+    made = prepare("folder", put(tmp_path / "p", "anna/0.jpg", "anna/1.jpg"), tmp_path, test_share=0)
+    refused("folder is a prepared dataset; open it", prepare, "folder", made, tmp_path / "data")
 
 
 def test_the_root_may_lie_among_the_pictures(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from alignedreid_lib.datasets.making import MANIFEST
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name, split_person
 from alignedreid_lib.datasets.pictures import MAX_BYTES, SUFFIXES, to_jpeg
 from alignedreid_lib.datasets.sighting import Sighting, count, unify
@@ -44,6 +45,8 @@ def list_sightings(source: Path, pattern: str | None = None) -> list[Sighting]:
     Raises:
         InputError: nothing there, a line or a name that does not say who it is, or a picture named twice.
     """
+    if (source / MANIFEST).is_file():
+        raise InputError(f"{source} is a prepared dataset; open it with open_dataset, or give the owner's own pictures")
     if source.is_dir():
         found = walk_pictures(source, _by_pattern(pattern, source) if pattern is not None else _by_folder)
         if pattern is None:

@@ -79,6 +79,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             if place != folder:  # another's
                 continue
             raise InputError(f"{place / MANIFEST} cannot be read; {anew(folder)}") from error
+        if place == folder and not isinstance(manifest, dict):
+            raise InputError(f"{place / MANIFEST} cannot be read; {anew(folder)}")
         if isinstance(manifest, dict) and (place == folder or manifest.get("name") == "cuhk03"):
             return manifest
     return None

@@ -51,6 +51,10 @@ def read_table(table: Path) -> list[Sighting]:
 
 
 def _text(table: Path) -> str:
+    if table.is_symlink() and not table.exists():
+        raise InputError(f"{table} is a link to {os.readlink(table)}, which is not there; mend the link")
+    if table.exists() and not table.is_file():  # to read a pipe would wait for ever
+        raise InputError(f"{table} is no file and no folder; give a folder of pictures, or a CSV of path,person,camera")
     try:
         data = table.read_bytes()
     except FileNotFoundError:
