@@ -107,6 +107,7 @@ class TrainConfig:
             "margin": (self.margin is None or self.margin >= 0, "0 or more, or None for the soft margin"),
             "global_weight": (self.global_weight >= 0, "0 or more"),
             "local_weight": (self.local_weight >= 0, "0 or more"),
+            "weights": (self.weights is None or bool(self.weights.strip()), 'a file, "imagenet" or None'),
             "local_mining": (self.local_mining in ("global", "local"), "global or local"),
             "id_weight": (
                 self.id_weight >= 0 and self.global_weight + self.local_weight + self.id_weight > 0,

@@ -25,13 +25,16 @@ def resolve(path: str | Path) -> Path:
     """A path of a setting: absolute as it is, relative from the project's root; a leading `~` is the home folder.
 
     Raises:
-        InputError: not text, as a date or a number of a YAML file is not.
+        InputError: not text, as a date or a number of a YAML file is not; or the home folder of nobody.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{path} is of type {type(path).__name__}, and a path is needed; write it in quotes: '{path}'")
     if "\0" in os.fspath(path):
         raise InputError(f"{os.fspath(path)!r} cannot be a path: it has a zero byte; choose another name")
-    return project_root() / os.path.expanduser(path)
+    found = os.path.expanduser(path)
+    if str(found).startswith("~"):  # as it was: a folder of that name is not meant
+        raise InputError(f"{path}: nobody of that name has a home folder here; give the path of a file or folder")
+    return project_root() / found
 
 
 def make_folder(folder: Path) -> None:

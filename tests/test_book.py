@@ -578,7 +578,12 @@ def test_a_run_that_is_refused_at_once_leaves_nothing(project: Path) -> None:
     change_source(project, raising)
     with pytest.raises(ValueError, match=r"^no$"):
         tool.train(project, "small", {"run_dir": "a{b}/run"})  # papermill fills braces in
-    assert not (project / "a{b}" / "run").exists()
+    assert not (project / "a{b}").exists()
+    (project / "disk").mkdir()
+    (project / "link").symlink_to("disk")
+    with pytest.raises(ValueError, match=r"^no$"):
+        tool.train(project, "small", {"run_dir": "link"})
+    assert not list((project / "link").iterdir()), "a folder that was there stays, with what was in it"
     (project / "runs" / "small").mkdir(parents=True)
     (project / "runs" / "small" / "config.json").touch()
     with pytest.raises(ValueError, match=r"^no$"):

@@ -52,6 +52,7 @@ def test_staircase_equals_the_recorded_rates():
         ({"precision": "float16"}, "precision is 'float16'"),
         ({"last_stride": 3}, "last_stride is 3"),
         ({"weights": 3}, "weights is 3, of type int"),
+        ({"weights": ""}, "weights is ''; it has to be a file, \"imagenet\" or None"),
         ({"normalize": 1}, "normalize is 1, of type int; it has to be of type bool"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**32}, "seed is 4294967296; it has to be from 0 to 4294967295"),

@@ -63,7 +63,7 @@ def test_a_picture_that_a_list_names_is_not_to_be_removed(tmp_path):
         images.decode(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000])
 def test_whether_cameras_are_known_is_not_guessed(content, tmp_path):
     folder = datasets.prepare("folder", people(tmp_path / "p"), tmp_path)
     (folder / "prepared.json").write_text(content)
@@ -238,6 +238,13 @@ def test_a_damaged_parameters_cell_is_named(line, project):
 def test_a_run_does_not_go_among_other_things(name, project):
     with pytest.raises(ValueError, match="which holds other things; name a folder of its own"):
         presets.run_folder(project, name)
+
+
+def test_nobody_s_home_folder_is_not_made(project):
+    for call in (runs.resolve, lambda name: presets.run_folder(project, name)):
+        with pytest.raises(ValueError, match="nobody of that name has a home folder"):
+            call("~nobody-of-this-name/x")
+    assert not list(project.glob("~*"))
 
 
 def test_a_run_in_the_home_folder_is_one_folder(project, monkeypatch):

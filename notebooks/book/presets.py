@@ -158,6 +158,8 @@ def run_folder(root: Path, run_dir: Any) -> Path:
     if not isinstance(run_dir, str) or not run_dir.strip():
         raise ValueError(f"run_dir is {run_dir!r}; it has to be the name of a folder")
     folder = root / os.path.expanduser(run_dir)  # as the library's `files.resolve`
+    if os.path.expanduser(run_dir).startswith("~"):
+        raise ValueError(f"run_dir is {run_dir!r}, and nobody of that name has a home folder here; name another folder")
     new: list[Path] = []
     try:
         where, project = folder.resolve(), root.resolve()

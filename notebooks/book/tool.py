@@ -54,6 +54,9 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         train_share(read_preset(root, preset).defaults | settings)
         return
+    place = root / os.path.expanduser(str(settings["run_dir"]))
+    new = [path for path in (place, *place.parents) if not os.path.exists(path)]
+    before = set(os.listdir(place)) if os.path.isdir(place) else set()
     folder = run_folder(root, settings["run_dir"])
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
     with open(folder / ".lock", "w") as lock:  # held until this process ends
@@ -68,9 +71,12 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
         try:
             running.execute(root, name, folder, settings, show=True, kernel=[FLUSH, LOG], skip=["demonstration"])
         except ValueError as error:
-            left = {path.name for path in folder.iterdir()}
-            if getattr(error.__cause__, "ename", "") == "InputError" and left <= {".lock", f"{name}.ipynb"}:
-                shutil.rmtree(folder)  # refused before there was anything to keep
+            made = {path.name for path in folder.iterdir()} - before
+            if getattr(error.__cause__, "ename", "") == "InputError" and made <= {".lock", f"{name}.ipynb"}:
+                for file in made:  # refused before there was anything to keep
+                    (folder / file).unlink()
+                for path in new:
+                    path.rmdir()
             raise
 
 
