@@ -115,9 +115,9 @@ plan = runs.read_parameters(testing.Plan, globals(), extra=of_training)
 # %% [markdown]
 # A value that cannot work is refused by name:
 
-# %% tags=["nbval-check-output"]
+# %% tags=["demonstration", "nbval-check-output"]
 try:
-    dataclasses.replace(config, schedule="exponential", decay_at_epoch=10**6)
+    dataclasses.replace(config, schedule="exponential", decay_at_epoch=config.total_epochs + 1)
 except InputError as error:
     message = str(error)
 print(message)
