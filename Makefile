@@ -68,13 +68,14 @@ bench: env  ## the benchmarks, one after another: each a ratio to a floor measur
 	  for script in tests/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done; \
 	  echo "== $$BENCH (chapter 11 shows it)"
 
-lint: env  ## ruff and mypy
+lint: env  ## ruff, mypy and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 clean:  ## removes runs/book, data/synthetic, site, build and caches; other runs, data/raw and .venv stay
-	rm -rf runs/book data/synthetic site build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf runs/book data/synthetic site build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
 
 distclean: clean  ## clean, and removes .venv too

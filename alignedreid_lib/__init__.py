@@ -1,0 +1,27 @@
+"""Person re-identification by aligned local features: a room for each chapter of the book."""
+
+import importlib
+import warnings
+from types import ModuleType
+
+# Modules that had another place up to version 0.1.
+MOVED = {
+    "images": "batches",
+    "sampling": "batches",
+    "features": "evaluation",
+    "ranking": "evaluation",
+    "reranking": "evaluation",
+    "streaming": "evaluation",
+    "scores": "evaluation",
+    "testing": "evaluation",
+    "verification": "evaluation",
+}
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A module by its old name, with a warning that says the new one."""
+    if name not in MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = f"{__name__}.{MOVED[name]}"
+    warnings.warn(f"{name} is in {place}: from {place} import {name}", DeprecationWarning, stacklevel=2)
+    return importlib.import_module(f"{place}.{name}")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignedreid_lib import datasets, runs, synthetic, training
-from alignedreid_lib.config import typed
 from alignedreid_lib.datasets.combine import COMBINED
 from alignedreid_lib.datasets.making import read_manifest
 from alignedreid_lib.datasets.partitions import GALLERY, QUERY, Partitions, TooFewPeopleError
 from alignedreid_lib.datasets.prepare import SOURCES
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
+from alignedreid_lib.runs import typed
 from alignedreid_lib.training import TrainConfig, TrainResult
 
 log = logging.getLogger(__name__)

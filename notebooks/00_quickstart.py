@@ -27,10 +27,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alignedreid_lib import book, datasets, evaluation, features, figures, images, runs
-from alignedreid_lib.config import check_types
+from alignedreid_lib import book, datasets, evaluation, figures, runs
+from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import features
 from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.runs import check_types
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ assert rank1["colour histogram"] < 0.45, (
 #
 # :::{dropdown} Solution
 # ```python
-# from alignedreid_lib import ranking
+# from alignedreid_lib.evaluation import ranking
 # scored = ranking.score_ranking(matrix, queries.ids, gallery.ids, queries.cameras, gallery.cameras, top=len(gallery))
 # first_hit = scored.cmc_per_query.argmax(axis=1)
 # figures.ranked_lists([int(first_hit.argmax())], test_set, matrix)

@@ -25,8 +25,8 @@ seed = 1  # of the two small archives drawn in this chapter
 from dataclasses import dataclass
 
 from alignedreid_lib import runs
-from alignedreid_lib.config import check_types
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import check_types
 
 
 @dataclass(frozen=True)
@@ -576,8 +576,8 @@ figures.dataset_card(trainval, card)
 # %%
 from PIL import ImageDraw
 
-from alignedreid_lib.pedestrians import Box, View, draw
-from alignedreid_lib.releases import Shot
+from alignedreid_lib.synthetic.packing import Shot
+from alignedreid_lib.synthetic.pedestrians import Box, View, draw
 
 errors = (0, 0.25, 0.5, 0.75, 1)
 street = Box(left=-0.5, top=1.45, width=1.0, height=2.0)  # person's heights

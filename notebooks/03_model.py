@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from alignedreid_lib import runs
-from alignedreid_lib.config import TrainConfig
+from alignedreid_lib.training import TrainConfig
 
 config = runs.read_parameters(TrainConfig, globals())
 generator = torch.manual_seed(config.seed)
@@ -43,7 +43,8 @@ generator = torch.manual_seed(config.seed)
 # We take two pictures of one person, by different cameras.
 
 # %%
-from alignedreid_lib import book, figures, images
+from alignedreid_lib import book, figures
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import open_dataset
 
 dataset = open_dataset(book.dataset_folder("market1501"), "trainval")

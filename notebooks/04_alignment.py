@@ -25,8 +25,9 @@ import torch
 from matplotlib.patches import ConnectionPatch
 
 from alignedreid_lib import alignment, figures, runs, synthetic
-from alignedreid_lib.config import TrainConfig
-from alignedreid_lib.pedestrians import TRUE_BOX, View, draw
+from alignedreid_lib.synthetic import pedestrians
+from alignedreid_lib.synthetic.pedestrians import TRUE_BOX, View
+from alignedreid_lib.training import TrainConfig
 
 settings = runs.read_parameters(TrainConfig, globals())
 
@@ -49,7 +50,9 @@ def moment(person, camera, number):
 def picture(person, camera=1, number=0, down=0.0):
     """uint8 [128, 64, 3]; the box hangs `down` eighths of its height too low."""
     box = TRUE_BOX._replace(top=TRUE_BOX.top - down * TRUE_BOX.height / 8)
-    return draw(synthetic.sample_person(person, settings.seed), moment(person, camera, number), box)
+    return pedestrians.draw(
+        synthetic.sample_person(person, settings.seed), moment(person, camera, number), box
+    )
 
 
 # %% label="fig-boxes" alt="The same person in three boxes, the second and third hanging lower: the head is cut off and the ground shows below. Lines cut each picture into eight stripes"

@@ -33,13 +33,14 @@ import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
-from alignedreid_lib import book, figures, images, losses, runs
+from alignedreid_lib import book, figures, losses, runs
 from alignedreid_lib.alignment import local_distances
-from alignedreid_lib.config import TrainConfig
+from alignedreid_lib.batches import images
+from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import open_dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
-from alignedreid_lib.sampling import IdentitySampler
+from alignedreid_lib.training import TrainConfig
 
 config = runs.read_parameters(TrainConfig, globals())
 

@@ -32,6 +32,8 @@ crop_prob = 0.0
 crop_ratio = 1.0
 ids_per_batch = 16
 images_per_id = 4
+keep_last_batch = False
+draw = "cover"
 # the networks
 num_models = 2
 backbone = "resnet18"
@@ -91,20 +93,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alignedreid_lib import (
-    book,
-    datasets,
-    devices,
-    figures,
-    images,
-    losses,
-    runs,
-    testing,
-    training,
-)
+from alignedreid_lib import book, datasets, devices, figures, losses, runs, training
+from alignedreid_lib.batches import images
+from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.sampling import IdentitySampler
-from alignedreid_lib.scores import ScoreTable
+from alignedreid_lib.evaluation import testing
+from alignedreid_lib.evaluation.scores import ScoreTable
 
 of_training, of_plan = (
     [field.name for field in dataclasses.fields(kind)]

@@ -24,8 +24,8 @@ seed = 1  # of the random weights of the untrained network
 from dataclasses import dataclass
 
 from alignedreid_lib import runs
-from alignedreid_lib.config import check_types
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import check_types
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ print("gallery pictures, nearest first:", order)
 
 # %% alt="Six drawn pictures. The query: a person in a red and white striped shirt. Then the gallery from the nearest on: the same person by the same camera, another person in stripes, the same person by camera 2, an empty street, the same person by camera 4."
 from alignedreid_lib import figures, synthetic
-from alignedreid_lib.releases import Shot
+from alignedreid_lib.synthetic.packing import Shot
 
 street = synthetic.sample_cameras(6, seed=0)
 nobody = Shot(100_000, 2, 0, empty=True)
@@ -256,7 +256,7 @@ print("step", walk(hits, trapezoid=False), "  trapezoid", walk(hits, trapezoid=T
 # %% tags=["nbval-check-output"]
 import numpy as np
 
-from alignedreid_lib import ranking
+from alignedreid_lib.evaluation import ranking
 
 problem = ([distances], [query_id], ids, [query_camera], cameras)
 step = ranking.score_ranking(*problem, average_precision="step", top=4)
@@ -339,7 +339,8 @@ assert expected == by_protocol["cuhk03"].cmc.tolist(), "the mean of all draws"
 # %%
 import torch
 
-from alignedreid_lib import evaluation, features
+from alignedreid_lib import evaluation
+from alignedreid_lib.evaluation import features
 
 values = torch.tensor([0.0, 5.0, *distances, 5.1])[:, None]  # two queries, then the gallery
 known = np.array([[9, 7, *ids, 7], [1, 5, *cameras, 5], [0, 0, 1, 1, 1, 1, 1, 1]])
@@ -576,7 +577,7 @@ assert single.rank1 == model_row.rank1, "single query is what the table above sh
 # and 7; which threshold accepts at most a quarter of the wrong ones?
 
 # %% tags=["nbval-check-output"]
-from alignedreid_lib import verification
+from alignedreid_lib.evaluation import verification
 
 curve = verification.roc([1, 2, 4], [3, 5, 6, 7])
 for t, false, true in zip(*curve, strict=True):
@@ -608,7 +609,7 @@ print(f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are ac
 # needs to hold all distances at once. `streaming.score_stream` asks for the distances chunk by chunk:
 
 # %%
-from alignedreid_lib import streaming
+from alignedreid_lib.evaluation import streaming
 
 
 def chunk_of(begin, end):
@@ -651,7 +652,7 @@ figures.ranked_lists(worst.tolist(), dataset, matrix, top=12)
 # nearest match and the rank at which that match stands.
 
 # %% alt="The three queries again, each beside the picture of the same person that the model ranks first among its matches."
-from alignedreid_lib import images
+from alignedreid_lib.batches import images
 
 path_of = {path.name: path for path in dataset.paths}
 pictures, titles = [], []

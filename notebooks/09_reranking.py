@@ -28,10 +28,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alignedreid_lib import book, evaluation, features, figures, ranking, reranking, runs
-from alignedreid_lib.config import check_types
+from alignedreid_lib import book, evaluation, figures, runs
 from alignedreid_lib.datasets import open_dataset
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import features, ranking, reranking
+from alignedreid_lib.runs import check_types
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,13 @@ print("reciprocal with it:     ", sorted(reciprocal(query, small_k) - {query}))
 
 # %% [markdown]
 # Check one in [the figure](#fig-points): is the query among the six nearest of picture 7, the B that is closest to it? It is not: the
-# other six of B are nearer. So B is out, every one of them. The library finds the same sets for all pictures at once, as a table of yes
-# and no beside the neighbours:
+# other six of B are nearer. So B is out, every one of them. The library finds the same sets for all pictures at once, as a sparse matrix with a row for each
+# picture:
 
 # %%
-neighbours = torch.from_numpy(nearest)
-is_reciprocal = reranking.reciprocal(neighbours, small_k).numpy()  # [N, k + 1]
+by_library = reranking.reciprocal(nearest, small_k).toarray()  # [N, N]
 for i in range(N):
-    assert set(nearest[i, : small_k + 1][is_reciprocal[i]].tolist()) == reciprocal(i, small_k), (
-        f"picture {i} differs"
-    )
+    assert set(np.flatnonzero(by_library[i])) == reciprocal(i, small_k), f"picture {i} differs"
 
 # %% [markdown]
 # ## Expansion
@@ -166,9 +164,9 @@ gains = {i: sorted(expand(i, small_k) - reciprocal(i, small_k)) for i in range(N
 print("who gains: ", {i: gained for i, gained in gains.items() if gained})
 
 # %%
-rows, columns = reranking.expanded(neighbours, small_k)
+by_library = reranking.expanded(nearest, small_k).toarray()
 for i in range(N):
-    assert set(columns[rows == i].tolist()) == expand(i, small_k), f"picture {i} differs"
+    assert set(np.flatnonzero(by_library[i])) == expand(i, small_k), f"picture {i} differs"
 
 # %% label="fig-sets" alt="The points three times: the six nearest of the query, its reciprocal neighbours, and the expanded set"
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
@@ -425,10 +423,10 @@ whole = torch.cat([queries.global_features, gallery.global_features])
 near, largest, _ = reranking.nearest(
     reranking.FeatureDistances(whole, len(queries)), settings.k1 + 1
 )
-rows, columns = reranking.expanded(near.indices, settings.k1)
-share_stored = len(rows) / len(whole) ** 2
+stored = reranking.expanded(near.indices.numpy(), settings.k1).nnz
+share_stored = stored / len(whole) ** 2
 print(
-    f"{len(whole)} pictures, {len(rows) / len(whole):.0f} weights each: {share_stored:.1%} of the matrix"
+    f"{len(whole)} pictures, {stored / len(whole):.0f} weights each: {share_stored:.1%} of the matrix"
 )
 
 # %% tags=["bound"]

@@ -31,9 +31,10 @@ import yaml
 from IPython.display import Markdown
 
 from alignedreid_lib import figures, runs, training
-from alignedreid_lib.config import FREE_SETTINGS, check_types
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.scores import ScoreRow, ScoreTable, average
+from alignedreid_lib.evaluation.scores import ScoreRow, ScoreTable, average
+from alignedreid_lib.runs import check_types
+from alignedreid_lib.training.config import FREE_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,10 @@ presets = {
     path.stem: path.read_text() for path in sorted((folder.parent / "presets").glob("*.yaml"))
 }
 preset_of = {line: name for name, text in presets.items() for line in lines_of(text)}
-finished = {path.stem: runs.read_json(path) for path in sorted(folder.glob("*.json"))}
+results = {path.stem: runs.read_json(path) for path in sorted(folder.glob("*.json"))}
+finished = {
+    name: run for name, run in results.items() if "config" in run
+}  # others are no trainings
 assert set(preset_of) == set(range(2, 66)), "a published row has no preset"
 
 

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from alignedreid_lib import figures, runs
-from alignedreid_lib.config import check_types
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.runs import check_types
 
 
 @dataclass(frozen=True)

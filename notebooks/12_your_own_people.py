@@ -36,22 +36,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alignedreid_lib import (
-    alignment,
-    book,
-    datasets,
-    evaluation,
-    features,
-    figures,
-    images,
-    losses,
-    runs,
-    synthetic,
-    verification,
-)
-from alignedreid_lib.config import MAX_SIDE, check_types
+from alignedreid_lib import alignment, book, datasets, evaluation, figures, losses, runs, synthetic
+from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import features, verification
 from alignedreid_lib.model import AlignedReID, load_weights
+from alignedreid_lib.runs import check_types
+from alignedreid_lib.training.config import MAX_SIDE
 
 
 @dataclass(frozen=True)
@@ -392,7 +383,7 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # The table above has the row. With eight pictures a person the published $k_1 = 20$ reaches beyond the person:
 #
 # ```python
-# from alignedreid_lib import ranking
+# from alignedreid_lib.evaluation import ranking
 # q, g = evaluation.split(index)
 # for k1 in (7, 20):
 #     again = evaluation.reranked_matrix("global", q, g, k1=k1)

@@ -46,19 +46,11 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignedreid_lib import (
-    book,
-    datasets,
-    devices,
-    evaluation,
-    features,
-    figures,
-    runs,
-    synthetic,
-    training,
-)
-from alignedreid_lib.config import check_types, max_seed
+from alignedreid_lib import book, datasets, devices, evaluation, figures, runs, synthetic, training
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import features
+from alignedreid_lib.runs import check_types
+from alignedreid_lib.training.config import max_seed
 
 DISTANCES = ("global", "rigid", "local", "global+local")
 

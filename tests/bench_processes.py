@@ -12,8 +12,8 @@ import time
 import torch
 from timing import record
 
-from alignedreid_lib import distributed, launching, steps
-from alignedreid_lib.config import TrainConfig
+from alignedreid_lib.training import TrainConfig, distributed, launching
+from alignedreid_lib.training import step as steps
 
 ROUNDS, WARM_UP, STEPS = 3, 5, 9  # memory is still asked of the system in the first steps
 CONFIG = TrainConfig(backbone="mobilenet_v2", weights=None, height=128, width=64, device="cpu")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from timing import measured, record
 
-from alignedreid_lib.ranking import find_matches, score_ranking
+from alignedreid_lib.evaluation.ranking import find_matches, score_ranking
 
 IDS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "market1501_ids"
 TYPES = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}

@@ -15,7 +15,7 @@ import torch
 from timing import peak, record, timed
 
 from alignedreid_lib.devices import choose_device
-from alignedreid_lib.reranking import rerank
+from alignedreid_lib.evaluation.reranking import rerank
 
 
 def features(count: int, people: int, channels: int, seed: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from bench_ranking import labels
 from timing import peak, record
 
-from alignedreid_lib.streaming import score_stream
+from alignedreid_lib.evaluation.streaming import score_stream
 
 
 def main(size: int = 1_000_000, channels: int = 256) -> None:

@@ -18,10 +18,12 @@ import torch
 from PIL import Image
 from timing import record, timed
 
-from alignedreid_lib import devices, features, images, training
+from alignedreid_lib import devices, training
+from alignedreid_lib.batches import images
+from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import Dataset
+from alignedreid_lib.evaluation import features
 from alignedreid_lib.model import AlignedReID, build_backbone
-from alignedreid_lib.sampling import IdentitySampler
 
 CASES = {  # backbone: (height, width, P, K, rounds)
     "mobilenet_v2": (128, 64, 32, 4, 5),

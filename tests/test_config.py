@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignedreid_lib import testing
-from alignedreid_lib.config import typed
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import testing
+from alignedreid_lib.runs import typed
 from alignedreid_lib.training import TrainConfig, learning_rate
 
 RECORDED = np.load(Path(__file__).parent / "data" / "losses_parity.npz")

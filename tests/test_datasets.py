@@ -26,12 +26,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alignedreid_lib import book
-from alignedreid_lib.config import TrainConfig
-from alignedreid_lib.datasets import Partitions, archives, combine, cuhk03, market1501, open_dataset, prepare
+from alignedreid_lib.datasets import Partitions, archives, combine, cuhk03, market_duke, open_dataset, prepare
 from alignedreid_lib.datasets.archives import DeflatedFile
 from alignedreid_lib.datasets.partitions import format_name, make_partitions
 from alignedreid_lib.datasets.pickles import save_pickle
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.training import TrainConfig
 
 RECORDED = json.loads(gzip.decompress((Path(__file__).parent / "data" / "transforms.json.gz").read_bytes()))
 TREES = RECORDED["raw_trees"]
@@ -253,7 +253,7 @@ def test_a_second_call_finds_the_work_done(market_zip, root, monkeypatch):
     folder = prepare("market1501", market_zip, root, num_val_ids=1)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     market_zip.unlink()
-    monkeypatch.setattr(market1501, "prepare_folders", None)
+    monkeypatch.setattr(market_duke, "prepare_folders", None)
     assert prepare("market1501", market_zip, root, num_val_ids=1) == folder
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     refused("made with num_val_ids=1, not 2", prepare, "market1501", market_zip, root=root, num_val_ids=2)
@@ -274,7 +274,7 @@ def test_an_interrupted_call_leaves_nothing_and_can_be_repeated(market_zip, root
             raise error
         return archives.read_picture(*arguments)
 
-    monkeypatch.setattr(market1501, "read_picture", read)
+    monkeypatch.setattr(market_duke, "read_picture", read)
     with pytest.raises((type(error), InputError)):
         prepare("market1501", market_zip, root / "a" / "b", num_val_ids=1)
     assert list(root.iterdir()) == []
@@ -304,7 +304,7 @@ def test_no_space_and_no_permission(market_zip, root, monkeypatch, error, says):
         def write(self, data):
             raise error
 
-    monkeypatch.setattr(market1501, "open", lambda *_, **__: Full(), raising=False)
+    monkeypatch.setattr(market_duke, "open", lambda *_, **__: Full(), raising=False)
     refused(says, prepare, "market1501", market_zip, root=root, num_val_ids=1)
 
 
@@ -336,7 +336,7 @@ def test_arguments_that_make_no_sense(market_zip, root):
 
 
 def test_too_many_validation_ids_are_refused_before_any_picture(market_zip, root, monkeypatch):
-    monkeypatch.setattr(market1501, "read_picture", None)
+    monkeypatch.setattr(market_duke, "read_picture", None)
     refused("num_val_ids=100", prepare, "market1501", market_zip, root=root)
 
 

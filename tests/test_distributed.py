@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from alignedreid_lib import distributed, launching, runs, steps
+from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.training import TrainConfig, of_model, train
+from alignedreid_lib.training import TrainConfig, distributed, launching, of_model, train
+from alignedreid_lib.training import step as steps
 
 # What the processes do; they find it here by name.
 

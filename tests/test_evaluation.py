@@ -12,11 +12,11 @@ from PIL import Image
 from alignedreid_lib import evaluation
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import colour_histograms, evaluate
-from alignedreid_lib.features import Features
-from alignedreid_lib.ranking import score_ranking
-from alignedreid_lib.reranking import rerank
-from alignedreid_lib.scores import ScoreTable, average
+from alignedreid_lib.evaluation import colour_histograms, evaluate, table
+from alignedreid_lib.evaluation.features import Features
+from alignedreid_lib.evaluation.ranking import score_ranking
+from alignedreid_lib.evaluation.reranking import rerank
+from alignedreid_lib.evaluation.scores import ScoreTable, average
 
 pytestmark = pytest.mark.arithmetic
 
@@ -40,7 +40,7 @@ def features():
 
 @pytest.mark.parametrize("block", [7, 1000])
 def test_equals_brute_force_whatever_the_block(features, block, monkeypatch):
-    monkeypatch.setattr(evaluation, "_BLOCK_BYTES", 4 * block * int((features.marks == 1).sum()))
+    monkeypatch.setattr(table, "_BLOCK_BYTES", 4 * block * int((features.marks == 1).sum()))
     (row,) = evaluate(features, GLOBAL, False).rows
     queries, gallery = features[features.marks == 0], features[features.marks == 1]
     differences = queries.global_features[:, None].double() - gallery.global_features[None].double()

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alignedreid_lib import images
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.features import extract
+from alignedreid_lib.evaluation.features import extract
 from alignedreid_lib.model import AlignedReID
 
 pytestmark = pytest.mark.arithmetic

@@ -14,7 +14,8 @@ import torch
 import yaml
 from PIL import Image
 
-from alignedreid_lib import book, datasets, devices, images, runs
+from alignedreid_lib import book, datasets, devices, runs
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights

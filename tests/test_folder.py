@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignedreid_lib import images
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import open_dataset, prepare
 from alignedreid_lib.datasets.pictures import to_jpeg
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import evaluate
-from alignedreid_lib.features import Features
+from alignedreid_lib.evaluation.features import Features
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 

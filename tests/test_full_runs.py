@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignedreid_lib import book, datasets, testing
+from alignedreid_lib import book, datasets
+from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.sampling import IdentitySampler
+from alignedreid_lib.evaluation import testing
 from alignedreid_lib.training import TrainConfig, train
 
 NAME = "Market-1501-v15.09.15.zip"

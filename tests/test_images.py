@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alignedreid_lib import images
+from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
 
 pytestmark = pytest.mark.arithmetic

@@ -59,8 +59,11 @@ def test_what_a_chapter_uses_and_who_uses_it():
         "from alignedreid_lib import losses\nfrom alignedreid_lib.model import AlignedReID",
         "losses.triplet_loss(a, b)\nnp.losses.nothing\nlosses.F",
     )
-    assert links.used(notebook) == ["losses.triplet_loss", "model.AlignedReID"]
-    assert links.chapters_of({"05_losses": notebook})["losses.triplet_loss"] == ["05_losses"]
+    assert links.used(notebook) == {
+        "losses.triplet_loss": "alignedreid_lib.losses.triplet_loss",
+        "model.AlignedReID": "alignedreid_lib.model.network.AlignedReID",
+    }
+    assert links.chapters_of({"05_losses": notebook})["alignedreid_lib.losses.triplet_loss"] == ["05_losses"]
     page = links.bibliography(BOOK / "references.bib", {"05_losses": notebook})
     assert "(hermans2017)=" in page and "Cited in [05 Losses](05_losses.ipynb)." in page
 

@@ -15,7 +15,7 @@ import torchvision
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
-from alignedreid_lib.weights import load_imagenet
+from alignedreid_lib.model.weights import load_imagenet
 
 
 @pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 512), ("mobilenet_v2", 1280), ("resnet50", 2048)])

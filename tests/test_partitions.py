@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alignedreid_lib import images
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Partitions, combine, open_dataset
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name, split_validation
 from alignedreid_lib.datasets.pickles import load_pickle, save_pickle

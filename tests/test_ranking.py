@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.ranking import average_precisions, find_matches, score_ranking
+from alignedreid_lib.evaluation.ranking import average_precisions, find_matches, score_ranking
 
 pytestmark = pytest.mark.arithmetic
 

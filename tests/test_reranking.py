@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation.reranking import FeatureDistances, nearest, rerank, rerank_distances
 from alignedreid_lib.losses import euclidean_distances
-from alignedreid_lib.reranking import FeatureDistances, nearest, rerank, rerank_distances
 
 pytestmark = pytest.mark.arithmetic
 
@@ -65,11 +65,11 @@ def test_equals_loops_and_sets(both, k1, k2, lambda_value):
 
 
 def test_blocks_do_not_matter(monkeypatch):
-    from alignedreid_lib import pairwise, reranking
+    from alignedreid_lib.evaluation import pairwise, reranking
 
     expected = rerank(RECORDED["rr_qf"], RECORDED["rr_gf"])
     monkeypatch.setattr(pairwise, "_PAIR_BYTES", 1000)
-    for name, value in (("_BLOCK_BYTES", 300 * 4 * 7), ("_QUERIES", 3)):
+    for name, value in (("_BLOCK_BYTES", 300 * 4 * 7),):
         monkeypatch.setattr(reranking, name, value)
     np.testing.assert_allclose(rerank(RECORDED["rr_qf"], RECORDED["rr_gf"]), expected, atol=1e-6)
     matrices = [RECORDED[f"rr_{which}"] for which in ("qg", "qq", "gg")]

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignedreid_lib import runs, training
+from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.parameters import assignments
-from alignedreid_lib.training import TrainConfig
+from alignedreid_lib.runs.parameters import assignments
+from alignedreid_lib.training import TrainConfig, checkpoint
 
 CHAPTERS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.py"))
 
@@ -306,7 +306,7 @@ def test_a_checkpoint_of_other_models_is_refused():
     state = {"models": [other.state_dict()], "optimizers": [learner.optimizer.state_dict()]}
     for bad in (state, {}, {"models": [], "optimizers": []}, {"models": [None], "optimizers": [None]}):
         with pytest.raises(InputError, match=r"checkpoint\.pt .* is not of the models .*; remove it"):
-            training._restore(bad, [learner])
+            checkpoint.restore(bad, [learner])
 
 
 def test_nothing_half_written_is_left_by_a_stop(tmp_path):

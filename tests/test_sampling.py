@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.sampling import IdentitySampler
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,3 +67,25 @@ def test_impossible_batches_are_refused(ids_per_batch, images_per_id, message):
 def test_no_labels():
     with pytest.raises(InputError, match="at least one image"):
         IdentitySampler([], 1, 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("people", "processes", "last"), [(751, 1, 15), (751, 4, 12), (736, 1, 0), (737, 1, 0), (739, 4, 0)]
+)
+def test_the_last_batch_is_kept_where_asked_for(people, processes, last):
+    labels = np.repeat(np.arange(people), 4)
+    plain, kept = (IdentitySampler(labels, 32, 4, 7, keep, processes=processes) for keep in (False, True))
+    batches = list(kept)
+    assert [len(batch) for batch in batches] == [128] * 23 + [4 * last] * (last > 0)
+    assert len(kept) == len(batches) and kept.images_per_epoch == sum(map(len, batches))
+    for one, other in zip(plain, batches, strict=False):
+        np.testing.assert_array_equal(one, other)
+    assert len(set(np.concatenate(batches))) == 4 * (23 * 32 + last), "nobody comes twice"
+
+
+def test_drawing_with_replacement():
+    sampler = IdentitySampler([0, 0, 1, 1, 1, 1, 1], 2, 4, 0, draw="replace")
+    batches = [batch for _ in range(2000) for batch in sampler]
+    few = [batch[batch < 2] for batch in batches]
+    assert np.mean([len(set(row)) == 1 for row in few]) == pytest.approx(1 / 8, abs=0.03)
+    assert all(len(set(batch[batch >= 2])) == 4 for batch in batches), "who has enough is drawn without"

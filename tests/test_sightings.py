@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignedreid_lib import images
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import open_dataset, prepare
 from alignedreid_lib.datasets.folder import list_sightings
 from alignedreid_lib.datasets.pictures import SUFFIXES, to_jpeg

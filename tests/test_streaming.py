@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from test_ranking import problems
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.ranking import score_ranking
-from alignedreid_lib.streaming import score_stream
+from alignedreid_lib.evaluation.ranking import score_ranking
+from alignedreid_lib.evaluation.streaming import score_stream
 
 pytestmark = pytest.mark.arithmetic
 

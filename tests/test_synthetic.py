@@ -15,12 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alignedreid_lib import pedestrians, releases, synthetic
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.painting import PATTERNS_KNOWN, Box, Canvas, Fabric
-from alignedreid_lib.pedestrians import TRUE_BOX, Camera, Person, View, draw
-from alignedreid_lib.releases import Shot
-from alignedreid_lib.synthetic import detector_box, make_archive, sample_cameras, take
+from alignedreid_lib.synthetic import archives, detector_box, make_archive, packing, pedestrians, sample_cameras, take
+from alignedreid_lib.synthetic.packing import Shot
+from alignedreid_lib.synthetic.painting import PATTERNS_KNOWN, Box, Canvas, Fabric
+from alignedreid_lib.synthetic.pedestrians import TRUE_BOX, Camera, Person, View, draw
 
 TRAIN, TEST = 8, 6
 FOLDERS = ("bounding_box_train", "bounding_box_test", "query", "gt_bbox")
@@ -267,7 +266,7 @@ def test_a_failure_leaves_the_last_archive_and_nothing_half_written(layout, erro
             raise error
         return draw(*args)
 
-    monkeypatch.setattr(synthetic, "draw", fail)
+    monkeypatch.setattr(archives, "draw", fail)
     with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
         make_archive(path, layout, 5, 2, workers=1)
     assert len(calls) == 13
@@ -281,7 +280,7 @@ def test_an_archive_that_cannot_take_its_place_is_removed(layout, tmp_path, monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    monkeypatch.setattr(synthetic, "draw", lambda *args: np.zeros((128, 64, 3), np.uint8))
+    monkeypatch.setattr(archives, "draw", lambda *args: np.zeros((128, 64, 3), np.uint8))
     with pytest.raises(InputError, match="Permission denied"):
         make_archive(tmp_path / "archive.zip", layout, 5, 1, workers=1)
     assert not list(tmp_path.iterdir())
@@ -407,4 +406,4 @@ def test_the_library_draws_at_the_size_of_market1501():
     picture = draw(Person.sample(np.random.default_rng(1)), clear_view(1))
     assert picture.shape == (128, 64, 3) and picture.dtype == np.uint8
     assert pedestrians.TRUE_BOX.height == 2 * pedestrians.TRUE_BOX.width
-    assert releases.SPLIT_NAME == "re_ranking_train_test_split.pkl"
+    assert packing.SPLIT_NAME == "re_ranking_train_test_split.pkl"

@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alignedreid_lib import runs, tensorfiles
+from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import read_weights
+from alignedreid_lib.runs import tensorfiles
 
 LIBRARY = Path(tensorfiles.__file__).parent
 

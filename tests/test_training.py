@@ -11,14 +11,18 @@ import time
 import pytest
 import torch
 
-from alignedreid_lib import epochs, images, losses, runs, steps, testing, training
+from alignedreid_lib import losses, runs, training
 from alignedreid_lib.alignment import local_distances
+from alignedreid_lib.batches import images
+from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import testing
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.sampling import IdentitySampler
 from alignedreid_lib.training import TrainConfig, train, train_step
+from alignedreid_lib.training import epoch as epochs
+from alignedreid_lib.training import step as steps
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from test_evaluation import make_features
 
 from alignedreid_lib import figures
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.verification import choose_threshold, pair_distances, roc
+from alignedreid_lib.evaluation.verification import choose_threshold, pair_distances, roc
 
 pytestmark = pytest.mark.arithmetic
 

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from alignedreid_lib.datasets.archives import DeflatedFile, list_files, open_archive
-from alignedreid_lib.datasets.market1501 import looks_like
+from alignedreid_lib.datasets.market_duke import looks_like
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name
 from alignedreid_lib.datasets.pickles import load_pickle
 from alignedreid_lib.errors import InputError

@@ -76,7 +76,7 @@ USED_IN = links.chapters_of(
 
 def link_docstring(app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
     """Makes a docstring's papers and chapters links, and adds the chapters that use it."""
-    lines[:] = links.docstring(lines, REFERENCES, USED_IN.get(name.removeprefix("alignedreid_lib."), []))
+    lines[:] = links.docstring(lines, REFERENCES, USED_IN.get(name, []))
 
 
 def setup(app: Sphinx) -> None:

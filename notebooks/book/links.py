@@ -29,7 +29,8 @@ KEPT = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$\n]+\$|!?\[[^\]]*\]\([^)]*\)|<[^>
 CODE = re.compile(r"`([a-z_]+\.[A-Za-z_]+)(\(\))?`")
 FIGURE = re.compile(r"\[([^\]]+)\]\(#(fig-[a-z-]+)\)")  # [the figure](#fig-pairs): the label of a cell
 ORIGINAL = re.compile(r"(original reproduction)(?! says)", re.IGNORECASE)
-MODULES = tuple(sorted(module.name for module in pkgutil.iter_modules(alignedreid_lib.__path__)))
+LIBRARY = "alignedreid_lib."
+MODULES = tuple(module.name for module in pkgutil.walk_packages(alignedreid_lib.__path__, LIBRARY))
 
 
 def read_references(path: Path) -> Any:
@@ -59,14 +60,21 @@ def cite(text: str, known: Mapping[str, Any], link: Callable[[str, str], str]) -
     return CITATION.sub(lambda found: link(" ".join(found[0].split()), key_of(found, known)), text)
 
 
-def public(module: str, name: str) -> bool:
-    """Whether the reference describes `module.name`."""
-    content = importlib.import_module(f"alignedreid_lib.{module}") if module in MODULES else None
-    thing = getattr(content, name, None)
-    if not callable(thing) or name.startswith("_"):
-        return False
-    home = getattr(thing, "__module__", "")
-    return home == f"alignedreid_lib.{module}" or name in getattr(content, "__all__", ())
+def described(room: str, name: str) -> str | None:
+    """The full name under which the reference describes `room.name`; None where it does not.
+
+    Args:
+        room: the last part of a module's or package's name. A package hands on what its modules describe.
+    """
+    for module in MODULES:
+        if module.rpartition(".")[2] != room or name.startswith("_"):
+            continue
+        content = importlib.import_module(module)
+        thing = getattr(content, name, None)
+        home = getattr(thing, "__module__", "")
+        if callable(thing) and (home == module or name in getattr(content, "__all__", ())):
+            return f"{home}.{name}"
+    return None
 
 
 def linked(markdown: str, known: Mapping[str, Any]) -> str:
@@ -76,8 +84,8 @@ def linked(markdown: str, known: Mapping[str, Any]) -> str:
         text = cite(text, known, lambda words, key: f"[{words}](#{key})")
 
         def api(found: re.Match[str]) -> str:
-            dotted = found[1]
-            return f"{{py:obj}}`{dotted} <alignedreid_lib.{dotted}>`" if public(*dotted.split(".")) else found[0]
+            target = described(*found[1].split("."))
+            return f"{{py:obj}}`{found[1]} <{target}>`" if target else found[0]
 
         return CODE.sub(api, text)
 
@@ -105,8 +113,8 @@ def link_prose(notebook: Any, known: Mapping[str, Any]) -> None:
                 named = count > 0
 
 
-def used(notebook: Any) -> list[str]:
-    """What a chapter's code takes from the library, `losses.global_triplet` and the like, in alphabetical order."""
+def used(notebook: Any) -> dict[str, str]:
+    """What a chapter's code takes from the library, in alphabetical order: `losses.global_triplet` to its full name."""
     found: set[tuple[str, str]] = set()
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -115,22 +123,23 @@ def used(notebook: Any) -> list[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 found.add((node.value.id, node.attr))
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alignedreid_lib."):
-                found |= {((node.module or "").split(".")[1], alias.name) for alias in node.names}
-    return sorted(f"{module}.{name}" for module, name in found if public(module, name))
+                found |= {((node.module or "").rpartition(".")[2], alias.name) for alias in node.names}
+    targets = {f"{room}.{name}": described(room, name) for room, name in sorted(found)}
+    return {words: target for words, target in targets.items() if target}
 
 
 def library_cell(notebook: Any) -> str:
     """The list that ends a chapter on the site: what it uses, each a link to its description."""
-    links = [f"{{py:obj}}`{dotted} <alignedreid_lib.{dotted}>`" for dotted in used(notebook)]
+    links = [f"{{py:obj}}`{words} <{target}>`" for words, target in used(notebook).items()]
     return "## In the library\n\nThis chapter uses, and the reference describes: " + ", ".join(links) + "."
 
 
 def chapters_of(notebooks: Notebooks) -> dict[str, list[str]]:
-    """For every function of the library that chapters use, those chapters."""
+    """For every function of the library that chapters use, by its full name, those chapters."""
     found: dict[str, list[str]] = {}
     for name, notebook in notebooks.items():
-        for dotted in used(notebook):
-            found.setdefault(dotted, []).append(name)
+        for target in dict.fromkeys(used(notebook).values()):
+            found.setdefault(target, []).append(name)
     return found
 
 

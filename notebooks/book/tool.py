@@ -91,7 +91,9 @@ def train_share(settings: dict[str, Any]) -> None:
     """
     import torch  # seconds, which the other commands need not wait
 
-    from alignedreid_lib import book, launching, testing, training
+    from alignedreid_lib import book, training
+    from alignedreid_lib.evaluation import testing
+    from alignedreid_lib.training import launching
 
     if "processes" not in settings or settings.get("study_seeds") or settings.get("only_test"):
         raise ValueError("torchrun trains single runs; start studies and tests with make train")

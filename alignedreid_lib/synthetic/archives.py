@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.pedestrians import TRUE_BOX, Box, Camera, Person, View, draw
-from alignedreid_lib.releases import Shot, write_cuhk03, write_dukemtmc, write_market1501
+from alignedreid_lib.synthetic.packing import Shot, write_cuhk03, write_dukemtmc, write_market1501
+from alignedreid_lib.synthetic.pedestrians import TRUE_BOX, Box, Camera, Person, View, draw
 
 log = logging.getLogger(__name__)
 

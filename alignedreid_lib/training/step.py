@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignedreid_lib import devices, distributed, images, losses, runs
-from alignedreid_lib.config import TrainConfig
+from alignedreid_lib import devices, losses, runs
+from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, Embedding
+from alignedreid_lib.training import distributed
+from alignedreid_lib.training.config import TrainConfig
 
 
 @dataclass

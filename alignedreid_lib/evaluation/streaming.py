@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alignedreid_lib import problem, ranking
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.problem import Values
-from alignedreid_lib.ranking import AveragePrecision, MatchRanks, RankingScores
+from alignedreid_lib.evaluation import problem, ranking
+from alignedreid_lib.evaluation.problem import Values
+from alignedreid_lib.evaluation.ranking import AveragePrecision, MatchRanks, RankingScores
 
 _THREADS = 4
 _ROWS = 64  # queries at a time and thread

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from alignedreid_lib import devices, images, runs, tensorfiles
+from alignedreid_lib import devices, runs
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.runs import tensorfiles
 
 UNMARKED = -1  # what a picture of a training part has instead of a mark
 

@@ -15,23 +15,37 @@ from alignedreid_lib.errors import InputError
 class IdentitySampler:
     """Index batches in which P identities appear with K images each; one pass over the identities an epoch.
 
-    Each pass shuffles the identities, takes P at a time and drops the last incomplete batch. An identity with
-    fewer than K images has some of them repeated; one with K or more has none. Every `iter()` starts the next
-    epoch; a batch depends on (seed, epoch) alone, so that a resumed training sees what an undisturbed one sees.
+    Each pass shuffles the identities and takes P at a time. An identity with K images or more has none of them
+    repeated. Every `iter()` starts the next epoch; a batch depends on (seed, epoch) alone, so that a resumed training
+    sees what an undisturbed one sees.
 
     Args:
         labels: [N] identity label of each image.
         ids_per_batch: P.
         images_per_id: K.
         seed: of all shuffles.
+        keep_last_batch: also give the identities that are left over at the end of a pass, if they are two or more, in
+            a smaller batch, as the original reproduction does.
+        draw: how an identity with fewer than K images fills its K places. "cover": each image once before any is
+            repeated; "replace": K times any of them, as the original reproduction does.
+        processes: the number of identities of every batch is a multiple of this.
 
     Raises:
         InputError: P is larger than the number of identities, or K larger than any identity's images.
 
-    Source: Hermans et al. 2017, section 2; K images drawn as in the original reproduction.
+    Source: Hermans et al. 2017, section 2.
     """
 
-    def __init__(self, labels: Sequence[int] | np.ndarray, ids_per_batch: int, images_per_id: int, seed: int) -> None:
+    def __init__(
+        self,
+        labels: Sequence[int] | np.ndarray,
+        ids_per_batch: int,
+        images_per_id: int,
+        seed: int,
+        keep_last_batch: bool = False,
+        draw: str = "cover",
+        processes: int = 1,
+    ) -> None:
         labels = np.asarray(labels)
         if labels.ndim != 1 or len(labels) == 0:
             raise InputError(f"labels have shape {labels.shape}; give one label an image, at least one image")
@@ -60,28 +74,38 @@ class IdentitySampler:
         self.ids_per_batch = ids_per_batch
         self.images_per_id = images_per_id
         self.seed = seed
+        self.draw = draw
+        left = len(counts) % ids_per_batch // processes * processes
+        self._last = left if keep_last_batch and left >= 2 else 0  # identities of the smaller batch; 0 for none
         self._next_epoch = 1
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self._images) // self.ids_per_batch
+        return len(self._images) // self.ids_per_batch + (self._last > 0)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """The images of all batches of an epoch."""
+        return (len(self._images) // self.ids_per_batch * self.ids_per_batch + self._last) * self.images_per_id
 
     def set_epoch(self, epoch: int) -> None:
         """The next `iter()` gives epoch `epoch` (counted from 1)."""
         self._next_epoch = epoch
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields int64 [P * K]: the K images of the first identity, then those of the second, ..."""
+        """Yields int64 [P * K], or fewer in the last: the K images of the first identity, then the second's, ..."""
         rng = np.random.default_rng([self.seed, self._next_epoch])
         self._next_epoch += 1
         ids = rng.permutation(len(self._images))
-        for batch in range(len(self)):
-            chosen = ids[batch * self.ids_per_batch : (batch + 1) * self.ids_per_batch]
+        ids = ids[: self.images_per_epoch // self.images_per_id]
+        for begin in range(0, len(ids), self.ids_per_batch):
+            chosen = ids[begin : begin + self.ids_per_batch]
             yield np.concatenate([self._draw(self._images[i], rng) for i in chosen])
 
     def _draw(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if len(images) >= self.images_per_id:
             return rng.choice(images, self.images_per_id, replace=False)
-        # Every image once before any is repeated: as much variety as the identity has.
+        if self.draw == "replace":
+            return rng.choice(images, self.images_per_id, replace=True)
         extra = rng.choice(images, self.images_per_id - len(images), replace=True)
         return rng.permutation(np.concatenate([images, extra]))

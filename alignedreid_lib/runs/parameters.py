@@ -9,7 +9,11 @@ import ast
 import contextlib
 import dataclasses
 import re
+import sys
+import types
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from alignedreid_lib.errors import InputError
@@ -115,3 +119,34 @@ def assignments(source: str) -> dict[str, Any]:
         if not isinstance(line, INNER):
             found |= dict.fromkeys(names(line), value)
     return found
+
+
+def check_types(settings: Any) -> None:
+    """Bring every field of a frozen dataclass to its annotated type, see `typed`, or refuse it by name."""
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value = typed(field.name, getattr(settings, field.name), hints[field.name])
+        object.__setattr__(settings, field.name, value)
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the annotated type: int becomes float, a list a tuple, and one item a tuple of one.
+
+    Raises:
+        InputError: it is of another type, or a float that is not finite; the message calls it `name`.
+    """
+    if typing.get_origin(hint) is tuple:
+        inside = typing.get_args(hint)[0]
+        with suppress(InputError):
+            return tuple(typed(name, item, inside) for item in (value if isinstance(value, list | tuple) else [value]))
+        wanted = f"a list of {inside.__name__}"
+    else:
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if float in kinds and type(value) in (int, float):
+            if not abs(value) <= sys.float_info.max:  # nan, inf, or an int beyond every float
+                raise InputError(f"{name} is {value!r}; it has to be a finite number")
+            return float(value)
+        if type(value) in kinds:
+            return value
+        wanted = f"of type {hint.__name__ if isinstance(hint, type) else hint}"
+    raise InputError(f"{name} is {value!r}, of type {type(value).__name__}; it has to be {wanted}")

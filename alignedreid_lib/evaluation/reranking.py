@@ -1,9 +1,8 @@
 """k-reciprocal re-ranking: two pictures are near if they have the same neighbours.
 
-The published code holds several matrices of all pictures against all, 9 GB for Market-1501. What it computes with
-are short lists: a picture's nearest neighbours, and a row of weights that is zero almost everywhere. Here nothing of
-[all, all] is ever held: distances come in blocks of rows, and rows of weights are sparse. N = Q + G pictures, queries
-first. Derived in notebooks/09_reranking.
+The published code holds several dense matrices of all pictures against all, 9 GB for Market-1501. Nearly all of their
+entries are zero. Here no dense [N, N] matrix is held: distances come in blocks of rows, and neighbours and weights are
+sparse matrices. N = Q + G pictures, queries first. Derived in notebooks/09_reranking.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from torch import Tensor
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.pairwise import Distances, FeatureDistances, MatrixDistances
+from alignedreid_lib.evaluation.pairwise import Distances, FeatureDistances, MatrixDistances
 
 Values = ArrayLike | Tensor
 
 _BLOCK_BYTES = 128 << 20  # of a block of rows of distances
-_QUERIES = 64  # whose Jaccard distances are computed at a time
 
 
 class Neighbours(NamedTuple):
@@ -29,14 +28,6 @@ class Neighbours(NamedTuple):
 
     indices: Tensor  # int64 [N, depth]
     squared: Tensor  # float32 [N, depth], distances
-
-
-class Weights(NamedTuple):
-    """A sparse matrix [N, N] row after row: the entries of row i lie at begins[i] ... begins[i + 1]."""
-
-    begins: Tensor  # int64 [N + 1]
-    columns: Tensor  # int64 [M], ascending in each row
-    values: Tensor  # float32 [M]
 
 
 def rerank(
@@ -110,14 +101,13 @@ def _rerank(distances: Distances, k1: int, k2: int, lambda_value: float) -> NDAr
         raise InputError(f"lambda_value is {lambda_value!r}; give a share from 0 to 1")
     with torch.no_grad():
         near, largest, original = nearest(distances, min(max(k1 + 1, k2), distances.size))
-        neighbours = near.indices
-        rows, columns = expanded(neighbours, k1)
-        weights = gaussian_weights(rows, columns, distances, near, largest)
+        neighbours = near.indices.cpu().numpy()
+        weights = gaussian_weights(expanded(neighbours, k1), distances, near, largest)
         if k2 > 1:
             weights = average_weights(weights, neighbours[:, :k2])
-        result = original.div_(largest[: distances.num_queries, None]).mul_(lambda_value)
-        add_jaccard(result, weights, 1 - lambda_value)
-    return result.cpu().numpy()
+        result = original.div_(largest[: distances.num_queries, None]).mul_(lambda_value).cpu().numpy()
+    add_jaccard(result, weights, 1 - lambda_value)
+    return result
 
 
 def nearest(distances: Distances, depth: int) -> tuple[Neighbours, Tensor, Tensor]:
@@ -150,79 +140,67 @@ def nearest(distances: Distances, depth: int) -> tuple[Neighbours, Tensor, Tenso
     return Neighbours(indices, squared), largest.clamp_(min=1e-12), original  # all pictures alike: 0 / 0 otherwise
 
 
-def reciprocal(neighbours: Tensor, k: int) -> Tensor:
-    """Which of the first k + 1 neighbours of each picture have it among their own first k + 1: bool [N, k + 1].
+def sparse_rows(neighbours: NDArray[np.int64], values: ArrayLike) -> sparse.csr_array:
+    """A row for each picture with `values`, [] or [N, k], at its neighbours [N, k]: [N, N]."""
+    size, k = neighbours.shape
+    data = np.broadcast_to(np.asarray(values), neighbours.shape).flatten()
+    # Flattened is a copy: scipy sorts the columns of a row where they lie.
+    return sparse.csr_array((data, neighbours.flatten(), np.arange(0, size * k + 1, k)), shape=(size, size))
+
+
+def reciprocal(neighbours: NDArray[np.int64], k: int) -> sparse.csr_array:
+    """A row for each picture, 1 at each of its first k + 1 neighbours that has it among its own: int32 [N, N].
 
     Source: Zhong et al. CVPR 2017, eq. 2. Derived in notebooks/09_reranking.
     """
-    first = neighbours[:, : k + 1]
-    own = torch.arange(len(first), device=first.device)
-    found = torch.zeros_like(first, dtype=torch.bool)
-    for place in range(first.shape[1]):  # [N, k + 1, k + 1] at once would be large
-        found[:, place] = (first[first[:, place]] == own[:, None]).any(dim=1)
-    return found
+    first = sparse_rows(neighbours[:, : k + 1], np.int32(1))
+    return first.multiply(first.T).tocsr()
 
 
-def expanded(neighbours: Tensor, k1: int) -> tuple[Tensor, Tensor]:
-    """The expanded k-reciprocal neighbours of each picture, as pairs in rising order: rows and columns, int64 [M] each.
+def expanded(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_array:
+    """The expanded k-reciprocal neighbours of each picture, a row for each: bool [N, N].
 
     The reciprocal neighbours of a reciprocal neighbour, for half of k1, are added where more than two thirds of them
     are reciprocal neighbours already.
 
     Source: Zhong et al. CVPR 2017, eq. 3. Derived in notebooks/09_reranking.
     """
-    size = len(neighbours)
     half = int(np.around(k1 / 2))  # to the even number, as published
-    near, is_near = neighbours[:, : k1 + 1], reciprocal(neighbours, k1)
-    close, is_close = neighbours[:, : half + 1], reciprocal(neighbours, half)
-    own = torch.arange(size, device=near.device)
-    sets = torch.where(is_near, near, -1)  # [N, k1 + 1], -1 stands for nobody
-    keys = [(own[:, None] * size + near)[is_near]]
-    for place in range(near.shape[1]):
-        candidate = near[:, place]  # [N]
-        theirs, valid = close[candidate], is_close[candidate]  # [N, half + 1]
-        shared = ((theirs[:, :, None] == sets[:, None, :]).any(dim=2) & valid).sum(dim=1)
-        taken = is_near[:, place] & (3 * shared > 2 * valid.sum(dim=1))
-        keys.append((own[:, None] * size + theirs)[valid & taken[:, None]])
-    found = torch.cat(keys).unique()
-    return found // size, found % size
+    near, close = reciprocal(neighbours, k1), reciprocal(neighbours, half)
+    shared = near.multiply(near @ close.T).tocoo()  # of each pair: how many of the second's are the first's already
+    row, column = shared.coords
+    taken = 3 * shared.data > 2 * close.sum(axis=1)[column]
+    joined = sparse.csr_array((shared.data[taken] > 0, (row[taken], column[taken])), shape=near.shape)
+    return (near + joined @ close).astype(bool)
 
 
-def gaussian_weights(rows: Tensor, columns: Tensor, distances: Distances, near: Neighbours, largest: Tensor) -> Weights:
-    """exp(-d) for each pair, d the squared distance over the largest of its row; each row adds up to 1.
+def gaussian_weights(
+    neighbours: sparse.csr_array, distances: Distances, near: Neighbours, largest: Tensor
+) -> sparse.csr_array:
+    """exp(-d) for each neighbour, d the squared distance over the largest of its row; each row adds up to 1.
 
     Source: Zhong et al. CVPR 2017, eq. 7. Derived in notebooks/09_reranking.
     """
-    squared = torch.full((len(rows),), -1.0, device=rows.device)
-    for place in range(near.indices.shape[1]):  # most pairs are neighbours, whose distances are known
-        squared = torch.where(near.indices[rows, place] == columns, near.squared[rows, place], squared)
-    unknown = (squared < 0).nonzero().squeeze(1)
-    squared[unknown] = distances.pairs(rows[unknown], columns[unknown])
-    values = torch.exp(-squared / largest[rows])
-    total = torch.zeros(distances.size, device=values.device).index_add_(0, rows, values)
-    return Weights(_begins(rows, distances.size), columns, values / total[rows])
+    known = torch.exp(-near.squared / largest[:, None])  # [N, depth]: the distances of most neighbours are known
+    weights = neighbours.multiply(sparse_rows(near.indices.cpu().numpy(), known.cpu().numpy())).tocsr()
+    rest = (neighbours.astype(np.int8) - weights.astype(bool).astype(np.int8)).tocoo()
+    rest.eliminate_zeros()
+    row, column = (torch.from_numpy(side.astype(np.int64)).to(distances.device) for side in rest.coords)
+    rest.data = torch.exp(-distances.pairs(row, column) / largest[row]).cpu().numpy()
+    weights = (weights + rest).tocsr()
+    weights.data /= np.repeat(weights.sum(axis=1), np.diff(weights.indptr))
+    return weights
 
 
-def average_weights(weights: Weights, neighbours: Tensor) -> Weights:
+def average_weights(weights: sparse.csr_array, neighbours: NDArray[np.int64]) -> sparse.csr_array:
     """The mean of the rows of each picture's first k2 neighbours, [N, k2]: local query expansion.
 
     Source: Zhong et al. CVPR 2017, eq. 11. Derived in notebooks/09_reranking.
     """
-    size, k2 = neighbours.shape
-    step = 2048  # pictures at a time: a few MB
-    rows, columns, values = [], [], []
-    for begin in range(0, size, step):
-        chosen = neighbours[begin : begin + step]
-        owner, entry = _entries(weights, chosen.reshape(-1))
-        keys, place = ((begin + owner // k2) * size + weights.columns[entry]).unique(return_inverse=True)
-        summed = torch.zeros(len(keys), device=keys.device).index_add_(0, place, weights.values[entry])
-        rows.append(keys // size)
-        columns.append(keys % size)
-        values.append(summed / k2)
-    return Weights(_begins(torch.cat(rows), size), torch.cat(columns), torch.cat(values))
+    return sparse_rows(neighbours, np.float32(1 / neighbours.shape[1])) @ weights
 
 
-def add_jaccard(result: Tensor, weights: Weights, share: float) -> None:
+def add_jaccard(result: NDArray[np.float32], weights: sparse.csr_array, share: float) -> None:
     """Add share * Jaccard distance of every query to every gallery image to `result` [Q, G].
 
     With rows V: 1 - sum min(V_q, V_g) / sum max(V_q, V_g). Rows add up to 1, so the sum of maxima is 2 less that of
@@ -231,39 +209,13 @@ def add_jaccard(result: Tensor, weights: Weights, share: float) -> None:
     Source: Zhong et al. CVPR 2017, eq. 10. Derived in notebooks/09_reranking.
     """
     queries, gallery = result.shape
-    size = queries + gallery
-    cut = int(weights.begins[queries])
-    # The gallery's rows, column after column: which gallery images a column is above 0 for.
-    image = torch.repeat_interleave(torch.arange(gallery, device=result.device), weights.begins[queries:].diff())
-    order = torch.argsort(weights.columns[cut:], stable=True)
-    by_column = Weights(_begins(weights.columns[cut:][order], size), image[order], weights.values[cut:][order])
-    for begin in range(0, queries, _QUERIES):
-        end = min(begin + _QUERIES, queries)
-        own = slice(int(weights.begins[begin]), int(weights.begins[end]))
-        query = torch.repeat_interleave(
-            torch.arange(end - begin, device=result.device), weights.begins[begin : end + 1].diff()
-        )
-        owner, entry = _entries(by_column, weights.columns[own])
-        minima = torch.minimum(weights.values[own][owner], by_column.values[entry])
-        shared = torch.zeros((end - begin) * gallery, device=result.device)
-        shared.index_add_(0, query[owner] * gallery + by_column.columns[entry], minima)
-        shared = shared.view(end - begin, gallery)
-        result[begin:end] += share * (1 - shared / (2 - shared))
-
-
-def _begins(rows: Tensor, size: int) -> Tensor:
-    """Where each of `size` rows begins in the ascending `rows`, int64 [size + 1]."""
-    counts = torch.bincount(rows, minlength=size)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def _entries(weights: Weights, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """All entries of some rows, one row after the other: (which of `rows`, place in the columns and values)."""
-    first = weights.begins[rows]
-    counts = weights.begins[rows + 1] - first
-    owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), counts)
-    within = torch.arange(len(owner), device=rows.device) - (counts.cumsum(0) - counts)[owner]
-    return owner, first[owner] + within
+    by_column = weights[queries:].tocsc()
+    for query in range(queries):
+        own = slice(weights.indptr[query], weights.indptr[query + 1])
+        both = by_column[:, weights.indices[own]]
+        minima = np.minimum(both.data, np.repeat(weights.data[own], np.diff(both.indptr)))
+        shared = np.bincount(both.indices, minima, gallery)
+        result[query] += share * (1 - shared / (2 - shared))
 
 
 def _matrix(name: str, values: Any) -> Tensor:

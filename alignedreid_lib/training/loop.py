@@ -5,7 +5,6 @@ Derived in notebooks/06_training and 07_mutual_learning.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
@@ -15,34 +14,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from alignedreid_lib import devices, distributed, images, launching, runs
-from alignedreid_lib.config import FREE_SETTINGS, TrainConfig, learning_rate
+from alignedreid_lib import devices, runs
+from alignedreid_lib.batches import images
+from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import Dataset, open_dataset
-from alignedreid_lib.epochs import SHARED, make_batch, of_model, prefixes, train_epoch
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.sampling import IdentitySampler
-from alignedreid_lib.steps import Learner, check_twins, make_learner, mutual_step, train_step
-
-__all__ = [
-    "TrainConfig",
-    "TrainResult",
-    "learning_rate",
-    "make_batch",
-    "make_learner",
-    "mutual_step",
-    "of_model",
-    "train",
-    "train_step",
-]
+from alignedreid_lib.training import distributed, launching
+from alignedreid_lib.training.checkpoint import (
+    BEST,
+    WEIGHTS,
+    is_finished,
+    open_or_resume,
+    restore,
+    save,
+    weight_files,
+)
+from alignedreid_lib.training.config import TrainConfig
+from alignedreid_lib.training.epoch import SHARED, prefixes, train_epoch
+from alignedreid_lib.training.step import Learner, check_twins, make_learner
 
 log = logging.getLogger(__name__)
-
-WEIGHTS, BEST = "weights.pth", "best.pth"  # of the last epoch, and of the best one by validation
 
 
 class TrainResult(NamedTuple):
@@ -57,28 +52,6 @@ class TrainResult(NamedTuple):
     resumed_at: int  # epochs that were done before this call: 0 is a fresh run, total_epochs a finished one
     minutes: float  # of training, all calls together
     precision: str  # that "auto" came to: float32 or bfloat16
-
-
-def random_states() -> dict[str, Any]:
-    """The states of torch's generators; sampler and augmentation have none, see `make_batch`."""
-    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def set_random_states(states: dict[str, Any]) -> None:
-    """Go on from `random_states`."""
-    torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
-@dataclasses.dataclass
-class Progress:
-    """How far a run is; the rest of a checkpoint is models, optimisers and random states."""
-
-    epoch: int = 0  # the last finished one
-    metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-    best: dict[str, Any] = dataclasses.field(default_factory=dict)  # epoch and mean_ap, once validated
 
 
 def train(
@@ -113,11 +86,19 @@ def train(
             raise InputError(
                 f"processes is {config.processes}, but {distributed.count()} were started; make them agree"
             )
-    elif config.processes > 1 and not _is_finished(config, run_dir):
+    elif config.processes > 1 and not is_finished(config, run_dir):
         return _train_in_processes(config, run_dir, report, validate)
     dataset = open_dataset(config.folder, config.train_part)
     labels = train_labels(dataset)
-    sampler = IdentitySampler(labels, config.ids_per_batch, config.images_per_id, config.seed)
+    sampler = IdentitySampler(
+        labels,
+        config.ids_per_batch,
+        config.images_per_id,
+        config.seed,
+        config.keep_last_batch,
+        config.draw,
+        config.processes,
+    )
     num_ids = int(labels.max()) + 1
     learners = [make_learner(config, k, num_ids) for k in range(config.num_models)]
     precision = str(learners[0].precision).removeprefix("torch.")
@@ -126,7 +107,7 @@ def train(
     if not os.path.exists(folder / "checkpoint.pt"):
         check_twins(learners, config)
     data = {"images": len(dataset), "ids": num_ids}
-    progress = _restore(distributed.from_first(lambda: _open(config, folder, data)), learners)
+    progress = restore(distributed.from_first(lambda: open_or_resume(config, folder, data)), learners)
     resumed_at = progress.epoch
     if resumed_at < config.total_epochs:
         log.info("%s, %s on %s", folder.name, precision, learners[0].device)
@@ -143,7 +124,7 @@ def train(
                 began = time.perf_counter()
                 row = train_epoch(epoch, learners, store, labels, sampler, config)
                 row["seconds"] = time.perf_counter() - began
-                row["images_per_second"] = len(sampler) * config.ids_per_batch * config.images_per_id / row["seconds"]
+                row["images_per_second"] = sampler.images_per_epoch / row["seconds"]
                 row["peak_memory_mb"] = devices.peak_memory(learners[0].device)
                 if board is None:
                     continue
@@ -152,11 +133,11 @@ def train(
                 progress.epoch = epoch
                 progress.seconds += row["seconds"]
                 progress.metrics.append(row)
-                _save(folder, progress, learners, data)
+                save(folder, progress, learners, data)
                 for name, value in row.items():
                     board.add_scalar(name, value, epoch)
                 announce(row, report)
-    weights = _files(folder, WEIGHTS, len(learners))
+    weights = weight_files(folder, WEIGHTS, len(learners))
     if distributed.rank() == 0:
         for path, learner in zip(weights, learners, strict=True):
             runs.save_weights(path, learner.network)
@@ -164,7 +145,7 @@ def train(
         run_dir=folder,
         weights=weights[0],
         all_weights=weights,
-        best_weights=_files(folder, BEST, len(learners)) if progress.best else (),
+        best_weights=weight_files(folder, BEST, len(learners)) if progress.best else (),
         best_epoch=progress.best.get("epoch"),
         metrics=progress.metrics,
         resumed_at=resumed_at,
@@ -206,78 +187,6 @@ def announce(row: dict[str, Any], report: Callable[[dict[str, Any]], None] | Non
         report(row)
 
 
-def _is_finished(config: TrainConfig, run_dir: str | Path) -> bool:
-    """Whether the run folder holds this run, trained to its end."""
-    folder = runs.resolve(run_dir)
-    if not os.path.exists(folder / "checkpoint.pt"):
-        return False
-    state = runs.load_checkpoint(_open_folder(folder, config))
-    return state is not None and state.get("epoch") == config.total_epochs
-
-
-def _open_folder(folder: Path, config: TrainConfig) -> Path:
-    """`runs.open_run`; a setting that an older version did not know had its default."""
-    return runs.open_run(folder, dataclasses.asdict(config), FREE_SETTINGS, dataclasses.asdict(TrainConfig()))
-
-
-def _open(config: TrainConfig, folder: Path, data: dict[str, int]) -> dict[str, Any] | None:
-    """Open the run's folder; its last checkpoint, None in a new one.
-
-    Raises:
-        InputError: the folder holds another run, or one that was trained on other data.
-    """
-    _open_folder(folder, config)
-    state = runs.load_checkpoint(folder)
-    if state is not None and state.get("data") != data:
-        raise InputError(
-            f"{folder}: was trained on {state.get('data')}, {config.folder} has {data}; choose another run_dir"
-        )
-    runs.write_metrics(folder, state["metrics"] if state else [])  # the checkpoint leads: a kill may have come between
-    return state
-
-
-def _restore(state: dict[str, Any] | None, learners: Sequence[Learner]) -> Progress:
-    """Fill models, optimisers and random states from a checkpoint.
-
-    Raises:
-        InputError: it is not of these models.
-    """
-    if state is None:
-        return Progress()
-    try:
-        for learner, model, optimizer in zip(learners, state["models"], state["optimizers"], strict=True):
-            learner.network.load_state_dict(model)
-            learner.optimizer.load_state_dict(optimizer)
-        set_random_states(state["random"])
-        return Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
-    except (LookupError, RuntimeError, TypeError, ValueError):
-        raise InputError(
-            "checkpoint.pt in the run's folder is not of the models that its config.json describes; remove it to start "
-            "this run anew"
-        ) from None
-
-
-def _save(folder: Path, progress: Progress, learners: Sequence[Learner], data: dict[str, int]) -> None:
-    """The checkpoint, then the metrics that it leads."""
-    state = {
-        **dataclasses.asdict(progress),
-        "models": [learner.network.state_dict() for learner in learners],
-        "optimizers": [learner.optimizer.state_dict() for learner in learners],
-        "random": random_states(),
-        "data": data,
-    }
-    runs.save_checkpoint(folder, state)
-    runs.write_metrics(folder, progress.metrics)
-
-
-def _files(folder: Path, name: str, count: int) -> tuple[Path, ...]:
-    """weights.pth of one model; weights_1.pth, weights_2.pth, ... of several."""
-    if count == 1:
-        return (folder / name,)
-    stem, suffix = name.split(".")
-    return tuple(folder / f"{stem}_{k}.{suffix}" for k in range(1, count + 1))
-
-
 def _validate(
     validate: Callable[[AlignedReID], dict[str, float]],
     row: dict[str, Any],
@@ -293,7 +202,7 @@ def _validate(
     if mean <= best.get("mean_ap", -1.0):
         return best
     # Before the checkpoint that knows of it: a kill between the two trains this epoch again.
-    for path, learner in zip(_files(folder, BEST, len(learners)), learners, strict=True):
+    for path, learner in zip(weight_files(folder, BEST, len(learners)), learners, strict=True):
         runs.save_weights(path, learner.network)
     return {"epoch": row["epoch"], "mean_ap": mean}
 

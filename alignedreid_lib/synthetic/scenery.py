@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from alignedreid_lib.painting import Array, Box, Colour
+from alignedreid_lib.synthetic.painting import Array, Box, Colour
 
 WIDTH, HEIGHT = 64, 128  # of a picture, in pixels, as in Market-1501
 UNIT = 220  # street pixels a person's height

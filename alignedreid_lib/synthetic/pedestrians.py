@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from alignedreid_lib.painting import Box, Canvas, Fabric
-from alignedreid_lib.people import BLACK, TOPS, Face, Hair, Person, Strap
-from alignedreid_lib.scenery import Camera
+from alignedreid_lib.synthetic.painting import Box, Canvas, Fabric
+from alignedreid_lib.synthetic.people import BLACK, TOPS, Face, Hair, Person, Strap
+from alignedreid_lib.synthetic.scenery import Camera
 
 __all__ = ["TRUE_BOX", "Box", "Camera", "Person", "View", "draw"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignedreid_lib.painting import Array, Colour, Fabric
+from alignedreid_lib.synthetic.painting import Array, Colour, Fabric
 
 BLACK, WHITE, GREY = (0.10, 0.10, 0.11), (0.88, 0.88, 0.86), (0.48, 0.48, 0.50)
 NAVY, RED, BLUE, GREEN = (0.13, 0.17, 0.32), (0.68, 0.13, 0.14), (0.20, 0.36, 0.66), (0.20, 0.43, 0.27)

@@ -16,18 +16,7 @@ import torchvision
 from torch import Tensor, nn
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.weights import LoadReport, load_imagenet, load_weights, read_weights
-
-__all__ = [
-    "AlignedReID",
-    "DepthwiseConv2d",
-    "Embedding",
-    "LoadReport",
-    "build_backbone",
-    "count_channels",
-    "load_weights",
-    "read_weights",
-]
+from alignedreid_lib.model.weights import load_imagenet, load_weights
 
 log = logging.getLogger(__name__)
 

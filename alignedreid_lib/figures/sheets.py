@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from alignedreid_lib import images
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import GALLERY, QUERY, ranked_list

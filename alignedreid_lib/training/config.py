@@ -5,17 +5,12 @@ Derived in notebooks/06_training.
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-import types
-import typing
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from alignedreid_lib import devices, runs
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import check_types
 
 # What a continuation may set otherwise than the start did: where to compute, not what.
 FREE_SETTINGS = ("device", "model_devices", "workers", "memory_limit")
@@ -25,7 +20,9 @@ MAX_SIDE = 2048  # pixels
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one training; the defaults are the original reproduction's for Market-1501.
+    """The settings of one training; most defaults are the original reproduction's for Market-1501.
+
+    Its sampler has `keep_last_batch=True` and `draw="replace"`, as the presets that answer its published rows do.
 
     Raises:
         InputError: a value of another type, or one that cannot work; the message names it.
@@ -42,6 +39,8 @@ class TrainConfig:
     crop_ratio: float = 1.0  # smallest share of a side that a crop keeps
     ids_per_batch: int = 32  # P
     images_per_id: int = 4  # K
+    keep_last_batch: bool = False  # also train on the people left over at the end of an epoch, as the original does
+    draw: str = "cover"  # each picture of a person who has fewer than K before any is repeated, or replace
 
     # Network.
     backbone: str = "resnet50"
@@ -103,6 +102,7 @@ class TrainConfig:
             "crop_ratio": (0 < self.crop_ratio <= 1, "above 0, at most 1"),
             "images_per_id": (self.images_per_id >= 2, "2 or more: an anchor needs a positive"),
             "ids_per_batch": (self.ids_per_batch >= 2, "2 or more: an anchor needs a negative"),
+            "draw": (self.draw in ("cover", "replace"), "cover or replace"),
             "last_stride": (self.last_stride in (1, 2), "1 or 2"),
             "margin": (self.margin is None or self.margin >= 0, "0 or more, or None for the soft margin"),
             "global_weight": (self.global_weight >= 0, "0 or more"),
@@ -176,37 +176,6 @@ class TrainConfig:
 def max_seed(num_models: int = 1) -> int:
     """The largest seed of a training: numpy takes 32 bits, and model k has the seed + 1000 k."""
     return 2**32 - 1 - 1000 * (num_models - 1)
-
-
-def check_types(settings: Any) -> None:
-    """Bring every field of a frozen dataclass to its annotated type, see `typed`, or refuse it by name."""
-    hints = typing.get_type_hints(type(settings))
-    for field in dataclasses.fields(settings):
-        value = typed(field.name, getattr(settings, field.name), hints[field.name])
-        object.__setattr__(settings, field.name, value)
-
-
-def typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the annotated type: int becomes float, a list a tuple, and one item a tuple of one.
-
-    Raises:
-        InputError: it is of another type, or a float that is not finite; the message calls it `name`.
-    """
-    if typing.get_origin(hint) is tuple:
-        inside = typing.get_args(hint)[0]
-        with suppress(InputError):
-            return tuple(typed(name, item, inside) for item in (value if isinstance(value, list | tuple) else [value]))
-        wanted = f"a list of {inside.__name__}"
-    else:
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if float in kinds and type(value) in (int, float):
-            if not abs(value) <= sys.float_info.max:  # nan, inf, or an int beyond every float
-                raise InputError(f"{name} is {value!r}; it has to be a finite number")
-            return float(value)
-        if type(value) in kinds:
-            return value
-        wanted = f"of type {hint.__name__ if isinstance(hint, type) else hint}"
-    raise InputError(f"{name} is {value!r}, of type {type(value).__name__}; it has to be {wanted}")
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:

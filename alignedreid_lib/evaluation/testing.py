@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignedreid_lib import images, runs
-from alignedreid_lib.config import TrainConfig, check_types, max_seed, typed
+from alignedreid_lib import runs
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import DISTANCES, evaluate
-from alignedreid_lib.features import extract
+from alignedreid_lib.evaluation.features import extract
+from alignedreid_lib.evaluation.scores import ScoreTable
+from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.scores import ScoreTable
+from alignedreid_lib.runs import check_types, typed
+from alignedreid_lib.training.config import TrainConfig, max_seed
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from alignedreid_lib import tensorfiles
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import tensorfiles
 
 CLASSIFIER = ("fc.weight", "fc.bias")
 

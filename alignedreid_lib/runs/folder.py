@@ -18,28 +18,17 @@ from typing import Any
 import torch
 import torchvision
 
-from alignedreid_lib import tensorfiles
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.files import make_folder, project_root, read_json, read_text, resolve, write_atomic, write_json
-from alignedreid_lib.parameters import read_parameters
-
-__all__ = [
-    "load_checkpoint",
-    "make_folder",
-    "open_run",
-    "project_root",
-    "provenance",
-    "read_json",
-    "read_metrics",
-    "read_parameters",
-    "resolve",
-    "save_checkpoint",
-    "save_weights",
-    "write_atomic",
-    "write_json",
-    "write_metrics",
-    "write_results",
-]
+from alignedreid_lib.runs import tensorfiles
+from alignedreid_lib.runs.files import (
+    make_folder,
+    project_root,
+    read_json,
+    read_text,
+    resolve,
+    write_atomic,
+    write_json,
+)
 
 CHECKPOINT_FORMAT = 3
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")

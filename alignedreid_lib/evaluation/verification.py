@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alignedreid_lib import evaluation
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.features import Features
+from alignedreid_lib.evaluation.features import Features
 
 
 class PairDistances(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alignedreid_lib import images, losses, ranking, reranking
-from alignedreid_lib.alignment import local_distances
+from alignedreid_lib import losses
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.features import Features
-from alignedreid_lib.scores import ScoreRow, ScoreTable
+from alignedreid_lib.evaluation import ranking
+from alignedreid_lib.evaluation.distances import DISTANCES, add_up, reranked_matrix, summand
+from alignedreid_lib.evaluation.features import Features
+from alignedreid_lib.evaluation.scores import ScoreRow, ScoreTable
 
-DISTANCES = ("global", "rigid", "local", "global+rigid", "global+local")
 QUERY, GALLERY, MULTI_QUERY = 0, 1, 2  # marks
 
 _BLOCK_BYTES = 32 << 20  # of distances held at a time: 500 queries for a gallery of Market-1501's size
@@ -79,21 +80,6 @@ def evaluate(
             scored = _score(matrix, queries, gallery, protocol)
             rows.append(_row(name, distance, True, *scored, gallery.cameras_known))
     return ScoreTable(rows)
-
-
-def reranked_matrix(
-    distance: str, queries: Features, gallery: Features, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
-) -> np.ndarray:
-    """Re-ranked distances of all queries to all gallery images, float32 [Q, G].
-
-    Args and errors are those of `distance_matrix` and `reranking.rerank`. Derived in notebooks/09_reranking.
-    """
-    if distance == "global":  # from the features: no matrix of the gallery with itself
-        return reranking.rerank(queries.global_features, gallery.global_features, k1, k2, lambda_value)
-    query_gallery = distance_matrix(distance, queries, gallery)
-    query_query = distance_matrix(distance, queries, queries)
-    gallery_gallery = distance_matrix(distance, gallery, gallery)
-    return reranking.rerank_distances(query_gallery, query_query, gallery_gallery, k1, k2, lambda_value)
 
 
 def pool_queries(queries: Features, others: Features, how: str) -> Features:
@@ -197,32 +183,6 @@ def colour_histograms(dataset: Dataset, bins: int = 8) -> Features:
     return Features.of(dataset, torch.from_numpy(np.sqrt(shares)), torch.zeros(len(dataset), 0, 0))
 
 
-def distance_matrix(distance: str, queries: Features, gallery: Features) -> Tensor:
-    """Distances of all queries to all gallery images, float32 [Q, G]; smaller is nearer.
-
-    Args:
-        distance: `global`, the euclidean distance of global features; `local`, that of local features along the
-            shortest path; `rigid`, the sum over corresponding stripes; or a sum, `global+local` or `global+rigid`.
-
-    Raises:
-        InputError: an unknown distance, or local features that do not fit each other.
-    """
-    if distance not in DISTANCES:
-        raise InputError(f"distance {distance!r} is not known: choose one of {', '.join(DISTANCES)}")
-    return _sum(distance, {part: _summand(part, queries, gallery) for part in distance.split("+")})
-
-
-def _summand(part: str, queries: Features, gallery: Features) -> Tensor:
-    if part == "global":
-        return losses.euclidean_distances(queries.global_features, gallery.global_features)
-    return local_distances(queries.local_features, gallery.local_features, aligned=part == "local")
-
-
-def _sum(distance: str, summands: Mapping[str, Tensor]) -> Tensor:
-    first, *others = (summands[part] for part in distance.split("+"))
-    return first + others[0] if others else first
-
-
 def _score_blocks(
     distances: Sequence[str], queries: Features, gallery: Features, protocol: ranking.Protocol
 ) -> dict[str, tuple[ranking.MatchRanks, np.ndarray]]:
@@ -232,9 +192,9 @@ def _score_blocks(
     step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
     for begin in range(0, len(queries), step):
         block = queries[begin : begin + step]
-        summands = {name: _summand(name, block, gallery) for name in names}
+        summands = {name: summand(name, block, gallery) for name in names}
         for distance, scored in parts.items():
-            scored.append(_score(_sum(distance, summands), block, gallery, protocol))
+            scored.append(_score(add_up(distance, summands), block, gallery, protocol))
     return {
         distance: (ranking.join_matches([found for found, _ in scored]), np.concatenate([cmc for _, cmc in scored]))
         for distance, scored in parts.items()

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignedreid_lib import distributed, images
-from alignedreid_lib.config import TrainConfig, learning_rate
+from alignedreid_lib.batches import images
+from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.sampling import IdentitySampler
-from alignedreid_lib.steps import Learner, mutual_step
+from alignedreid_lib.training import distributed
+from alignedreid_lib.training.config import TrainConfig, learning_rate
+from alignedreid_lib.training.step import Learner, mutual_step
 
 SHARED = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")  # of a row: no model's own
 

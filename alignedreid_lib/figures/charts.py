@@ -13,53 +13,22 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from alignedreid_lib import images
+from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset, DatasetCard
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.sheets import (
+from alignedreid_lib.evaluation.verification import choose_threshold, roc
+from alignedreid_lib.figures.sheets import (
     BLACK,
     BLUE,
     COLOURS,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
     SMALL,
     STYLES,
     VERMILLION,
     WIDTH,
     Figure,
-    batch_grid,
-    contact_sheet,
     pixels_of,
-    ranked_lists,
     short,
 )
-from alignedreid_lib.verification import choose_threshold, roc
-
-__all__ = [
-    "BLACK",
-    "BLUE",
-    "COLOURS",
-    "GREEN",
-    "GREY",
-    "ORANGE",
-    "PURPLE",
-    "SKY",
-    "STYLES",
-    "VERMILLION",
-    "Figure",
-    "batch_grid",
-    "cmc_curves",
-    "contact_sheet",
-    "dataset_card",
-    "draw_images_per_id",
-    "histogram_of_images_per_id",
-    "open_set",
-    "ranked_lists",
-    "training_curves",
-]
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:

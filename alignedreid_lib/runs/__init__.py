@@ -1,0 +1,45 @@
+"""A run's folder and what is read from disk: settings, files that are whole or not there, tensors without code."""
+
+from alignedreid_lib.runs.files import (
+    make_folder,
+    project_root,
+    read_json,
+    read_text,
+    resolve,
+    write_atomic,
+    write_json,
+)
+from alignedreid_lib.runs.folder import (
+    CHECKPOINT_FORMAT,
+    load_checkpoint,
+    open_run,
+    provenance,
+    read_metrics,
+    save_checkpoint,
+    save_weights,
+    write_metrics,
+    write_results,
+)
+from alignedreid_lib.runs.parameters import check_types, read_parameters, typed
+
+__all__ = [
+    "CHECKPOINT_FORMAT",
+    "check_types",
+    "load_checkpoint",
+    "make_folder",
+    "open_run",
+    "project_root",
+    "provenance",
+    "read_json",
+    "read_metrics",
+    "read_parameters",
+    "read_text",
+    "resolve",
+    "save_checkpoint",
+    "save_weights",
+    "typed",
+    "write_atomic",
+    "write_json",
+    "write_metrics",
+    "write_results",
+]

@@ -1,0 +1,14 @@
+"""Drawn pedestrians, packed like the releases of real data sets. Explained in notebooks/01_datasets."""
+
+from alignedreid_lib.synthetic.archives import (
+    BOXES,
+    VIEWS,
+    detector_box,
+    make_archive,
+    sample_cameras,
+    sample_person,
+    take,
+)
+from alignedreid_lib.synthetic.packing import Shot
+
+__all__ = ["BOXES", "VIEWS", "Shot", "detector_box", "make_archive", "sample_cameras", "sample_person", "take"]
