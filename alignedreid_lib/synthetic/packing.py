@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
+
+from alignedreid_lib.synthetic.matlab import mat5, write_cuhk03_mat
 
 STRANGERS = 100_000  # people from this number on are in nobody's list
 THUMBS = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504)  # what Windows leaves in folders somebody looked at
 SPLIT_NAME = "re_ranking_train_test_split.pkl"
 CUHK03_PAIRS = (843, 440, 77, 58, 49)  # persons of each camera pair of the real set
-CUHK03_SPLITS = 20
 
 
 class Shot(NamedTuple):
@@ -88,7 +87,7 @@ def write_market1501(
             junk = [i for i in same if gallery[i - 1][5:7] == name[5:7]]
             good = [i for i in same if i not in junk]
             for kind, indices in (("good", good), ("junk", junk)):
-                _entry(archive, f"{root}gt_query/{name[:-4]}_{kind}.mat", _mat5(f"{kind}_index", indices))
+                _entry(archive, f"{root}gt_query/{name[:-4]}_{kind}.mat", mat5(f"{kind}_index", indices))
         _entry(archive, f"{root}gt_query/Thumbs.db", THUMBS)
 
 
@@ -153,7 +152,7 @@ def write_cuhk03(
     }
     mat, side = path.with_name(path.name + ".mat"), path.with_name(path.name + ".pkl")
     try:
-        _write_mat73(mat, sizes, shots, draw, rng, num_test_ids)
+        write_cuhk03_mat(mat, sizes, shots, draw, rng, num_test_ids)
         with zipfile.ZipFile(path, "w") as archive:
             _entry(archive, "cuhk03_release/readme.txt", readme)
             with mat.open("rb") as source, archive.open(_info("cuhk03_release/cuhk-03.mat"), "w") as target:
@@ -183,43 +182,6 @@ def _split_cuhk03(cells: list[tuple[int, int]], test_ids: list[int], rng: np.ran
     return split
 
 
-def _write_mat73(
-    path: Path, sizes: list[int], shots: dict, draw: Draw, rng: np.random.Generator, num_test_ids: int
-) -> None:
-    """A MATLAB 7.3 file: HDF5 behind 512 bytes of MATLAB's own, arrays transposed, cells as references."""
-    reference = h5py.special_dtype(ref=h5py.Reference)
-    with h5py.File(path, "w", userblock_size=512) as mat:
-        store = mat.create_group("#refs#")
-
-        def put(array: np.ndarray, kind: str, group: h5py.Group = store, name: str | None = None) -> h5py.Reference:
-            dataset = group.create_dataset(name or f"r{len(store):06d}", data=array, dtype=array.dtype)
-            dataset.attrs["MATLAB_class"] = np.bytes_(kind)
-            return dataset.ref
-
-        absent = put(np.zeros(2, np.uint64), "uint8")
-        mat[absent].attrs["MATLAB_empty"] = np.uint8(1)
-        for kind, of_kind in shots.items():
-            pictures = draw(list(of_kind.values()), "pixels")
-            references = {cell: put(next(pictures).transpose(2, 1, 0), "uint8") for cell in of_kind}
-            table, first = np.empty((1, len(sizes)), reference), 0
-            for pair, size in enumerate(sizes):
-                cells = np.empty((10, size), reference)
-                for row in range(10):
-                    for person in range(size):
-                        cells[row, person] = references.get((first + person, row), absent)
-                table[0, pair] = put(cells, "cell")
-                first += size
-            put(table, "cell", mat, kind)
-        tests = np.empty((1, CUHK03_SPLITS), reference)
-        persons = np.array([(pair + 1, person + 1) for pair, size in enumerate(sizes) for person in range(size)])
-        for i in range(CUHK03_SPLITS):
-            chosen = np.sort(rng.permutation(len(persons))[:num_test_ids])
-            tests[0, i] = put(persons[chosen].T.astype(np.float64), "double")
-        put(tests, "cell", mat, "testsets")
-    with path.open("r+b") as file:
-        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64, HDF5 schema 1.00 .".ljust(116) + bytes(8) + b"\0\2IM")
-
-
 def _some_cameras(rng: np.random.Generator, total: int, counts: Sequence[int], chances: Sequence[float]) -> list[int]:
     return np.sort(rng.permutation(total)[: rng.choice(counts, p=chances)]).tolist()
 
@@ -247,18 +209,3 @@ def _write_pictures(
             _entry(archive, f"{root}{folder}/{name}", next(pictures))
         if pest:
             _entry(archive, f"{root}{folder}/Thumbs.db", pest)
-
-
-def _mat5(name: str, values: Sequence[float]) -> bytes:
-    """A MATLAB 5 file of one row of numbers."""
-
-    def element(kind: int, content: bytes) -> bytes:
-        return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
-
-    matrix = (
-        element(6, struct.pack("<II", 6, 0))
-        + element(5, struct.pack("<ii", 1, len(values)))
-        + element(1, name.encode())
-        + element(9, struct.pack(f"<{len(values)}d", *values))
-    )
-    return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H2s", 0x100, b"IM") + element(14, matrix)
