@@ -12,8 +12,7 @@ import time
 import torch
 from timing import record
 
-from alignedreid_lib.training import TrainConfig, distributed, launching
-from alignedreid_lib.training import step as steps
+from alignedreid_lib.training import TrainConfig, distributed, launching, step
 
 ROUNDS, WARM_UP, STEPS = 3, 5, 9  # memory is still asked of the system in the first steps
 CONFIG = TrainConfig(backbone="mobilenet_v2", weights=None, height=128, width=64, device="cpu")
@@ -22,7 +21,7 @@ CONFIG = TrainConfig(backbone="mobilenet_v2", weights=None, height=128, width=64
 def seconds_a_step() -> float:
     """The median step of this process's share, one thread."""
     torch.set_num_threads(1)
-    learner = steps.make_learner(CONFIG, 0, num_ids=1)
+    learner = step.make_learner(CONFIG, 0, num_ids=1)
     learner.network.train()
     share = CONFIG.ids_per_batch * CONFIG.images_per_id // distributed.count()
     batch = torch.randint(0, 256, (share, 3, CONFIG.height, CONFIG.width), dtype=torch.uint8)
@@ -30,7 +29,7 @@ def seconds_a_step() -> float:
     taken = []
     for _ in range(WARM_UP + STEPS):
         begun = time.perf_counter()
-        steps.mutual_step([learner], batch, labels, CONFIG)
+        step.mutual_step([learner], batch, labels, CONFIG)
         taken.append(time.perf_counter() - begun)
     return statistics.median(taken[WARM_UP:])
 

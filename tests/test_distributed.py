@@ -17,8 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.training import TrainConfig, distributed, launching, of_model, train
-from alignedreid_lib.training import step as steps
+from alignedreid_lib.training import TrainConfig, distributed, launching, of_model, step, train
 
 # What the processes do; they find it here by name.
 
@@ -34,7 +33,7 @@ def gathered():
 def one_step(config, double=True):
     """Loss and gradients of a step on a fixed batch, of which each process embeds its share."""
     torch.manual_seed(0)
-    learner = steps.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, num_ids=4)
+    learner = step.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, num_ids=4)
     if double:
         learner.network.double()
     learner.network.train()
@@ -43,7 +42,7 @@ def one_step(config, double=True):
     labels = torch.arange(12) // 3
     own = batch.chunk(distributed.count())[distributed.rank()]
     forward = lambda x: learner.network(x.double() if double else x)  # noqa: E731
-    figures = steps.train_step(forward, learner.optimizer, own, labels, config, torch.float32)
+    figures = step.train_step(forward, learner.optimizer, own, labels, config, torch.float32)
     gradients = {name: p.grad for name, p in learner.network.named_parameters()}
     statistics = {name: value for name, value in learner.network.named_buffers()}
     return figures["loss"], gradients, statistics

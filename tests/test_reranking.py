@@ -69,8 +69,7 @@ def test_blocks_do_not_matter(monkeypatch):
 
     expected = rerank(RECORDED["rr_qf"], RECORDED["rr_gf"])
     monkeypatch.setattr(pairwise, "_PAIR_BYTES", 1000)
-    for name, value in (("_BLOCK_BYTES", 300 * 4 * 7),):
-        monkeypatch.setattr(reranking, name, value)
+    monkeypatch.setattr(reranking, "_BLOCK_BYTES", 300 * 4 * 7)
     np.testing.assert_allclose(rerank(RECORDED["rr_qf"], RECORDED["rr_gf"]), expected, atol=1e-6)
     matrices = [RECORDED[f"rr_{which}"] for which in ("qg", "qq", "gg")]
     np.testing.assert_allclose(rerank_distances(*matrices), RECORDED["rr_20_6_0.3"], atol=1e-6)

@@ -20,9 +20,8 @@ from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import testing
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.training import TrainConfig, train, train_step
+from alignedreid_lib.training import TrainConfig, step, train, train_step
 from alignedreid_lib.training import epoch as epochs
-from alignedreid_lib.training import step as steps
 
 
 @pytest.fixture
@@ -310,7 +309,7 @@ def test_batch_norm_sees_the_batches(config, tmp_path):
 def test_the_schedule_is_the_optimiser_s(config, tmp_path, monkeypatch):
     monkeypatch.setattr(epochs, "learning_rate", lambda config, epoch: 0.0)
     weights = torch.load(train(config, tmp_path / "run").weights)
-    steps.set_seeds(config.seed)
+    step.set_seeds(config.seed)
     fresh = AlignedReID(config.backbone, None, None, config.local_channels, config.last_stride)
     assert all(torch.equal(parameter, weights[name]) for name, parameter in fresh.named_parameters()), (
         "no rate, no step"

@@ -50,11 +50,13 @@ def distance_matrix(distance: str, queries: Features, gallery: Features) -> Tens
 
 
 def summand(part: str, queries: Features, gallery: Features) -> Tensor:
+    """One distance that is no sum, [Q, G]: `global`, `local` or `rigid`."""
     if part == "global":
         return losses.euclidean_distances(queries.global_features, gallery.global_features)
     return local_distances(queries.local_features, gallery.local_features, aligned=part == "local")
 
 
 def add_up(distance: str, summands: Mapping[str, Tensor]) -> Tensor:
+    """A distance from the summands, [Q, G] each, that its name lists."""
     first, *others = (summands[part] for part in distance.split("+"))
     return first + others[0] if others else first

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
             if getattr(error.__cause__, "ename", "") == "InputError" and made <= {".lock", f"{name}.ipynb"}:
                 for file in made:  # refused before there was anything to keep
                     (folder / file).unlink()
-                for path in new:
-                    path.rmdir()
+                with suppress(OSError):  # another run may have come into one of them
+                    for path in new:
+                        path.rmdir()
             raise
 
 
