@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import architecture
 import links
 import nbformat
 import pairs
 import pytest
 
-BOOK = Path(__file__).resolve().parents[1] / "notebooks" / "book"
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "notebooks" / "book"
 KNOWN = links.read_references(BOOK / "references.bib")
 
 
@@ -82,3 +84,17 @@ def test_every_paper_of_the_bibliography_is_cited():
     chapters = {name: nbformat.read(folder / f"{name}.ipynb", as_version=4) for name in pairs.chapters(folder)}
     page = links.bibliography(BOOK / "references.bib", chapters)
     assert page.count("Cited in ") == page.count(")=\n") == len(KNOWN)
+
+
+def test_the_architecture_page_is_drawn_from_contract_and_code():
+    names = architecture.rooms(ROOT)
+    found = architecture.imports(names)
+    places = {path.stem for path in (ROOT / "alignedreid_lib").iterdir() if path.name[0] not in "_."}
+    assert sorted(names) == sorted(places), "every room, and nothing else"
+    assert "training" in found["evaluation"] and "evaluation" not in found["training"]
+    page = architecture.page(ROOT)
+    assert page.count('class="imports"') == sum(len(others - {name}) for name, others in found.items()) > 25
+    for i, name in enumerate(names):
+        assert f"[{name}](reference.md#{name})" in page
+        assert found[name] <= set(names[: i + 1]), f"{name} imports upwards"
+    assert "[06](06_training.ipynb), [07](07_mutual_learning.ipynb)" in page

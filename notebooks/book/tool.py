@@ -16,6 +16,7 @@ from typing import Any
 
 import nbformat
 
+import architecture
 import checks
 import links
 import pairs
@@ -129,6 +130,7 @@ def site(root: Path) -> None:
     chapters = {name: pairs.read(root / "notebooks" / f"{name}.ipynb") for name in pairs.chapters(root / "notebooks")}
     references = links.read_references(source / "references.bib")
     (source / "bibliography.md").write_text(links.bibliography(source / "references.bib", chapters))
+    (source / "architecture.md").write_text(architecture.page(root))
     for name, notebook in chapters.items():
         notebook.cells = [cell for cell in notebook.cells if "explorer" not in pairs.tags(cell)]
         for cell in notebook.cells:
