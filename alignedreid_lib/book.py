@@ -45,6 +45,8 @@ CONFIG = TrainConfig(
     decay_at_epoch=13,
     precision="float32",  # the book's numbers do not depend on what the processor multiplies fastest
 )
+# How `features.extract` shows pictures to the book's model: as in its training.
+AS_TRAINED: dict[str, Any] = {"height": CONFIG.height, "width": CONFIG.width, "precision": CONFIG.precision}
 
 
 class BookModel(NamedTuple):

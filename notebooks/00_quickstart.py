@@ -122,7 +122,7 @@ figures.training_curves(trained.result.metrics)
 # %%
 def embed(network):
     """The features of all test pictures."""
-    return features.extract(network, test_set, height=book.CONFIG.height, width=book.CONFIG.width)
+    return features.extract(network, test_set, **book.AS_TRAINED)
 
 
 embedded = embed(trained.network)

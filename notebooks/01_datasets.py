@@ -733,7 +733,7 @@ assert number == sum(map(len, found.values())), "`all` lost a picture"
 # list of names, and comes with the library:
 
 # %% tags=["nbval-check-output"]
-from alignedreid_lib.datasets.cuhk03 import new_protocol
+from alignedreid_lib.datasets.cuhk03_split import new_protocol
 
 protocol = new_protocol()
 for kind, lists in protocol.items():

@@ -415,9 +415,8 @@ assert people.isdisjoint(training_people), "nobody in the test set was trained o
 # The size matters: a network that learned on 64 x 32 pixels and is shown 256 x 128 sees people it does not know.
 
 # %% tags=["nbval-check-output"]
-size = {"height": book.CONFIG.height, "width": book.CONFIG.width}
-learned = features.extract(trained.network, dataset, **size)
-print("input", size, "  global features", list(learned.global_features.shape))
+learned = features.extract(trained.network, dataset, **book.AS_TRAINED)
+print("input", book.AS_TRAINED, "  global features", list(learned.global_features.shape))
 assert len(learned) == len(dataset), "one feature a picture, in the dataset's order"
 
 # %% [markdown]
@@ -434,7 +433,7 @@ from alignedreid_lib.model import AlignedReID
 
 torch.manual_seed(settings.seed)
 network = AlignedReID(book.CONFIG.backbone, last_stride=book.CONFIG.last_stride)
-untrained = features.extract(network, dataset, **size)
+untrained = features.extract(network, dataset, **book.AS_TRAINED)
 colours = evaluation.colour_histograms(dataset)
 
 # %% [markdown]

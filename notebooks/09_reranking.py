@@ -313,9 +313,7 @@ fig
 trained = book.model()
 print(trained.origin)
 dataset = open_dataset(book.dataset_folder(), "test")
-embedded = features.extract(
-    trained.network, dataset, height=book.CONFIG.height, width=book.CONFIG.width
-)
+embedded = features.extract(trained.network, dataset, **book.AS_TRAINED)
 queries, gallery = evaluation.split(embedded)
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
 plain = evaluation.distance_matrix("global", queries, gallery).numpy()

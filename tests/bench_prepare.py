@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from timing import record
 
-from alignedreid_lib.datasets import cuhk03, open_dataset, prepare
+from alignedreid_lib.datasets import cuhk03_split, open_dataset, prepare
 from alignedreid_lib.datasets.partitions import format_name
 
 
@@ -53,7 +53,9 @@ def make_archive(path: Path, pictures: int) -> None:
 def make_cuhk03(path: Path) -> int:
     """A CUHK03 release in which every cell that the new protocol names holds a picture of 60 kB; how many there are."""
     reference = h5py.special_dtype(ref=h5py.Reference)
-    named = {kind: {n for names in lists.values() for n in names} for kind, lists in cuhk03.new_protocol().items()}
+    named = {
+        kind: {n for names in lists.values() for n in names} for kind, lists in cuhk03_split.new_protocol().items()
+    }
     coarse = np.random.default_rng(0).integers(0, 256, (50, 3, 10, 20), dtype=np.uint8)
     tiles = coarse.repeat(10, axis=2).repeat(10, axis=3)  # [50, 3, 100, 200]: stored transposed
     mat_path = path.with_suffix(".mat")
@@ -62,10 +64,10 @@ def make_cuhk03(path: Path) -> int:
         store = mat.create_group("#refs#")
         absent = store.create_dataset("absent", data=np.zeros(2, np.uint64))
         absent.attrs["MATLAB_empty"] = np.uint8(1)
-        for kind in cuhk03.KINDS:
-            top = mat.create_dataset(kind, (1, len(cuhk03.PERSONS)), reference)
+        for kind in cuhk03_split.KINDS:
+            top = mat.create_dataset(kind, (1, len(cuhk03_split.PERSONS)), reference)
             first = 0
-            for pair, persons in enumerate(cuhk03.PERSONS):
+            for pair, persons in enumerate(cuhk03_split.PERSONS):
                 cells = np.empty((10, persons), reference)
                 for (place, person), _ in np.ndenumerate(cells):
                     there = format_name(first + person, place // 5, place % 5) in named[kind]

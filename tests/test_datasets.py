@@ -10,10 +10,8 @@ import random
 import shutil
 import signal
 import stat
-import struct
 import sys
 import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +19,22 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from alignedreid_lib import book
-from alignedreid_lib.datasets import Partitions, archives, combine, cuhk03, market_duke, open_dataset, prepare
+from alignedreid_lib.datasets import (
+    Partitions,
+    archives,
+    combine,
+    cuhk03,
+    cuhk03_split,
+    market_duke,
+    open_dataset,
+    prepare,
+)
 from alignedreid_lib.datasets.archives import DeflatedFile
 from alignedreid_lib.datasets.partitions import format_name, make_partitions
 from alignedreid_lib.datasets.pickles import save_pickle
@@ -494,7 +502,7 @@ def test_what_combine_refuses(market_zip, root):
 
 def test_combined_pictures_come_in_the_order_of_their_names(made_cuhk, root):
     folder = prepare("cuhk03", made_cuhk["archive"], root, split_file=made_cuhk["split_file"], num_val_ids=0)
-    sets = [folder / kind for kind in cuhk03.KINDS]
+    sets = [folder / kind for kind in cuhk03_split.KINDS]
     expected = [path.read_bytes() for one in sets for path in sorted(open_dataset(one, "trainval").paths)]
     combined = open_dataset(combine(sets, root), "trainval")
     assert [path.read_bytes() for path in combined.paths] == expected
@@ -625,7 +633,7 @@ def test_cells_come_in_the_order_of_the_file(made_cuhk):
 
 
 def test_the_new_protocol_ships():
-    split = cuhk03.new_protocol()
+    split = cuhk03_split.new_protocol()
     counts = {kind: [len(names) for names in lists.values()] for kind, lists in split.items()}
     assert counts == {"detected": [7365, 1400, 5332], "labeled": [7368, 1400, 5328]}
     for lists in split.values():
@@ -636,52 +644,65 @@ def test_the_new_protocol_ships():
         assert all(int(name[:8]) < 1467 and int(name[9:13]) < 2 and int(name[14:22]) < 5 for name in every)
 
 
-def elements(data: bytes):
-    """(type, payload) of each element of MATLAB 5 data."""
-    position = 0
-    while position < len(data):
-        kind, size = struct.unpack_from("<II", data, position)
-        if kind >> 16:  # a small element: type, size and payload in eight bytes
-            yield kind & 0xFFFF, data[position + 4 : position + 4 + (kind >> 16)]
-            position += 8
-        else:
-            yield kind, data[position + 8 : position + 8 + size]
-            position += 8 + size + (0 if kind == 15 else -size % 8)
-
-
-def read_mat5(data: bytes) -> dict:
-    """Numbers, text and lists of text of a MATLAB 5 file without its header."""
-    content = {}
-    for _, packed in elements(data):
-        for _, matrix in elements(zlib.decompress(packed)):
-            (_, flags), _, (_, name), *rest = elements(matrix)
-            if flags[0] == 1:  # cells
-                content[name.decode()] = [list(elements(cell))[3][1].replace(b"\0", b"").decode() for _, cell in rest]
-            else:
-                kind, values = rest[0]
-                content[name.decode()] = np.frombuffer(values, {2: "u1", 4: "<u2", 9: "<f8"}[kind]).astype(int)
-    return content
-
-
-def protocol_files(shared: Path) -> cuhk03.Split:
-    """The new protocol's split, from its own two files."""
-    persons = {1: 0, 2: 843, 3: 1283, 4: 1360, 5: 1418}  # before each pair
-    split: cuhk03.Split = {}
-    for kind in cuhk03.KINDS:
-        path = shared / "fixtures" / "cuhk03_np" / f"cuhk03_new_protocol_config_{kind}.mat"
-        mat = read_mat5(path.read_bytes()[128:])
-        split[kind] = {}
-        for key in cuhk03._LISTS:
-            chosen = [mat["filelist"][index - 1][:-4].split("_") for index in mat[key.replace("im_names", "idx")]]
-            split[kind][key] = [
-                format_name(persons[int(pair)] + int(person) - 1, int(view) - 1, (int(cell) - 1) % 5)
-                for pair, person, view, cell in chosen
-            ]
-    return split
+def protocol_file(shared: Path) -> Path:
+    """One of the new protocol's own two files."""
+    return shared / "fixtures" / "cuhk03_np" / "cuhk03_new_protocol_config_detected.mat"
 
 
 def test_the_new_protocol_equals_its_own_files(shared):
-    assert cuhk03.new_protocol() == protocol_files(shared)
+    assert cuhk03_split.new_protocol() == cuhk03_split.load_split(protocol_file(shared))
+
+
+def save_protocol(folder: Path, **changed) -> Path:
+    """The two files of a protocol of three pictures, as MATLAB writes them."""
+    names = ["1_001_1_02.png", "1_002_2_06.png", "2_001_1_01.png"]
+    content = {
+        "filelist": np.array(names, object)[:, None],
+        "train_idx": [[1]],
+        "query_idx": [[2]],
+        "gallery_idx": [[3]],
+    }
+    for kind in cuhk03_split.KINDS:
+        scipy.io.savemat(folder / f"config_{kind}.mat", content | changed)
+    return folder / "config_labeled.mat"
+
+
+def test_a_split_in_matlab_files_is_read(tmp_path):
+    split = cuhk03_split.load_split(save_protocol(tmp_path))
+    assert split["detected"] == split["labeled"]
+    assert list(split["detected"].values()) == [
+        [format_name(0, 0, 1)],
+        [format_name(1, 1, 0)],
+        [format_name(843, 0, 0)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"query_idx": [[0]]}, "an index is counted from 0"),
+        ({"query_idx": [[4]]}, "list index out of range"),
+        ({"query_idx": [[]]}, "not a file of CUHK03's new protocol"),
+        ({"filelist": np.array([["a.png"], ["b.png"]], object)}, "not a file of CUHK03's new protocol"),
+        ({"filelist": np.array([["7_001_1_02.png"]] * 3, object)}, "not a file of CUHK03's new protocol"),
+        ({"train_idx": [[1, 1]]}, "names a picture of detected twice"),
+    ],
+)
+def test_a_split_in_matlab_files_that_cannot_be_is_refused(tmp_path, changed, reason):
+    with pytest.raises(InputError, match=reason):
+        cuhk03_split.load_split(save_protocol(tmp_path, **changed))
+
+
+def test_a_damaged_or_absent_matlab_split_is_refused(tmp_path):
+    path = save_protocol(tmp_path)
+    content = path.read_bytes()
+    for cut in (0, 60, 130, len(content) - 9):
+        path.write_bytes(content[:cut])
+        with pytest.raises(InputError, match="config_labeled.mat is not a file of CUHK03's new protocol"):
+            cuhk03_split.load_split(path)
+    path.unlink()
+    with pytest.raises(InputError, match=r"config_labeled.mat: no such file; the new protocol's two .mat files"):
+        cuhk03_split.load_split(tmp_path / "config_detected.mat")
 
 
 def test_the_release_with_the_shipped_split(root, tmp_path):
@@ -689,8 +710,8 @@ def test_the_release_with_the_shipped_split(root, tmp_path):
     text = Path(cuhk03.__file__).with_name("cuhk03_new_protocol.txt").read_text()
     rows = [line.split()[1:] for line in text.splitlines() if not line.startswith("#")]
     cells = np.array([[[-1 if use == "." else 0 for use in column] for column in row] for row in rows])
-    splits = np.cumsum(cuhk03.PERSONS)[:-1]
-    pairs = {kind: np.split(cells[:, column], splits) for column, kind in enumerate(cuhk03.KINDS)}
+    splits = np.cumsum(cuhk03_split.PERSONS)[:-1]
+    pairs = {kind: np.split(cells[:, column], splits) for column, kind in enumerate(cuhk03_split.KINDS)}
     pictures = {0: picture(0)[:8, :4]}
     mat = write_mat(tmp_path / "cuhk-03.mat", pairs, pictures)
     folder = prepare("cuhk03", write_cuhk(tmp_path / "c.zip", mat), root)
@@ -703,11 +724,11 @@ def test_the_release_with_the_shipped_split(root, tmp_path):
 
 def test_a_split_file_of_the_new_protocol_gives_the_built_in_split(root, tmp_path, shared):
     """Partitions byte for byte; the pictures do not depend on the split."""
-    save_pickle(protocol_files(shared), tmp_path / "re_ranking_train_test_split.pkl")
-    splits = cuhk03.load_split(tmp_path / "re_ranking_train_test_split.pkl"), cuhk03.new_protocol()
-    for kind in cuhk03.KINDS:
+    save_pickle(cuhk03_split.load_split(protocol_file(shared)), tmp_path / "re_ranking_train_test_split.pkl")
+    splits = cuhk03_split.load_split(tmp_path / "re_ranking_train_test_split.pkl"), cuhk03_split.new_protocol()
+    for kind in cuhk03_split.KINDS:
         for number, split in enumerate(splits):
-            lists = [split[kind][key] for key in cuhk03._LISTS]
+            lists = [split[kind][key] for key in cuhk03_split.LISTS]
             make_partitions(lists[0], 100, lists[1], [], lists[2]).save(root / f"{kind}_{number}.pkl")
         assert (root / f"{kind}_0.pkl").read_bytes() == (root / f"{kind}_1.pkl").read_bytes()
 
@@ -731,7 +752,7 @@ def test_a_release_that_lacks_a_picture(made_cuhk, root, monkeypatch):
 
 def test_labeled_that_repeats_detected_gets_pictures_only(made_cuhk, root, tmp_path, monkeypatch):
     tables = np.split(made_cuhk["truth"]["detected"], np.cumsum(PAIRS)[:-1])
-    mat = write_mat(tmp_path / "cuhk-03.mat", dict.fromkeys(cuhk03.KINDS, tables), made_cuhk["pictures"])
+    mat = write_mat(tmp_path / "cuhk-03.mat", dict.fromkeys(cuhk03_split.KINDS, tables), made_cuhk["pictures"])
     archive = write_cuhk(tmp_path / "repeats.zip", mat)
     refused(
         "lacks .* labeled pictures that .*split.pkl names",
@@ -809,9 +830,9 @@ def test_mat_files_that_are_none(made_cuhk, root, tmp_path):
     with h5py.File(mat, "w") as file:
         file["detected"], file["labeled"] = np.zeros((1, 5)), np.zeros((1, 5))
     refused("cannot be read as a MATLAB v7.3", prepare, "cuhk03", write_cuhk(tmp_path / "m.zip", mat), **settings)
-    write_mat(mat, {kind: [np.zeros((8, 10), int)] for kind in cuhk03.KINDS}, {0: np.zeros((4, 4), np.uint8)})
+    write_mat(mat, {kind: [np.zeros((8, 10), int)] for kind in cuhk03_split.KINDS}, {0: np.zeros((4, 4), np.uint8)})
     refused("not a picture", prepare, "cuhk03", write_cuhk(tmp_path / "m.zip", mat), **settings)
-    write_mat(mat, {kind: [np.zeros((8, 6), int)] for kind in cuhk03.KINDS}, {0: picture(0)})
+    write_mat(mat, {kind: [np.zeros((8, 6), int)] for kind in cuhk03_split.KINDS}, {0: picture(0)})
     refused("has 6 cells a person", prepare, "cuhk03", write_cuhk(tmp_path / "m.zip", mat), **settings)
 
 

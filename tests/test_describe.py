@@ -63,7 +63,7 @@ def test_counts_are_compared(tmp_path, monkeypatch):
 
 def test_published_counts_are_the_split_s():
     """CUHK03's published counts are those of the split that the library ships."""
-    from alignedreid_lib.datasets.cuhk03 import new_protocol
+    from alignedreid_lib.datasets.cuhk03_split import new_protocol
 
     for kind, lists in new_protocol().items():
         train, query, gallery = lists.values()

@@ -16,6 +16,7 @@ CPU = torch.device("cpu")
 def claims(monkeypatch, avx512_bf16, amx):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,12 @@ def test_auto_takes_bfloat16_where_the_processor_has_it(monkeypatch, avx512_bf16
     claims(monkeypatch, avx512_bf16, amx)
     assert devices.choose_precision("auto", CPU, width) == wanted
     assert devices.choose_precision("float32", CPU, width) == torch.float32
+
+
+def test_auto_follows_who_forbids_the_wide_instructions(monkeypatch):
+    claims(monkeypatch, True, False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as ATEN_CPU_CAPABILITY=avx2 does
+    assert devices.choose_precision("auto", CPU, 128) == torch.float32
 
 
 def test_bfloat16_by_name_is_refused_only_where_it_computes_nonsense(monkeypatch):

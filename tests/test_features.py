@@ -13,7 +13,7 @@ from alignedreid_lib.model import AlignedReID
 
 pytestmark = pytest.mark.arithmetic
 
-SIZE = {"height": 64, "width": 32}
+SIZE = {"height": 64, "width": 32, "precision": "float32"}  # on every processor
 
 
 @pytest.fixture(scope="module")

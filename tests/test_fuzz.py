@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from alignedreid_lib import model, runs
-from alignedreid_lib.datasets import Partitions, cuhk03, open_dataset, prepare
+from alignedreid_lib.datasets import Partitions, cuhk03_split, open_dataset, prepare
 from alignedreid_lib.datasets.archives import open_archive
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name
 from alignedreid_lib.datasets.pickles import load_pickle, save_pickle
@@ -134,14 +134,14 @@ def test_pickles(place):
 
 
 def test_split_files(place):
-    lists = {key: [format_name(1, 0, k)] for k, key in enumerate(cuhk03._LISTS)}
-    split = dict.fromkeys(cuhk03.KINDS, lists)
+    lists = {key: [format_name(1, 0, k)] for k, key in enumerate(cuhk03_split.LISTS)}
+    split = dict.fromkeys(cuhk03_split.KINDS, lists)
     save_pickle(split, place / "good.pkl")
     good = (place / "good.pkl").read_bytes()
 
     def load(data: bytes) -> None:
         (place / "split.pkl").write_bytes(data)
-        cuhk03.load_split(place / "split.pkl")
+        cuhk03_split.load_split(place / "split.pkl")
 
     survive(load, 1500, 2, good)
 

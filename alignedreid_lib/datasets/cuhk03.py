@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,19 +19,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from alignedreid_lib.datasets.archives import DeflatedFile, list_files, open_archive
+from alignedreid_lib.datasets.cuhk03_split import KINDS, LISTS, PERSONS, VIEW, cell_name, load_split, new_protocol
 from alignedreid_lib.datasets.market_duke import looks_like
-from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name
-from alignedreid_lib.datasets.pickles import load_pickle
+from alignedreid_lib.datasets.partitions import format_name, make_partitions
 from alignedreid_lib.errors import InputError
 
-KINDS = ("detected", "labeled")
-PERSONS = (843, 440, 77, 58, 49)  # of each camera pair, in the release
-VIEW = 5  # cells of a view
 _THREADS = 2
 _PENDING = 64  # pictures waiting to be encoded: bounds the memory
-
-Split = dict[str, dict[str, list[str]]]  # kind -> train_im_names, query_im_names, gallery_im_names -> names
-_LISTS = ("train_im_names", "query_im_names", "gallery_im_names")
 
 
 class Cell(NamedTuple):
@@ -45,53 +38,6 @@ class Cell(NamedTuple):
     place: int  # 0 to 9
 
 
-def new_protocol() -> Split:
-    """The new protocol's split (Zhong et al., CVPR 2017), which comes with the library.
-
-    Returns:
-        {kind: {train_im_names, query_im_names, gallery_im_names}}, each list sorted; 7 365 / 1 400 / 5 332 names
-        of detected, 7 368 / 1 400 / 5 328 of labeled.
-    """
-    text = resources.files("alignedreid_lib.datasets").joinpath("cuhk03_new_protocol.txt").read_text("ascii")
-    split: Split = {kind: {key: [] for key in _LISTS} for kind in KINDS}
-    lists = dict(zip("tqg", _LISTS, strict=True))
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            person, *columns = line.split()
-            for kind, cells in zip(KINDS, columns, strict=True):
-                for place, use in enumerate(cells):
-                    if use in lists:
-                        split[kind][lists[use]].append(_name(int(person), place))
-    return split
-
-
-def load_split(path: Path) -> Split:
-    """Read a split pickle of the original reproduction's form (`re_ranking_train_test_split.pkl`).
-
-    Raises:
-        InputError: it cannot be read, or is not `{kind: {train_im_names, query_im_names, gallery_im_names}}`.
-    """
-    content = load_pickle(path)
-    split: Split = {kind: {} for kind in KINDS}
-    for kind in KINDS:
-        for key in _LISTS:
-            try:
-                names = split[kind][key] = list(content[kind][key])
-            except (KeyError, TypeError) as error:
-                raise InputError(f"{path} has no list [{kind!r}][{key!r}]; give a split file of CUHK03") from error
-            for name in names:
-                if not isinstance(name, str):
-                    raise InputError(f"{path}: [{kind!r}][{key!r}] holds {name!r}; names are text")
-                try:
-                    parse_name(name)
-                except InputError as error:
-                    raise InputError(f"{path}: {error}; give a split file of CUHK03") from error
-        every = [name for key in _LISTS for name in split[kind][key]]
-        if len(set(every)) != len(every):
-            raise InputError(f"{path} names a picture of {kind} twice; make the split again")
-    return split
-
-
 def prepare_cuhk03(path: Path, out: Path, num_val_ids: int, split_file: Path | None = None) -> None:
     """Write `out/detected/`, `out/labeled/` (images and partitions.pkl) and `out/all/` (images).
 
@@ -99,7 +45,7 @@ def prepare_cuhk03(path: Path, out: Path, num_val_ids: int, split_file: Path | N
         path: the release archive.
         out: an existing, empty folder.
         num_val_ids: identities of each validation split.
-        split_file: a split pickle for an archive that is not the release; None takes the new protocol.
+        split_file: see `cuhk03_split.load_split`, for an archive that is not the release; None takes the new protocol.
 
     Raises:
         InputError: the archive or the split file cannot be used, or they do not fit each other.
@@ -130,7 +76,7 @@ def prepare_cuhk03(path: Path, out: Path, num_val_ids: int, split_file: Path | N
                 found = _write_pictures(mat, cells, out, where)
             file.verify()
     for kind in KINDS:
-        missing = sorted({name for key in _LISTS for name in split[kind][key]} - found[kind])
+        missing = sorted({name for key in LISTS for name in split[kind][key]} - found[kind])
         if not missing:
             partitions[kind].save(out / kind / "partitions.pkl")
         elif kind == "labeled" and repeats and split_file is None:
@@ -160,10 +106,6 @@ def _open_mat(file: DeflatedFile, where: str) -> Iterator[h5py.File]:
         raise InputError(
             f"{where} cannot be read as a MATLAB v7.3 file of CUHK03 ({error}); download the archive again"
         ) from error
-
-
-def _name(person: int, place: int) -> str:
-    return format_name(person, place // VIEW, place % VIEW)
 
 
 def _list_cells(mat: h5py.File, where: str, any_size: bool) -> tuple[list[Cell], bool]:
@@ -217,7 +159,7 @@ def _write_pictures(mat: h5py.File, cells: Sequence[Cell], out: Path, where: str
                 continue
             targets = []
             for cell in sharing:
-                name = _name(cell.person, cell.place)
+                name = cell_name(cell.person, cell.place)
                 found[cell.kind].add(name)
                 # In `all` a view has ten places: its five detected cells, then its five labeled ones.
                 k = cell.place % VIEW + VIEW * KINDS.index(cell.kind)

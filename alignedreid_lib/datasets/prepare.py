@@ -33,7 +33,8 @@ def prepare(
             holds it under its published name. A prepared dataset knows it by its content, and is found without it.
             For `folder`, the pictures' folder, or a CSV of path,person,camera.
         root: where the dataset's folder goes.
-        split_file: CUHK03 only: a split pickle instead of the new protocol's, which comes with the library.
+        split_file: CUHK03 only, see `cuhk03_split.load_split`; None takes the new protocol's, which comes with the
+            library.
         num_val_ids: identities set aside for validation; 0 for none, then train equals trainval. None is 100 for a
             release, 0 for `folder`.
         pattern: `folder` only: how a picture's path says who it shows, `(?P<person>...)`, and where,
