@@ -56,9 +56,7 @@ def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    native = native and torch.backends.cpu.get_cpu_capability().startswith(
-        "AVX512"
-    )  # ATEN_CPU_CAPABILITY may forbid it
+    native &= torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # ATEN_CPU_CAPABILITY may forbid it
     return torch.bfloat16 if device.type == "cpu" and native and not unsafe else torch.float32
 
 

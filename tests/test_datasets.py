@@ -698,10 +698,10 @@ def test_a_damaged_or_absent_matlab_split_is_refused(tmp_path):
     content = path.read_bytes()
     for cut in (0, 60, 130, len(content) - 9):
         path.write_bytes(content[:cut])
-        with pytest.raises(InputError, match="config_labeled.mat is not a file of CUHK03's new protocol"):
+        with pytest.raises(InputError, match=r"config_labeled\.mat is not a file of CUHK03's new protocol"):
             cuhk03_split.load_split(path)
     path.unlink()
-    with pytest.raises(InputError, match=r"config_labeled.mat: no such file; the new protocol's two .mat files"):
+    with pytest.raises(InputError, match=r"config_labeled\.mat: no such file; the new protocol's two \.mat files"):
         cuhk03_split.load_split(tmp_path / "config_detected.mat")
 
 

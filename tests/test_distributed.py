@@ -135,7 +135,8 @@ def test_alone_nothing_happens():
 def config(tiny_data):
     return TrainConfig(
         data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="shufflenet_v2_x0_5", weights=None,
-        ids_per_batch=4, images_per_id=3, base_lr=1e-3, total_epochs=3, decay_at_epoch=3, device="cpu", precision="float32",
+        ids_per_batch=4, images_per_id=3, base_lr=1e-3, total_epochs=3, decay_at_epoch=3, device="cpu",
+        precision="float32",
         local_weight=1.0, id_weight=1.0, mirror_prob=0.0,
     )  # fmt: skip
 

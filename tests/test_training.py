@@ -28,7 +28,8 @@ from alignedreid_lib.training import epoch as epochs
 def config(tiny_data):
     return TrainConfig(
         data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="shufflenet_v2_x0_5", weights=None,
-        ids_per_batch=3, images_per_id=2, base_lr=1e-3, total_epochs=4, decay_at_epoch=3, device="cpu", precision="float32",
+        ids_per_batch=3, images_per_id=2, base_lr=1e-3, total_epochs=4, decay_at_epoch=3, device="cpu",
+        precision="float32",
     )  # fmt: skip
 
 

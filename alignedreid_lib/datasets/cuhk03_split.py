@@ -90,6 +90,8 @@ def read_mat(path: Path) -> dict[str, list[str]]:
     Raises:
         InputError: it is not there, cannot be read, or is no such file.
     """
+    if not path.exists():
+        raise InputError(f"{path}: no such file; the new protocol's two .mat files belong side by side")
     try:
         content = scipy.io.loadmat(path, variable_names=["filelist", *INDICES])
         cells = [tuple(map(int, re.findall(r"\d+", str(cell.item())))) for cell in content["filelist"].ravel()]
@@ -99,8 +101,6 @@ def read_mat(path: Path) -> dict[str, list[str]]:
         if min(chosen.min() for chosen in indices) < 0:
             raise IndexError("an index is counted from 0")
         return {key: [names[i] for i in chosen] for key, chosen in zip(LISTS, indices, strict=True)}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the new protocol's two .mat files belong side by side") from None
     except Exception as error:  # a damaged file can fail in any way
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is not a file of CUHK03's new protocol ({reason}); download it again") from None
