@@ -473,8 +473,7 @@ for epoch in epochs:
 print(f"{len(sampler)} batches of {P} × {K} = {P * K} pictures an epoch")
 
 # %% [markdown]
-# The naive sampler and the library's have the same properties. The library's has four more: it repeats as little as possible, it supports the
-# original's drawing rules, the same seed gives the same batches, and it can start at any epoch. First, a person with two images contributes
+# The naive sampler and the library's have the same properties. The library's has four more: it repeats as little as possible, the same seed gives the same batches, it can start at any epoch, and it rejects settings that cannot work. First, a person with two images contributes
 # both of them before one is repeated.
 
 # %%
@@ -510,7 +509,7 @@ print(f"of 400 draws from two pictures, {alike} have four times the same one")
 assert 20 < alike < 90, "about 50 of 400 draws, one in eight, repeat one image four times"
 
 # %% [markdown]
-# Third, the same seed gives the same batches, and the second epoch differs from the first:
+# Second, the same seed gives the same batches, and the second epoch differs from the first:
 
 # %%
 same = list(IdentitySampler(dataset.labels, P, K, config.seed))
@@ -522,7 +521,7 @@ assert not all(np.array_equal(a, b) for a, b in zip(*epochs, strict=True)), (
 )
 
 # %% [markdown]
-# An epoch depends only on the seed and its number. An interrupted training run requests epoch 2 and gets the same batches as without the
+# Third, an epoch depends only on the seed and its number. An interrupted training run requests epoch 2 and gets the same batches as without the
 # interruption:
 
 # %%
@@ -533,7 +532,7 @@ assert all(np.array_equal(a, b) for a, b in zip(epochs[1], resumed, strict=True)
 )
 
 # %% [markdown]
-# Settings that cannot work are rejected immediately, with a message that says what to change:
+# Fourth, settings that cannot work are rejected immediately, with a message that says what to change:
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.errors import InputError

@@ -373,7 +373,7 @@ fig
 # half a stripe costs more than a shift by a whole one, because then no stripe matches another exactly.
 #
 # Look also at a shift of 0. The aligned distance of an image to itself is not 0, because between two matches the path passes through a cell
-# next to the diagonal and pays its cost. This cost is about the same for everybody, so it does not change the ranking much.
+# next to the diagonal and pays its cost. This cost is about the same for everybody, so it does not decide a comparison.
 
 # %%
 assert torch.allclose(curves["rigid"][0], torch.zeros(24), atol=0.1), (
@@ -394,7 +394,7 @@ assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), (
 # ## What the gradient sees
 #
 # In training the path is part of the loss ([chapter 5](05_losses.ipynb)). The length of the shortest path changes one for one with the cost
-# of each cell on the path, and does not depend on the other cells. The gradient is therefore an image of the path:
+# of each cell on the path, and does not depend on the other cells. A plot of the gradient therefore shows the path:
 
 # %% alt="A heat map of eight by eight: ones along a staircase from top left to bottom right, zeros elsewhere"
 cells = costs.clone().requires_grad_()
@@ -408,8 +408,10 @@ fig
 
 # %%
 on_path = {tuple(cell) for cell in cells.grad.nonzero().tolist()}
-assert on_path == set(alignment.trace_path(costs)), "the gradient is not 0 exactly on the path"
-assert cells.grad.sum() == 15, "the gradient is 1 on each of the 8 + 8 - 1 cells"
+assert on_path == set(alignment.trace_path(costs)), (
+    "the gradient is non-zero on the path and nowhere else"
+)
+assert cells.grad.sum() == 15, "the gradient sums to the number of cells, 8 + 8 - 1"
 
 # %% [markdown]
 # So training moves only stripes that are paired on the path: together for a positive, apart for a negative. Stripes without a match are on

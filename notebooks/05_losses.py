@@ -406,7 +406,7 @@ assert losses.euclidean_distances(unit, unit).max() <= 2 + 1e-5, (
 )
 ten = losses.global_triplet(10 * points, people, margin=0.3, normalize=False).loss
 assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
-    "with features ten times as long the loss is nearly ten times as large"
+    "for features ten times as long the loss is (20.3 + 10.3) / 6"
 )
 
 # %% [markdown]
@@ -644,7 +644,7 @@ fig
 # down, and the local distance chooses B2. By hand, with $m = 0.3$, for the anchors A1, A2, B1, B2:
 #
 # * local choice: $0.8 - 1 + 0.3 = 0.1$, $0.8 - 0.8 + 0.3 = 0.3$, $1.3 - 0.8 + 0.3 = 0.8$, $1.3 - 1 + 0.3 = 0.6$, with a mean of 0.45;
-# * global choice: the negative of A1 is B1 at a distance of 1.6, so its loss is 0; the negative of B1 is A1, so its loss is $1.3 - 1.6 + 0.3 = 0$. A2 and B2 are as before, with a mean of $0.9 / 4 = 0.225$.
+# * global choice: the negative of A1 is B1 at a distance of 1.6, so its loss is 0; the negative of B1 is A1, so its loss is $1.3 - 1.6 + 0.3 = 0$. A2 and B2 are as before. The mean is $0.9 / 4 = 0.225$.
 
 # %% tags=["nbval-check-output"]
 global_choice = losses.local_triplet(
@@ -975,7 +975,7 @@ fig
 # In [the figure](#fig-gradients) circles, squares and diamonds are people. Each panel shows one thing:
 #
 # * **Global, margin.** The two images at the border between the two people are pushed apart. The two images that satisfy the margin, and that
-#   are nobody's hardest sample, have no arrow at all. The two farthest positives are pulled in.
+#   are nobody's hardest sample, have no arrow at all. Two others, the farthest positives, are pulled in.
 # * **Global, soft margin.** Every anchor pulls, a satisfied one less, so every image has an arrow.
 # * **Local.** Stripes 3 to 8 match stripes two positions higher in the second image and move towards them. Stripes 1 and 2 have no match and
 #   cost 1 each; they hardly move, because $\tanh$ is flat there.

@@ -606,7 +606,7 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, "the result rec
 # global loss alone.
 # :::
 #
-# Over its whole training the book's run processes a thousandth of the pixels, and drawn people. The shape of the curves is the same: the
+# Over its whole training the book's run processes a thousandth of the pixels of the original's run, and its people are drawn. The shape of the curves is the same: the
 # distances first shrink, then separate, and a few hard triplets remain for a long time. To reproduce the published number, put
 # `Market-1501-v15.09.15.zip` into `data/raw/` and run `make train PRESET=market1501_gl`.
 #

@@ -43,7 +43,7 @@ settings = runs.read_parameters(Settings, globals())
 # %% [markdown]
 # ## The problem in one figure
 #
-# One camera has seen a person: this image is the *query*. The images of the other cameras are the *gallery*. A model has measured the
+# One camera has seen a person: this image is the *query*. The images to search are the *gallery*. A model has measured the
 # distance of each gallery image from the query, and we look through the gallery, nearest image first. How good is that order?
 #
 # Below is the smallest gallery that shows every case: five images, each with an identity and a camera. The distances are made up, so that you
@@ -290,7 +290,7 @@ for scores, is_trapezoid in ((step, False), (trapezoid, True)):
 #   random, and finds the rank of the match that was drawn. The score is the expectation over all draws.
 #
 # By hand, for *allshots*: the two matches have 1 and 2 wrong images before them, so none counts at $k = 1$, half count at 2, and both count
-# at 3. For *cuhk03*: the other cameras have three images, and their order is match, empty street, match; the street counts as an identity.
+# at 3. For *cuhk03*: the other cameras have three images, in the order match, empty street, match; the street counts as an identity.
 # With probability one half the near match is drawn and has rank 1. Otherwise the far match is drawn and has rank 2, after the street.
 
 # %% tags=["nbval-check-output"]
@@ -609,7 +609,7 @@ print(f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are ac
 
 # %% [markdown]
 # The two histograms overlap, so a threshold that rejects nearly all strangers also rejects many right pairs. This is a much harder task than
-# rank-1, where each query only has to be nearest to its own match. One false alarm in a thousand is also a high rate at a place where ten
+# rank-1, where a match only has to be nearer than the other images of one gallery. One false alarm in a thousand is also a high rate at a place where ten
 # thousand people pass.
 #
 # ## A gallery too large for a matrix
