@@ -56,8 +56,8 @@ settings = runs.read_parameters(Settings, globals())
 # ## The people
 #
 # Real pedestrian datasets may not be redistributed, so this book draws its own. Every person has a build, clothes and things they carry;
-# every camera has its own light, street and noise. The images are stored in the format of Market-1501, a real dataset. [Chapter
-# 1](01_datasets.ipynb) looks at such an archive in detail.
+# every camera has its own light, street and noise. The images are stored in the format of Market-1501, a real dataset.
+# [Chapter 1](01_datasets.ipynb) looks at such an archive in detail.
 
 # %%
 folder = book.dataset_folder("market1501")
@@ -100,8 +100,8 @@ assert distances.argsort().tolist() == [1, 2, 0], "the images are ranked by dist
 # %% [markdown]
 # ## The model
 #
-# This is the book's own model. It is small, and it is trained for one minute the first time a chapter needs it ([chapter
-# 6](06_training.ipynb) shows how).
+# This is the book's own model. It is small, and it is trained for one minute the first time a chapter needs it
+# ([chapter 6](06_training.ipynb) shows how).
 
 # %%
 trained = book.model()

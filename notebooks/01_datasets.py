@@ -567,9 +567,9 @@ assert card.camera_pairs.tolist() == pairs, (
 figures.dataset_card(trainval, card)
 
 # %% [markdown]
-# The left of [the figure](#fig-dataset-card) shows how many images the people have. A training batch takes four images of a person ([chapter
-# 2](02_batches.ipynb)), and everybody has at least four. In the matrix on the right, the diagonal counts the people of each camera, and the
-# other cells count the people that two cameras share: every pair shares enough people to learn from.
+# The left of [the figure](#fig-dataset-card) shows how many images the people have. A training batch takes four images of a person
+# ([chapter 2](02_batches.ipynb)), and everybody has at least four. In the matrix on the right, the diagonal counts the people of each camera,
+# and the other cells count the people that two cameras share: every pair shares enough people to learn from.
 #
 # ## Boxes that are wrong
 #

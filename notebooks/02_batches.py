@@ -388,8 +388,9 @@ print(f"random batches of {B} with a pair: {pairs:.1%}")
 print(f"anchors with a positive: {simulated:.1%}, computed {expected:.1%}")
 
 # %% [markdown]
-# Almost every random batch of this small dataset contains a pair, but most anchors still have no positive. The loss of [chapter
-# 5](05_losses.ipynb) compares each anchor's farthest positive with its nearest negative; anchor, positive and negative together are a *triplet*. An anchor without a positive has no triplet.
+# Almost every random batch of this small dataset contains a pair, but most anchors still have no positive. The loss of
+# [chapter 5](05_losses.ipynb) compares each anchor's farthest positive with its nearest negative; anchor, positive and negative together are
+# a *triplet*. An anchor without a positive has no triplet.
 
 # %% [markdown]
 # ## P identities × K images
@@ -614,11 +615,11 @@ print(f"mean {batch_in.mean():.2f}, standard deviation {batch_in.std():.2f}")
 # $P = 32$, $K = 4$, images of 256 × 128, mirrored with probability 0.5; crops are available (`crop_prob`, `crop_ratio`) but turned off. An epoch is one pass over the identities.
 # :::
 #
-# Both use $K = 4$ and many people per batch. Our numbers support this: by equation {eq}`eq-triplets`, a batch of 128 has $128 \cdot 3 \cdot
-# 124 = 47\,616$ triplets, and every anchor has a positive; in a random batch from Market-1501, 85.2 % of the anchors would have none. The
-# book's own batches are smaller, 16 × 4 images of 64 × 32, because two cores have to train on them in about a minute. The box of a standing
-# person is about twice as high as wide: 64 × 32 has the shape of the reproduction's images, not the paper's square. Crops are used only in
-# this chapter, for illustration; the book trains without them.
+# Both use $K = 4$ and many people per batch. Our numbers support this: by equation {eq}`eq-triplets`, a batch of 128 has
+# $128 \cdot 3 \cdot 124 = 47\,616$ triplets, and every anchor has a positive; in a random batch from Market-1501, 85.2 % of the anchors would
+# have none. The book's own batches are smaller, 16 × 4 images of 64 × 32, because two cores have to train on them in about a minute. The box
+# of a standing person is about twice as high as wide: 64 × 32 has the shape of the reproduction's images, not the paper's square. Crops are
+# used only in this chapter, for illustration; the book trains without them.
 
 # %% tags=["nbval-check-output"]
 print(f"32 × 4: {32 * 4 * 3 * 31 * 4} triplets")

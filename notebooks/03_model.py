@@ -576,8 +576,8 @@ temporary.cleanup()
 # ## What the papers say
 #
 # :::{admonition} The paper says
-# The backbone is a ResNet-50 with inputs of 224 × 224. Its last feature map has $C = 2048$ channels and $H = W = 7$; a local feature has $c =
-# 128$ numbers (Zhang et al. 2017, section 3.1). At test time only the global feature is kept.
+# The backbone is a ResNet-50 with inputs of 224 × 224. Its last feature map has $C = 2048$ channels and $H = W = 7$; a local feature has
+# $c = 128$ numbers (Zhang et al. 2017, section 3.1). At test time only the global feature is kept.
 # :::
 #
 # :::{admonition} The original reproduction says
@@ -592,8 +592,8 @@ temporary.cleanup()
 # %% [markdown]
 # ## Summary
 #
-# * The last feature map of a backbone has $H \times W$ cells of $C$ numbers, with $H = \lceil h / 32 \rceil$; with `last_stride=1`, $\lceil h
-#   / 16 \rceil$.
+# * The last feature map of a backbone has $H \times W$ cells of $C$ numbers, with $H = \lceil h / 32 \rceil$; with `last_stride=1`,
+#   $\lceil h / 16 \rceil$.
 # * The global feature is the average of the feature map; a local feature is the average of a row, shortened by one matrix that all stripes
 #   share.
 # * A stripe depends mostly on its own part of the image, and a little on everything around it.

@@ -292,8 +292,8 @@ aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 # staircase, and ends along the last row, where the right image shows ground. A path of 15 cells has at most 8 matches, so it needs steps
 # between them. The dotted lines are these steps, the stripes without a match, and the pair of 4 and 2, whose cost is slightly above 0.3.
 #
-# Does the path bend by exactly the shift? We know the shift, so we can test it: for a box that is $k$ stripes too low, every pair $(i + k,
-# i)$ must be on the path.
+# Does the path bend by exactly the shift? We know the shift, so we can test it: for a box that is $k$ stripes too low, every pair
+# $(i + k, i)$ must be on the path.
 
 # %%
 for k in range(4):

@@ -242,8 +242,8 @@ assert torch.allclose(distances.diagonal(), torch.tensor(1e-6)), (
 # This choice is eq. 5 of Hermans et al. 2017 (arXiv 1703.07737). AlignedReID (Zhang et al. 2017) uses it for its global and its local loss.
 # :::
 #
-# By eye, on the line: the anchor at 4 has positives at 0 and 1, and 0 is farther, so $d_{ap} = 4$. Its nearest negative is at 6, so $d_{an} =
-# 2$. As a loop:
+# By eye, on the line: the anchor at 4 has positives at 0 and 1, and 0 is farther, so $d_{ap} = 4$. Its nearest negative is at 6, so
+# $d_{an} = 2$. As a loop:
 
 
 # %%
@@ -584,9 +584,9 @@ assert torch.isclose(precision, (gaps < 0).float().mean()), (
 # In AlignedReID the global distance chooses the hard samples for both losses. The original reproduction supports both choices.
 # :::
 #
-# The example is small enough for paper: four images of two stripes, where the feature of a stripe is one number. We measure in units of $\ln
-# 3$, because for a difference of $k$ units the cost is $\tanh\frac{k \ln 3}{2} = \frac{3^k - 1}{3^k + 1}$: stripes that are 0, 1 or 2 units
-# apart cost $0$, $\frac{3 - 1}{3 + 1} = 0.5$ and $\frac{9 - 1}{9 + 1} = 0.8$.
+# The example is small enough for paper: four images of two stripes, where the feature of a stripe is one number. We measure in units of
+# $\ln 3$, because for a difference of $k$ units the cost is $\tanh\frac{k \ln 3}{2} = \frac{3^k - 1}{3^k + 1}$: stripes that are 0, 1 or 2
+# units apart cost $0$, $\frac{3 - 1}{3 + 1} = 0.5$ and $\frac{9 - 1}{9 + 1} = 0.8$.
 
 # %%
 units = torch.tensor([[0, 2], [2, 2], [2, 0], [0, 1]])  # A1, A2, B1, B2: upper and lower stripe

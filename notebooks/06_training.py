@@ -564,8 +564,8 @@ assert not train_people & val_people, "no validation person is in the training s
 # %% [markdown]
 # ## The result
 #
-# The value of a loss shows on people whom the network has never seen. We rank the test gallery for every query ([chapter
-# 8](08_evaluation.ipynb) explains the table).
+# The value of a loss shows on people whom the network has never seen. We rank the test gallery for every query
+# ([chapter 8](08_evaluation.ipynb) explains the table).
 
 # %%
 of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")

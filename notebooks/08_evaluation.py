@@ -144,9 +144,9 @@ assert cmc_by_hand == [0, 1, 1, 1], "the first match has rank 2"
 # %% [markdown]
 # ## Average precision: do all matches have low ranks?
 #
-# Down to rank $r_j$ there are $r_j$ images, and $j$ of them are matches. The *precision* at this rank is $j / r_j$, and the *recall* is $j /
-# m$. Average precision is the area under the curve of precision over recall. There are two ways to measure an area that is known only at a
-# few points.
+# Down to rank $r_j$ there are $r_j$ images, and $j$ of them are matches. The *precision* at this rank is $j / r_j$, and the *recall* is
+# $j / m$. Average precision is the area under the curve of precision over recall. There are two ways to measure an area that is known only at
+# a few points.
 #
 # **Step** is the mean of the precisions at all matches:
 #
@@ -213,9 +213,9 @@ figure
 # $$ \frac12\left(\frac{j}{r_j} - \frac{j-1}{r_j-1}\right) = \frac{r_j - j}{2\, r_j (r_j - 1)}. $$ (eq-ap-gap)
 #
 # The numerator is the number of wrong images before the match, so the difference is never negative: *step is never below trapezoid*, and both
-# agree if no wrong image comes before a match. The difference is largest, one quarter, for a first match at rank 2, and it falls as $1/(2
-# r_j)$ for matches far down the list. It is therefore smaller for galleries in which most queries have many matches, such as Market-1501's,
-# than for galleries with two or three matches per query.
+# agree if no wrong image comes before a match. The difference is largest, one quarter, for a first match at rank 2, and it falls as
+# $1/(2 r_j)$ for matches far down the list. It is therefore smaller for galleries in which most queries have many matches, such as
+# Market-1501's, than for galleries with two or three matches per query.
 
 # %% tags=["nbval-check-output"]
 gaps = [Fraction(r - j, 2 * r * (r - 1)) for j, r in enumerate(ranks, start=1)]
@@ -230,8 +230,8 @@ assert sum(gaps) / 2 == step_by_hand - trapezoid_by_hand, (
 # %% [markdown]
 # ## A naive loop, then the library
 #
-# The loop below does not use the formulas. It goes through the list rank by rank and adds up slices of the area in [the
-# figure](#fig-precision-recall).
+# The loop below does not use the formulas. It goes through the list rank by rank and adds up slices of the area in
+# [the figure](#fig-precision-recall).
 
 
 # %% tags=["nbval-check-output"]
@@ -389,9 +389,9 @@ for name, way, by_hand in (("forwards", 1, 1), ("backwards", -1, (1 / 3 + 2 / 4)
 # %% [markdown]
 # ## The test set
 #
-# Now we score the book's model in the same way. It is a ResNet-18 without its last stage, trained on the drawn people of [chapter
-# 1](01_datasets.ipynb). It is trained the first time a chapter needs it ([chapter 6](06_training.ipynb) shows how); later chapters load the
-# saved weights.
+# Now we score the book's model in the same way. It is a ResNet-18 without its last stage, trained on the drawn people of
+# [chapter 1](01_datasets.ipynb). It is trained the first time a chapter needs it ([chapter 6](06_training.ipynb) shows how); later chapters
+# load the saved weights.
 
 # %%
 from alignedreid_lib import book

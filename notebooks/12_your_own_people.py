@@ -2,8 +2,8 @@
 # # 12 Your own people
 #
 # This chapter turns a folder of cropped images of people into an index that you can search: which other images show the person in this image?
-# For your own folder, set `pictures` in the next cell (and `weights`, if your images are photographs) and run all cells. [Chapter
-# 1](01_datasets.ipynb) shows the three forms that a folder may have.
+# For your own folder, set `pictures` in the next cell (and `weights`, if your images are photographs) and run all cells.
+# [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have.
 #
 # **What you will learn**
 #
@@ -266,8 +266,8 @@ assert np.isclose(total, float(alignment.shortest_path(costs)), atol=1e-5), (
 #
 # ## People who are not in the folder
 #
-# The person you search for may not be in the folder. A threshold can detect this; it is chosen from labelled pairs ([chapter
-# 8](08_evaluation.ipynb)): at most a share of `false_accept_rate` of the comparisons of two people may be accepted.
+# The person you search for may not be in the folder. A threshold can detect this; it is chosen from labelled pairs
+# ([chapter 8](08_evaluation.ipynb)): at most a share of `false_accept_rate` of the comparisons of two people may be accepted.
 
 # %% alt="Histograms of the distances of pairs of one person and of two people, with the threshold; and the ROC"
 pairs = verification.pair_distances(index)

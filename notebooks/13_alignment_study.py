@@ -283,9 +283,9 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 #
 # * Three things are easily confused: training with a local loss (better global features), testing with stripes (better if boxes fit), and
 #   aligning the stripes (better if boxes do not fit). This chapter measures each of them separately.
-# * Which distance should you test with? Look at your boxes. If they fit, rigid stripes are as good and cost a third of the time ([chapter
-#   11](11_time_and_space.ipynb)); if they do not, only aligned stripes help; they gain a few points over the global feature. If you do not
-#   know, aligned stripes lose almost nothing.
+# * Which distance should you test with? Look at your boxes. If they fit, rigid stripes are as good and cost a third of the time
+#   ([chapter 11](11_time_and_space.ipynb)); if they do not, only aligned stripes help; they gain a few points over the global feature. If you
+#   do not know, aligned stripes lose almost nothing.
 #
 # This is the last chapter. After it come the notation table and the library reference.
 #
