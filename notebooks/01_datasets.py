@@ -43,7 +43,7 @@ settings = runs.read_parameters(Settings, globals())
 # %% [markdown]
 # ## The problem in one figure
 #
-# *Person re-identification* asks whether two images from different cameras show the same person. A re-identification dataset is a collection
+# *Person re-identification* is the task of deciding whether two images from different cameras show the same person. A re-identification dataset is a collection
 # of cropped images with two labels each: **who** it shows (the identity) and **which camera** took it.
 #
 # The book's people are drawn, so that nobody has to be photographed for it. `book.archive` finds their archive, or draws it. Its format is
@@ -708,8 +708,7 @@ pairs = [found[kind][name] for name in both for kind in ("labeled", "detected")]
 figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=12)
 
 # %% [markdown]
-# Each pair shows the same person at the same moment in two boxes. Scores on `labeled` are usually slightly higher, so a reported score must
-# say which of the two it was measured on.
+# Each pair shows the same person at the same moment in two boxes. Scores on `labeled` are usually slightly higher, so every reported score must name the boxes it was measured on.
 #
 # The library's call writes one dataset for each kind, and `all` with the images of both. `split_file` defines the training people; the
 # generator has drawn one, and the split of the real dataset is below.
@@ -927,7 +926,7 @@ except InputError as error:
 assert not trace.exists(), "the library did not run the pickle's code"
 
 # %% [markdown]
-# The error is one line that names the file and the object that it asked for, and no code has run. The partitions that `prepare` wrote contain
+# The error is one line that names the file and the function that it tried to call, and no code has run. The partitions that `prepare` wrote contain
 # only plain values, so they load, and so do those of the original reproduction.
 #
 # ## Summary
@@ -976,8 +975,8 @@ assert not trace.exists(), "the library did not run the pickle's code"
 # assert backwards != forwards
 # ```
 #
-# The set of names is the same, so every count and every assertion about counts still holds, but the names now refer to different images. A
-# list of names made on another machine, such as a validation split, then silently refers to the wrong images.
+# The set of names is the same, so every count and every assertion about counts is still true, but the names now refer to different images. A
+# list of names made on a different machine, such as a validation split, then silently refers to the wrong images.
 # :::
 #
 # **3.** In `split_person`, the loop over `query` removes items from the list that it iterates over. The next query then moves into the
@@ -986,5 +985,5 @@ assert not trace.exists(), "the library did not run the pickle's code"
 # :::{dropdown} Solution
 # A query of camera $c$ is removed if every gallery image is of camera $c$. It then joins the gallery itself. The queries of one person are of
 # different cameras, so the skipped query is of a camera other than $c$, and the image just moved is a match for it. It would have passed the
-# check. The same holds for all later queries: at most one query of a person is ever moved.
+# check. The same is true for all later queries: at most one query of a person is ever moved.
 # :::

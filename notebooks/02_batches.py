@@ -533,7 +533,7 @@ assert all(np.array_equal(a, b) for a, b in zip(epochs[1], resumed, strict=True)
 )
 
 # %% [markdown]
-# Fourth, settings that cannot work are rejected immediately, with a message that says what to change:
+# Fourth, settings that cannot work are rejected immediately, with a message that explains what to change:
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.errors import InputError

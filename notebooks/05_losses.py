@@ -684,7 +684,7 @@ assert own.loss >= paper.loss, "the local choice gives the largest local loss"
 # %% [markdown]
 # ## The identification loss
 #
-# The identification loss asks a different question: *which* of the training people is this? The identity head gives a number $z_k$ for each
+# The identification loss answers a different question: *which* of the training people is this? The identity head gives a number $z_k$ for each
 # of them. The loss is minus the logarithm of the probability that the head gives to the right answer $y$ (its *surprise*, which is 0 if the
 # head is certain; Zheng et al. 2016). In this section $p$ is a probability, not a positive:
 #
@@ -831,8 +831,7 @@ assert partner_scores.grad is None, "the partner's scores get no gradient"
 
 # %% [markdown]
 # :::{admonition} The paper says
-# The divergence follows *Deep Mutual Learning* (Zhang et al., CVPR 2018); the metric mutual loss is AlignedReID's eq. 5, with the partner's
-# side held constant. The original reproduction measured, on Market-1501 alone with the global loss, 87.05 / 71.38 (rank-1 / mAP, trapezoid)
+# The divergence follows *Deep Mutual Learning* (Zhang et al., CVPR 2018); the metric mutual loss is AlignedReID's eq. 5, with the partner's side kept constant. The original reproduction measured, on Market-1501 alone with the global loss, 87.05 / 71.38 (rank-1 / mAP, trapezoid)
 # without and 88.78 / 75.76 with mutual loss.
 # :::
 

@@ -138,7 +138,7 @@ print("CMC(1) ... CMC(4):", cmc_by_hand)
 assert cmc_by_hand == [0, 1, 1, 1], "the first match has rank 2"
 
 # %% [markdown]
-# The curve does not depend on the second match. Whether the image of camera 4 has rank 4 or rank 4 000, the CMC is the same. This is why
+# The curve does not depend on the second match. The CMC is the same if the image of camera 4 has rank 4 or rank 4 000. This is why
 # there is a second score.
 
 # %% [markdown]
@@ -677,9 +677,9 @@ figures.contact_sheet(pictures, titles, columns=11)
 # %% [markdown]
 # Look at the rows. In each row the first people wear what the query wears: a top of the same colour, and often also trousers or a skirt of
 # the same colour. The match shows the same person from a different side: a backpack hides half of the back, or a stripe on the trousers or
-# the lining of a jacket can be seen from one side only. In other queries the box is badly placed, or an obstacle hides part of the person.
+# the lining of a jacket can be seen only from one side. In other queries the box is badly placed, or an obstacle hides part of the person.
 #
-# Three queries are only anecdotes, but the generator allows us to count. It knows what everybody wears, and an identity of the test set is
+# Three queries are only anecdotes, but the generator allows us to count. It records what everybody wears, and an identity of the test set is
 # the number of a person in the generator. For every query with a wrong image at rank 1 we compare the two people, and for reference we
 # compare all pairs of people.
 

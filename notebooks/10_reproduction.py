@@ -127,7 +127,7 @@ assert np.isclose(row.rank1, mean) and np.isclose(row.spread["rank1"], statistic
 # ## All published rows
 #
 # Each row belongs to one training, and each training has a preset, whose first lines name the rows that it answers. A finished run is saved
-# in `results/<preset>.json`; runs of other seeds are saved next to it. In the table *line* is the line in `published_scores.csv`; line 1 is
+# in `results/<preset>.json`; runs with different seeds are saved next to it. In the table *line* is the line in `published_scores.csv`; line 1 is
 # the header.
 
 

@@ -102,7 +102,7 @@ figures.contact_sheet(pictures, titles, columns=2 * len(study.misalignments))
 #
 # :::{admonition} The paper says
 # AlignedReID++ (Luo et al. 2019) compared rigid and aligned stripes on the original Market-1501, 91.4 / 76.7 against 91.9 / 78.8 (rank-1 /
-# mAP, step AP), and with bodies cropped, 52.8 / 38.1 against 70.1 / 55.3. These are two points on a curve; what lies between them is unknown.
+# mAP, step AP), and with bodies cropped, 52.8 / 38.1 against 70.1 / 55.3. These are two points on a curve; the points between them are unknown.
 # :::
 
 # %% [markdown]
