@@ -6,7 +6,7 @@
 #
 # The method of this book is *AlignedReID* (Zhang et al. 2017): a network learns one feature of the whole person together with features of
 # horizontal stripes, which are aligned before they are compared. Most published numbers in this book come from *the original reproduction*,
-# the PyTorch code that Houjing Huang published in 2018.
+# the PyTorch code that Houjing Huang published in 2018 and from which this book is derived.
 #
 # **What you will learn**
 # * what a dataset of drawn pedestrians looks like, in the format of a real release;

@@ -331,7 +331,7 @@ for file, name in zip(files["query"], ours["query"], strict=True):
 # %% [markdown]
 # Every query's file is unchanged.
 #
-# ### What a mark is
+# ### Marks
 #
 # A test or validation part has a **mark** for each image: 0 is query, 1 is gallery, 2 is multi-query.
 

@@ -391,7 +391,7 @@ assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), (
 )
 
 # %% [markdown]
-# ## What the gradient sees
+# ## The gradient of the shortest path
 #
 # In training the path is part of the loss ([chapter 5](05_losses.ipynb)). The length of the shortest path changes one for one with the cost
 # of each cell on the path, and does not depend on the other cells. A plot of the gradient therefore shows the path:

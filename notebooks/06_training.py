@@ -235,7 +235,7 @@ assert torch.isclose(term.loss, torch.tensor(0.8)), "the library's loss equals t
 #
 # $$ \eta(e) = \eta_0 \cdot 0.001^{\,(e + 1 - s)\,/\,(T + 1 - s)} \qquad e \ge s $$ (eq-training-rate)
 #
-# With $T = 4$ and $s = 3$ the last two epochs have $0.001^{1/2} \approx 0.0316$ and $0.001$ of the base:
+# With $T = 4$ and $s = 3$ the rate of the last two epochs is $0.001^{1/2} \approx 0.0316$ and $0.001$ times the base:
 
 # %% tags=["nbval-check-output"]
 short = dataclasses.replace(
@@ -628,7 +628,7 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, "the result rec
 # `training.learning_rate(training.TrainConfig(), 200) / 2e-4` gives 0.1.
 # :::
 #
-# **2.** Why does the sampler need $K \ge 2$, and what would the loss do with $P = 1$?
+# **2.** Why does the sampler need $K \ge 2$, and what would go wrong with $P = 1$?
 #
 # :::{dropdown} Solution
 # With $K = 1$ no anchor has a positive except itself; with $P = 1$ no anchor has a negative. The library rejects both:
