@@ -35,8 +35,7 @@ settings = runs.read_parameters(TrainConfig, globals())
 # ## The problem in one figure
 #
 # A detector draws a box around each person it sees, and the box is often wrong. The generator of [chapter 1](01_datasets.ipynb) can draw one
-# moment in any box, so we know how far each box is off. Here the boxes are too low by nothing, by one eighth of the person's height, and by
-# two eighths.
+# moment in any box, so we know how far each box is off. Here they are too low by 0, 1 and 2 eighths of the person's height.
 
 # %%
 cameras = synthetic.sample_cameras(6, settings.seed)
@@ -98,7 +97,7 @@ assert torch.isnan((far.exp() - 1) / (far.exp() + 1)), "infinity over infinity i
 assert torch.tanh(far / 2) == 1, "tanh gives the same quantity without overflow"
 
 # %% [markdown]
-# In a real system $x_i$ is the local feature of [chapter 3](03_model.ipynb). Here it is the mean red, green and blue of the middle half of
+# In real use $x_i$ is the local feature of [chapter 3](03_model.ipynb). Here it is the mean red, green and blue of the middle half of
 # the stripe's width, scaled to the range 0 to 12. The range matters: $\tanh$ calls two stripes different only if their features differ by a
 # few units.
 
@@ -141,13 +140,13 @@ fig
 #
 # Which stripe belongs to which? Body parts keep their order: the head is above the chest in both images. We therefore look for a path from
 # the upper left cell of the cost table to the lower right cell that moves only down and right, and we take the path with the smallest sum of
-# costs. Here is a table of 3 × 4 with whole numbers:
+# costs. An example of 3 × 4:
 
 # %%
 table = torch.tensor([[1.0, 9, 9, 9], [1, 2, 9, 9], [9, 3, 1, 2]])
 
 # %% [markdown]
-# A path takes two steps down and three to the right, in any order, so there are $\binom{5}{2} = 10$ paths. This loop lists them all:
+# A path takes two steps down and three to the right, in any order, so there are $\binom{5}{2} = 10$ paths. Here are all of them:
 
 # %% tags=["nbval-check-output"]
 from itertools import combinations
