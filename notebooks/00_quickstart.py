@@ -1,19 +1,19 @@
 # %% [markdown]
 # # 00 Quickstart
 #
-# Who is this person, and where else were they seen? In a few minutes a raw archive of pictures becomes a trained model,
-# and the model becomes ranked lists of people.
+# Who is this person, and where else were they seen? In a few minutes this chapter turns a raw archive of images into a trained model, and
+# uses the model to make ranked lists of people.
 #
-# The method of this book is *AlignedReID* (Zhang et al. 2017): a network learns one feature of the whole person together with
-# features of horizontal stripes, which are aligned before they are compared. Most published numbers that we compare with come
-# from *the original reproduction*, the PyTorch code that Houjing Huang published in 2018.
+# The method of this book is *AlignedReID* (Zhang et al. 2017): a network learns one feature of the whole person together with features of
+# horizontal stripes, which are aligned before they are compared. Most published numbers in this book come from *the original reproduction*,
+# the PyTorch code that Houjing Huang published in 2018 and from which this book is derived.
 #
-# **What you will hold**
-# * a dataset of drawn pedestrians, in the format of a real release;
-# * a trained network that finds people again whom it has never seen;
-# * its ranked lists and its score, beside a network that has learned nothing.
+# **What you will learn**
+# * what a dataset of drawn pedestrians looks like, in the format of a real release;
+# * how a trained network finds people whom it has never seen;
+# * how to read its ranked lists and its score, in comparison with a network that has learned nothing.
 #
-# **Time** on two cores: half a minute, and a minute more if the book's people and model are not made yet.
+# **Time** on two cores: half a minute, plus one minute if the book's people and model are not made yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -55,9 +55,9 @@ settings = runs.read_parameters(Settings, globals())
 # %% [markdown]
 # ## The people
 #
-# Real collections of pedestrians may not be handed on, so this book draws its own: every person has a build, clothes
-# and things they carry; every camera has its light, its street and its noise. They are written as the archive of
-# Market-1501 is, a real data set, and [chapter 1](01_datasets.ipynb) takes such an archive apart.
+# Real pedestrian datasets may not be redistributed, so this book draws its own. Every person has a build, clothes and things they carry;
+# every camera has its own light, street and noise. The images are stored in the format of Market-1501, a real dataset.
+# [Chapter 1](01_datasets.ipynb) looks at such an archive in detail.
 
 # %%
 folder = book.dataset_folder("market1501")
@@ -68,13 +68,12 @@ searched = set(test_set.ids[test_set.marks == 0])
 print(f"{len(test_set)} pictures to search for {len(searched)} other people")
 
 # %% [markdown]
-# `marks` says what a test picture is for: 0 marks a query, somebody to search for. The gallery is to be searched; the rest are further pictures of
-# the queries' people, which [chapter 1](01_datasets.ipynb) explains.
+# `marks` gives the role of a test image: 0 marks a query, which shows a person to search for. The search goes through the gallery. The remaining images are further images of the queries' people, which [chapter 1](01_datasets.ipynb) explains.
 
 # %%
-assert not set(train_set.ids) & set(test_set.ids), "nobody the model learns from is in the test"
+assert not set(train_set.ids) & set(test_set.ids), "no training person is in the test set"
 
-# %% alt="Thirty drawn pedestrians, each another person"
+# %% alt="Thirty drawn pedestrians, all different people"
 people = np.random.default_rng(settings.seed).choice(np.unique(train_set.ids), 30, replace=False)
 first = [np.flatnonzero(train_set.ids == person)[0] for person in people]
 figures.contact_sheet([images.decode(train_set.paths[i]) for i in first], columns=10)
@@ -82,13 +81,13 @@ figures.contact_sheet([images.decode(train_set.paths[i]) for i in first], column
 # %% [markdown]
 # ## The task
 #
-# A **query** is a picture of somebody. The **gallery** holds pictures from other cameras, of that person and of many
-# others. The network turns each picture $x$ into a vector $f(x)$, and the gallery is sorted by distance:
+# A **query** is an image of a person. The **gallery** contains images from other cameras, of that person and of many other people. The
+# network turns each image $x$ into a vector $f(x)$, and the gallery is sorted by distance:
 #
 # $$ d(q, g) = \lVert f(q) - f(g) \rVert $$ (eq-quickstart-distance)
 #
-# On paper, with vectors of two numbers: the query at (0, 0), three gallery pictures at (3, 4), (1, 0) and (0, 2) lie at
-# distances 5, 1 and 2, so the second comes first.
+# On paper, with vectors of two numbers: the query is at (0, 0), and three gallery images are at (3, 4), (1, 0) and (0, 2). Their distances
+# are 5, 1 and 2, so the second image is ranked first.
 
 # %% tags=["nbval-check-output"]
 query, gallery = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]])
@@ -96,24 +95,25 @@ distances = torch.cdist(query, gallery)[0]
 print(distances.tolist(), "ranked:", distances.argsort().tolist())
 
 # %%
-assert distances.argsort().tolist() == [1, 2, 0], "the nearest comes first"
+assert distances.argsort().tolist() == [1, 2, 0], "the images are ranked by distance, nearest first"
 
 # %% [markdown]
 # ## The model
 #
-# The book's own model: small, and trained for a minute by whichever chapter asks first
+# This is the book's own model. It is small, and it is trained for one minute the first time a chapter needs it
 # ([chapter 6](06_training.ipynb) shows how).
 
 # %%
 trained = book.model()
 print(trained.origin)
 
-# %% label="fig-quickstart-curves" alt="Three panels over the epochs: the loss falls, the share of satisfied triplets rises, positive and negative distances part"
+# %% label="fig-quickstart-curves" alt="Three panels over the epochs: the loss falls, the share of satisfied triplets rises, positive and negative distances separate"
 figures.training_curves(trained.result.metrics)
 
 # %% [markdown]
-# A *triplet* is a picture with one of the same person and one of another; it is satisfied if the other person is farther. In
-# [the figure](#fig-quickstart-curves), which [chapter 6](06_training.ipynb) teaches to read, the loss falls, and the pictures of different people (negatives) move away from those of the same person (positives).
+# A *triplet* is an image together with an image of the same person and an image of a different person. It is satisfied if the different
+# person is farther away. In [the figure](#fig-quickstart-curves) the loss falls, and the images of different people (negatives) move away
+# from those of the same person (positives). [Chapter 6](06_training.ipynb) explains all the curves.
 
 # %% [markdown]
 # ## The ranked lists
@@ -135,14 +135,14 @@ chosen = np.random.default_rng(settings.seed).choice(
     len(queries), settings.queries_shown, replace=False
 )
 
-# %% label="fig-quickstart-lists" alt="Ranked lists: each row a query and the ten gallery pictures nearest to it, framed blue where it is the same person and orange-red where it is not"
+# %% label="fig-quickstart-lists" alt="Ranked lists: each row shows a query and the ten gallery images nearest to it, framed blue if they show the same person and orange-red if they do not"
 figures.ranked_lists(sorted(chosen), test_set, matrix)
 
 # %% [markdown]
-# In [the ranked lists](#fig-quickstart-lists) a blue frame with a tick is the same person, seen by another camera; an orange-red one with a cross is somebody else. Pictures of the
-# person from the query's own camera are left out: finding those is too easy to count.
+# In [the ranked lists](#fig-quickstart-lists) a blue frame with a tick marks the same person, seen by a different camera; an orange-red frame
+# with a cross marks someone else. Images of the person from the query's own camera are left out, because finding them is too easy.
 #
-# By hand for one query, with a loop instead of a matrix:
+# We check one query by hand, with a loop instead of a distance matrix:
 
 # %%
 nearest, best = None, float("inf")
@@ -156,15 +156,15 @@ for k in range(len(gallery)):
 library = evaluation.ranked_list(
     matrix[0], queries.ids[0], gallery.ids, queries.cameras[0], gallery.cameras, top=1
 )
-assert library[0] == nearest, "the loop and the library find the same picture"
+assert library[0] == nearest, "the loop and the library find the same image"
 
 # %% [markdown]
 # ## The score
 #
-# **Rank-1** is the share of queries whose first answer is right. **mAP** also asks where all the other pictures of the
-# person came ([chapter 8](08_evaluation.ipynb) works both out by hand). Beside the trained model stand two that have
-# learned nothing: the same network with random weights, and a histogram of colours. (mAP has two definitions, *step* and *trapezoid*.
-# `global` is the distance of features of the whole person; stripes come in chapters 3 and 4.)
+# **Rank-1** is the share of queries whose first answer is right. **mAP** also depends on the ranks of all other images of the person
+# ([chapter 8](08_evaluation.ipynb) computes both by hand). For comparison the table includes two baselines that have learned nothing: the
+# same network with random weights, and a colour histogram. (mAP has two definitions, *step* and *trapezoid*. `global` is the distance between
+# features of the whole person; chapters 3 and 4 introduce stripes.)
 
 # %%
 torch.manual_seed(settings.seed)
@@ -180,45 +180,46 @@ scores
 
 # %% tags=["bound"]
 rank1 = {row.name: row.rank1 for row in scores.rows}
-assert rank1["trained"] >= 0.75, "three of four people are found at the first try"
-assert rank1["untrained"] < 0.30, "a network that has learned nothing finds few"
+assert rank1["trained"] >= 0.75, "the trained model finds at least three of four people at rank 1"
+assert rank1["untrained"] < 0.30, (
+    "the untrained network finds less than 30 % of the people at rank 1"
+)
 assert rank1["colour histogram"] < 0.45, (
-    "colours alone do not tell who it is: each camera has its own light"
+    "colour histograms find less than 45 %, because each camera has its own light"
 )
 
 # %% [markdown]
 # :::{admonition} The original reproduction says
-# On Market-1501, 1 501 real people seen by six cameras, the original reproduction, the PyTorch code of 2018 that this book descends from, reports a rank-1 of 87.05 % and
-# an mAP of 71.38 % (trapezoid) for this kind of model, and 88.78 % and 75.76 % with mutual learning.
+# On Market-1501 (1 501 real people seen by six cameras) the original reproduction reports a rank-1 of 87.05 % and an mAP of 71.38 %
+# (trapezoid) for this kind of model, and 88.78 % and 75.76 % with mutual learning.
 # :::
 #
-# Our people are drawn and our model is tiny, so the numbers are not comparable; the steps are the same.
+# Our people are drawn and our model is tiny, so the numbers cannot be compared; the steps are the same.
 #
 # ## Summary
 #
-# * A picture becomes a vector, and finding a person becomes sorting by distance.
-# * The test people are none of the training people: the model has learned how to compare, not whom to recognise.
+# * The network turns an image into a vector. Finding a person means sorting images by distance.
+# * No one in the test set is in the training set: the model has learned how to compare people, not which people to recognise.
 # * Colours alone fail, because every camera sees them differently.
 #
 # Next: [chapter 1](01_datasets.ipynb) opens the archive.
 #
 # ## Exercises
 #
-# **1.** Show other queries: set `seed` in the parameters cell and run again. Which people are confused?
+# **1.** Show different queries: set `seed` in the parameters cell and run the chapter again. Which people are confused?
 #
 # :::{dropdown} Solution
-# Most wrong answers wear clothes of like colour and pattern, or are seen from a side that hides what tells them apart,
-# such as a backpack.
+# Most wrong answers wear clothes of a similar colour and pattern, or are seen from a side that hides a distinguishing detail such as a
+# backpack.
 # :::
 #
 # **2.** How often would a random guess be right at rank 1?
 #
 # :::{dropdown} Solution
-# `np.mean([(gallery.ids == person).mean() for person in queries.ids])`: about one in a hundred, since a query has a handful of
-# matches among several hundred pictures.
+# `np.mean([(gallery.ids == person).mean() for person in queries.ids])`: about one in a hundred, because a query has only a few matches among several hundred images.
 # :::
 #
-# **3.** Find the query with the worst rank of its first right answer and show its list.
+# **3.** Find the query whose first right answer has the worst rank, and show its list.
 #
 # :::{dropdown} Solution
 # ```python

@@ -1,17 +1,16 @@
 # %% [markdown]
 # # 01 Datasets
 #
-# This chapter turns a raw archive, as its makers publish it, into one simple layout, and checks every count on the way.
+# This chapter turns a raw archive, as its makers publish it, into one simple layout, and checks every count.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * a Market-1501 archive taken apart folder by folder, and the ten lines that rename its pictures, equal to the
-#   library's result name for name;
-# * the parts that training and testing use (train, validation, query, gallery, multi-query), each built by hand once;
-# * CUHK03's MATLAB file read inside its zip, and a pickle that would run code, refused;
-# * a card for any data set, several sets merged into one, and a folder of your own pictures as a set of its own.
+# * what a Market-1501 archive contains, folder by folder, and how ten lines rename its images exactly as the library does;
+# * which parts training and testing use (train, validation, query, gallery, multi-query), each built by hand once;
+# * how to read CUHK03's MATLAB file inside its zip, and how the library rejects a pickle that would run code;
+# * how to make a card for any dataset, merge several datasets into one, and turn a folder of your own images into a dataset.
 #
-# **Time** on two cores: a quarter of a minute, and half a minute more if the book's people are not drawn yet.
+# **Time** on two cores: a quarter of a minute, plus half a minute if the book's people are not drawn yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -19,7 +18,7 @@
 seed = 1  # of the two small archives drawn in this chapter
 
 # %% [markdown]
-# The next cell turns the parameters into settings. A name or a value that makes no sense ends the chapter here.
+# The next cell turns the parameters into settings. An unknown name or an invalid value stops the chapter here.
 
 # %%
 from dataclasses import dataclass
@@ -42,14 +41,13 @@ class Settings:
 settings = runs.read_parameters(Settings, globals())
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# *Person re-identification* asks: is the person in this picture the person in that one, seen by another camera? A data
-# set for it is a heap of cut-out pictures, and two numbers for each: **who** it is (the identity) and **which camera**
-# took it.
+# *Person re-identification* is the task of deciding whether two images from different cameras show the same person. A re-identification dataset is a collection
+# of cropped images with two labels each: **who** it shows (the identity) and **which camera** took it.
 #
-# The book's people are drawn, so that nobody has to be photographed for it. `book.archive` finds their archive, or draws
-# it. It is packed exactly like the zip of Market-1501 (Zheng et al., ICCV 2015), a real data set of 1 501 people.
+# The book's people are drawn, so that nobody has to be photographed for it. `book.archive` finds their archive, or draws it. Its format is
+# exactly that of the zip of Market-1501 (Zheng et al., ICCV 2015), a real dataset of 1 501 people.
 
 # %%
 import io
@@ -76,8 +74,8 @@ shown = [show(name) for name in one_each.values()]
 figures.contact_sheet(shown[:32], columns=16)
 
 # %% [markdown]
-# Thirty-two people of the training set. Colours repeat from person to person; it takes the combination of clothes, hair,
-# shoes and bags to tell them apart.
+# These are thirty-two people of the training set. Many people share a colour; only the combination of clothes, hair, shoes and bags
+# distinguishes them.
 
 # %%
 # Two people, each seen by six cameras
@@ -90,13 +88,13 @@ titles = [f"camera {c}" for c in (1, 2, 3, 4, 5, 6)] * 2
 figures.contact_sheet([show(name) for name in six[0] + six[1]], titles, columns=12)
 
 # %% [markdown]
-# Two people, each in six cameras: light, tint, sharpness and street change with the camera, and the side of the body that
-# we see changes too. What stays the same is what a network must learn to look at.
+# These are two people, each seen by six cameras. Light, tint, sharpness and street change with the camera, and so does the visible side of
+# the body. A network must learn to look at what stays the same.
 
 # %% [markdown]
 # ## The raw archive, folder by folder
 #
-# Let us see what the zip holds before we trust it. A dictionary counts the files of each folder by their ending.
+# We first look at the contents of the zip. A dictionary counts the files of each folder by their ending.
 
 # %% tags=["nbval-check-output"]
 from collections import Counter
@@ -112,31 +110,31 @@ for folder in files:
     print(f"{folder:20}", dict(sorted(endings.items())))
 
 # %% [markdown]
-# Five folders, as in the real archive:
+# There are five folders, as in the real archive:
 #
-# | folder | what is in it |
+# | folder | contents |
 # |---|---|
-# | `bounding_box_train` | pictures to train with, cut out by a pedestrian detector |
-# | `bounding_box_test` | other people: the *gallery*, in which we search |
-# | `query` | one picture for each test person and camera, boxed by hand: what we search for |
-# | `gt_bbox` | people of train and test once more, boxed by hand ("gt" is ground truth) |
-# | `gt_query` | two MATLAB files a query with its right answers; the file names say the same |
+# | `bounding_box_train` | images to train with, cropped by a pedestrian detector |
+# | `bounding_box_test` | different people: the *gallery*, which we search |
+# | `query` | one image for each test person and camera, with a hand-drawn box: what we search for |
+# | `gt_bbox` | people of train and test once more, with hand-drawn boxes ("gt" is ground truth) |
+# | `gt_query` | two MATLAB files per query listing its correct matches; the file names contain the same information |
 #
-# The ending `db` is `Thumbs.db`, a cache of small pictures that Windows leaves in folders somebody looked at. The real
-# archive has them too. A program that takes every file of a folder for a picture fails on it, so we ask for `.jpg`.
+# The ending `db` is from `Thumbs.db`, a cache of small images that Windows leaves in folders that someone has viewed. The real archive
+# contains such files too. A program that treats every file of a folder as an image fails on it, so we select `.jpg`.
 
 # %%
 for folder in folders:
     pictures = [file for file in files[folder] if file.endswith(".jpg")]
     files[folder] = sorted(pictures)
 number = len(files["gt_query"]) - 1  # Thumbs.db is none of them
-assert number == 2 * len(files["query"]), "gt_query has not two files a query"
+assert number == 2 * len(files["query"]), "gt_query has two files per query"
 
 # %% [markdown]
-# The sorting is not for beauty. Further down names are counted, and a count is only reproducible in a fixed order.
+# The names are sorted for a reason: we number them below, and the numbers can be reproduced only in a fixed order.
 #
-# In the real archive, 38 names end in `.jpg.jpg`. They are pictures like any other, so a rule for names must accept the
-# ending twice. The drawn archive has such names too:
+# In the real archive, 38 names end in `.jpg.jpg`. They are ordinary images, so the rule for names must accept the double ending. The drawn
+# archive has such names too:
 
 # %% tags=["nbval-check-output"]
 for folder in folders:
@@ -144,7 +142,7 @@ for folder in folders:
     print(f"{folder:20}", len(doubled), *doubled[:1])
 
 # %% [markdown]
-# ### What a file name says
+# ### What a file name means
 
 # %% tags=["nbval-check-output"]
 example = files["bounding_box_train"][0]
@@ -155,9 +153,8 @@ print("person", person, "camera", camera, "sequence", sequence)
 print("frame", frame, "box", box)
 
 # %% [markdown]
-# Person and camera are all that we need. Sequence and frame say where in the videos of that camera the picture was cut
-# out. The last number counts the detector's boxes in that frame; `00` marks a box drawn by hand. Two of the numbers
-# name nobody: `-1` and `0000`.
+# We need only the person and the camera. Sequence and frame tell where in the videos of that camera the image was cropped. The last number
+# counts the detector's boxes in that frame; `00` marks a hand-drawn box. Two person numbers do not name a person: `-1` and `0000`.
 
 
 # %% tags=["nbval-check-output"]
@@ -170,16 +167,18 @@ in_test = [who_and_where(file)[0] for file in files["bounding_box_test"]]
 print("junk -1:", in_test.count(-1), "| distractors 0000:", in_test.count(0))
 people = sum(person > 0 for person in in_test)
 print("people:", people)
-assert in_test.count(-1) + in_test.count(0) + people == len(in_test), "others?"
+assert in_test.count(-1) + in_test.count(0) + people == len(in_test), (
+    "every test image shows a person, junk or a distractor"
+)
 
 # %% [markdown]
-# * **Junk**, `-1`: a test person whom the detector boxed so badly that finding them should neither help nor hurt. Junk is
-#   ignored: as if the picture was not there.
-# * **Distractors**, `0000`: a false alarm of the detector, or somebody nobody asks for. Distractors count: one that
-#   stands before the right answer is a mistake.
+# * **Junk**, `-1`: the detector's box around a test person is so bad that finding it should neither help nor hurt. Junk is ignored, as if the
+#   image were not there.
+# * **Distractors**, `0000`: a false alarm of the detector, or a person who is in no query. Distractors count: a distractor before the right
+#   answer is a mistake.
 #
-# In the real set the overlap tells the two apart: a detector's box that shares more than 50 % with the box drawn by hand (intersection over
-# union) is a good one, one below 20 % is a distractor, one in between is junk.
+# In the real dataset the overlap of boxes decides. If a detector's box overlaps the hand-drawn box by more than 50 % (intersection over
+# union), it is good; below 20 % it is a distractor; in between it is junk.
 
 # %%
 # Six pictures of junk and six distractors of the gallery
@@ -191,13 +190,12 @@ for start in ("-1", "0000"):
 figures.contact_sheet(shown, ["junk"] * 6 + ["distractor"] * 6, columns=12)
 
 # %% [markdown]
-# Junk is a test person in a bad box: too high, too low, too wide. Distractors are strangers, badly boxed as well, and
-# streets with nobody in them.
+# Junk shows a test person in a bad box: too high, too low, too wide. Distractors show strangers, also badly boxed, and empty streets.
 #
 # ## What counts as a right answer
 #
-# A query $q$ shows person $y_q$ in camera $c_q$; a gallery picture $g$ shows $y_g$ in $c_g$. Market-1501's protocol
-# (Zheng et al., ICCV 2015) gives each pair one of three roles:
+# A query $q$ shows person $y_q$ in camera $c_q$; a gallery image $g$ shows $y_g$ in $c_g$. Market-1501's protocol (Zheng et al., ICCV 2015)
+# gives each pair one of three roles:
 #
 # $$
 # \mathrm{role}(q, g) = \begin{cases}
@@ -207,8 +205,8 @@ figures.contact_sheet(shown, ["junk"] * 6 + ["distractor"] * 6, columns=12)
 # \end{cases}
 # $$ (eq-datasets-role)
 #
-# The same person in the *same* camera is ignored as well: the two pictures may be frames of one video, and finding one
-# with the other shows nothing. By hand, for a query of person 7 in camera 1 and six gallery pictures:
+# The same person in the *same* camera is also ignored: the two images may be frames of one video, and finding one with the other proves
+# nothing. By hand, for a query of person 7 in camera 1 and six gallery images:
 
 # %% tags=["nbval-check-output"]
 gallery = ["0007_c1s1_000106_02.jpg", "0007_c3s1_000201_01.jpg",
@@ -227,23 +225,22 @@ for file in gallery:
     print(file, role((7, 1), who_and_where(file)))
 
 # %% [markdown]
-# Two are right, two are wrong (the distractor and person 9), two are ignored. Check each line against the equation.
+# Two images are right, two are wrong (the distractor and person 9), and two are ignored. Check each line against the equation.
 #
-# `gt_query` holds the makers' own lists of right answers; equation {eq}`eq-datasets-role` makes them superfluous. What
-# scores are made of the roles is the matter of [chapter 8](08_evaluation.ipynb).
+# `gt_query` contains the makers' own lists of right answers; with equation {eq}`eq-datasets-role` we do not need them. [Chapter 8](08_evaluation.ipynb) computes scores from the roles.
 #
-# ## One layout for all
+# ## One layout for all datasets
 #
-# Every data set has its own folders and names. The book uses one layout for all of them, that of the original
-# reproduction of AlignedReID: a folder `images/` of pictures, and a file `partitions.pkl` that says what each is used for.
-# A picture's name is `{id:08d}_{camera:04d}_{k:08d}.jpg`: the identity, the camera, and a number that tells pictures of
-# the same person in the same camera apart. It counts those that came before:
+# Every dataset has its own folders and names. The book uses one layout for all of them, that of the original reproduction of AlignedReID: a
+# folder `images/`, and a file `partitions.pkl` that records how each image is used. The name of an image is
+# `{id:08d}_{camera:04d}_{k:08d}.jpg`: the identity, the camera, and a number $k$ that distinguishes images of the same person in the same
+# camera. It is the number of such images that came before:
 #
 # $$
 # k_i = \bigl|\{\, j < i : y_j = y_i,\ c_j = c_i \,\}\bigr|
 # $$ (eq-datasets-k)
 #
-# So the first of its kind gets 0. Five pictures by hand, as (person, camera):
+# The first image of each person and camera has $k = 0$. By hand, five images as (person, camera):
 
 # %% tags=["nbval-check-output"]
 five = [(2, 1), (2, 1), (2, 3), (5, 1), (2, 1)]
@@ -251,25 +248,23 @@ for i, picture in enumerate(five):
     print(picture, "k =", sum(earlier == picture for earlier in five[:i]))
 
 # %% [markdown]
-# Person 2 was seen three times by camera 1, so these get 0, 1 and 2. All others are the first of their kind.
+# Person 2 was seen three times by camera 1, so these images get 0, 1 and 2. The others are the first for their person and camera.
 #
 # ### Which hand-drawn boxes are used
 #
-# `gt_bbox` offers more pictures of a query's person in the query's camera. Search with all of them at once, and it is
-# called *multi-query*. Only those fit whose person *and* camera are a query's; the others (all of the training people,
-# for a start) stay out.
+# `gt_bbox` contains more images of a query's person in the query's camera. A search with all of them at once is called *multi-query*. Only images whose person *and* camera are those of a query are used; the others (such as those of all training people) are left out.
 
 # %% tags=["nbval-check-output"]
 asked = {who_and_where(file) for file in files["query"]}
 multi_query = [file for file in files["gt_bbox"] if who_and_where(file) in asked]
 print("drawn by hand:", len(files["gt_bbox"]), "| for multi-query:", len(multi_query))
-assert len(asked) == len(files["query"]), "two queries in one camera"
+assert len(asked) == len(files["query"]), "there is one query per person and camera"
 
 # %% [markdown]
 # ### The naive loop
 #
-# Now the whole conversion, as a dictionary that counts. The names are sorted inside each folder, and the count goes on
-# through the folders: train, test, query, gt_bbox.
+# Here is the whole conversion, with a dictionary that counts. The names are sorted within each folder, and the count continues over the
+# folders train, test, query and gt_bbox.
 
 
 # %% tags=["nbval-check-output"]
@@ -293,19 +288,18 @@ for folder, names in ours.items():
     print(f"{folder:20}", len(names))
 
 # %% [markdown]
-# Distractors keep their name, person 0. Of the gallery only the junk is gone; the assert says so.
+# Distractors keep their name, person 0. Only the junk has been removed from the gallery, as the assertion checks.
 
 # %%
 without_junk = len(files["bounding_box_test"]) - in_test.count(-1)
-assert len(ours["bounding_box_test"]) == without_junk, "more than junk is gone"
+assert len(ours["bounding_box_test"]) == without_junk, "only junk is removed from the gallery"
 different = set().union(*ours.values())
-assert len(different) == sum(map(len, ours.values())), "a name is given twice"
+assert len(different) == sum(map(len, ours.values())), "every new name is unique"
 
 # %% [markdown]
 # ### The library's call
 #
-# `datasets.prepare(name, archive, root)` does the same, straight from the zip; `book.dataset_folder` calls it once for the
-# book's archive. `open_dataset` reads one part of the result: `trainval`, `train`, `val` or `test`.
+# `datasets.prepare(name, archive, root)` does the same, directly from the zip; `book.dataset_folder` calls it once for the book's archive. `open_dataset` reads one part of the result: `trainval`, `train`, `val` or `test`.
 
 # %% tags=["nbval-check-output"]
 folder = book.dataset_folder("market1501")
@@ -315,40 +309,42 @@ print("trainval:", len(trainval), "pictures of", len(set(trainval.ids)), "people
 print("test:    ", len(test), "pictures")
 
 # %% [markdown]
-# The order of the test list is query, multi-query, gallery. Do both agree, name for name?
+# The order of the test list is query, multi-query, gallery. We compare both results name for name:
 
 # %%
 names = [path.name for path in trainval.paths]
-assert names == ours["bounding_box_train"], "the training names are not ours"
+assert names == ours["bounding_box_train"], "the library's training names are those of the loop"
 expected = ours["query"] + ours["gt_bbox"] + ours["bounding_box_test"]
-assert [path.name for path in test.paths] == expected, "the test names are not"
+assert [path.name for path in test.paths] == expected, (
+    "the library's test names are those of the loop"
+)
 
 # %% [markdown]
-# They do: the loop above is the library's rule. And the pictures themselves? They are copied byte for byte, since to
-# compress a JPEG once more would change its pixels.
+# They agree: the loop above is the library's rule. The images themselves are copied byte for byte, because compressing a JPEG again would
+# change its pixels.
 
 # %%
 for file, name in zip(files["query"], ours["query"], strict=True):
     original = archive.read(f"Market-1501-v15.09.15/query/{file}")
-    assert (folder / "images" / name).read_bytes() == original, f"{name} is not {file}"
+    assert (folder / "images" / name).read_bytes() == original, f"{name} has the bytes of {file}"
 
 # %% [markdown]
-# Every query's file is the archive's own.
+# Every query's file is unchanged.
 #
-# ### What a mark is
+# ### Marks
 #
-# A test or validation part has a **mark** for each picture: 0 is a query, 1 is gallery, 2 is multi-query.
+# A test or validation part has a **mark** for each image: 0 is query, 1 is gallery, 2 is multi-query.
 
 # %% tags=["nbval-check-output"]
 marks = {0: "query", 1: "gallery", 2: "multi-query"}
 for mark in marks:
     print(marks[mark], (test.marks == mark).sum())
 expected = [0] * len(ours["query"]) + [2] * len(multi_query) + [1] * without_junk
-assert test.marks.tolist() == expected, "a mark is not its folder's"
+assert test.marks.tolist() == expected, "every mark is that of the image's folder"
 
 # %% [markdown]
-# The marks say the same as the folders did. Now the whole test part as one table: a row a camera, a column a person
-# (distractors left out), and in each cell the number of pictures.
+# The marks agree with the folders. Here is the whole test set as one table, with one row per camera and one column per person (without
+# distractors); each cell is a count of images.
 
 # %%
 # Pictures of each test person in each camera: query, gallery and multi-query
@@ -369,19 +365,19 @@ fig.colorbar(shown, ax=fig.axes, label="pictures", ticks=[0, 1, 2, 3], aspect=30
 fig
 
 # %% [markdown]
-# The three have one pattern: a dark cell is a camera that never saw the person. Where there is a query there is a
-# gallery picture of the same camera (which that query ignores), and of each of the two a box drawn by hand.
+# The three tables have the same pattern: a dark cell means that the camera never saw the person. For every query there is a gallery image of
+# the same camera (which that query ignores), and for each of the two there is a hand-drawn box.
 
 # %%
-assert set(table[0].ravel().tolist()) == {0, 1}, "two queries in one camera"
-assert ((table[0] > 0).sum(0) >= 2).all(), "somebody is in one camera only"
-assert (table[2] == table[0] + table[1]).all(), "a picture has no box by hand"
+assert set(table[0].ravel().tolist()) == {0, 1}, "there is at most one query per person and camera"
+assert ((table[0] > 0).sum(0) >= 2).all(), "every test person was seen by at least two cameras"
+assert (table[2] == table[0] + table[1]).all(), "every query and gallery image has a hand-drawn box"
 
 # %% [markdown]
 # ### From identities to labels
 #
-# A classifier with $n$ outputs wants its classes numbered 0, 1, ... $n - 1$, but the training identities have gaps: the
-# others are in the test part. With $Y$ the set of training identities, the label of $y$ is the number of smaller ones:
+# A classifier with $n$ outputs needs classes numbered 0, 1, ... $n - 1$, but the training identities have gaps, because the other identities
+# are in the test set. Let $Y$ be the set of training identities. The label of $y$ is the number of smaller identities:
 #
 # $$
 # \ell(y) = \bigl|\{\, y' \in Y : y' < y \,\}\bigr|
@@ -393,24 +389,25 @@ print({y: sum(other < y for other in hand) for y in sorted(hand)})
 print(np.unique(trainval.ids)[:8], "->", np.unique(trainval.labels)[:8])
 
 # %% [markdown]
-# The first line is done by hand: nothing is smaller than 2, one is smaller than 7, two are smaller than 9. The second
-# shows the first training identities and their labels: the gaps are gone. Is it so for every training picture?
+# The first line is done by hand: no number is smaller than 2, one is smaller than 7, and two are smaller than 9. The second line shows the
+# first training identities and their labels: the gaps are gone. We check every training image:
 
 # %%
 ids = trainval.ids.tolist()
 smaller = {y: sum(other < y for other in set(ids)) for y in set(ids)}
-assert trainval.labels.tolist() == [smaller[y] for y in ids], "labels are not in order"
-assert not set(ids) & set(test.ids.tolist()), "somebody is in both parts"
+assert trainval.labels.tolist() == [smaller[y] for y in ids], (
+    "every label is the number of smaller identities"
+)
+assert not set(ids) & set(test.ids.tolist()), "nobody is in both parts"
 
 # %% [markdown]
-# It is. The second assert matters most: nobody of the test part is ever trained on. A network shall learn how to compare
-# people, not who they are.
+# The second assertion matters most: the network is never trained on a test person. The network should learn to compare people, not to
+# memorise them.
 #
 # ## A validation split
 #
-# To choose settings without looking at the test part, some training people are set aside. They are split like the test
-# part: of each camera one picture is a query, the others are gallery. Here is the rule for one person's pictures, given
-# as (camera, $k$) in shuffled order:
+# To choose settings without looking at the test set, we set some training people aside. Their images are split like the test set: one image
+# per camera is a query, and the others are gallery. Here is the rule for one person's images, given as (camera, $k$) in shuffled order:
 
 
 # %% tags=["nbval-check-output"]
@@ -432,13 +429,13 @@ for pictures in ([(1, 1), (2, 0), (1, 0)], [(3, 0), (1, 0)], [(2, 1), (2, 0)]):
     print(pictures, "-> query", query, "gallery", gallery)
 
 # %% [markdown]
-# Three people, a line each; follow them on paper. The first was seen twice by camera 1 and once by camera 2. The spare
-# picture of camera 1 cannot answer the query of camera 1, so that one moves to the gallery too; both answer the query
-# of camera 2. Of the second person both pictures start as queries and the gallery is empty: the first moves, and there
-# it answers the other. The third has no second camera, so nothing can be asked: no query is left.
+# The output has one line per person; follow the three people on paper. The first was seen twice by camera 1 and once by camera 2. The query
+# of camera 1 has no match in the gallery, because the other image of camera 1 cannot be its match. So it moves to the gallery too, and both
+# images are matches for the query of camera 2. For the second person, both images start as queries and the gallery is empty; the first image
+# moves to the gallery, where it becomes the match for the other. The third person has no second camera, so no query is left.
 #
-# Now the whole set: shuffle the names, shuffle the sorted people, and take people in that order until there are enough.
-# Who is left without a query stays in train.
+# For the whole dataset: shuffle the names, shuffle the sorted people, and take people in that order until there are enough. Anyone left
+# without a query stays in the training set.
 
 # %%
 from alignedreid_lib.datasets.partitions import parse_name, split_validation
@@ -462,7 +459,7 @@ def split(names, num_ids):
 
 
 # %% [markdown]
-# Three people like those as names of the layout, two of them to be set aside:
+# We apply it to three similar people, with names in the layout, and set two of them aside:
 
 # %% tags=["nbval-check-output"]
 three = ["00000001_0001_00000000.jpg", "00000001_0001_00000001.jpg",
@@ -474,34 +471,38 @@ for part, names in zip(("train", "query", "gallery"), split(three, 2), strict=Tr
         print(f"{part:8}", name)
 
 # %% [markdown]
-# Person 6 stays in train, as it must be. The library's `split_validation` says the same of these three, and of the whole
-# set as `prepare` has split it:
+# Person 6 stays in train, as it must be. The library's `split_validation` gives the same result for these three people and for the whole
+# dataset as `prepare` has split it:
 
 # %%
-assert split(three, 2) == list(split_validation(three, 2)), "three people differ"
+assert split(three, 2) == list(split_validation(three, 2)), (
+    "loop and library split the three people in the same way"
+)
 train, val = (datasets.open_dataset(folder, part) for part in ("train", "val"))
 names = [path.name for path in trainval.paths]
 ours_train, ours_query, ours_gallery = split(names, len(set(val.ids)))
-assert [path.name for path in train.paths] == ours_train, "train differs"
-assert [path.name for path in val.paths] == ours_query + ours_gallery, "val differs"
+assert [path.name for path in train.paths] == ours_train, "loop and library agree on train"
+assert [path.name for path in val.paths] == ours_query + ours_gallery, (
+    "loop and library agree on val"
+)
 
 # %% [markdown]
-# Loop and library agree. Here is all that `partitions.pkl` holds:
+# The loop and the library agree. Here is everything that `partitions.pkl` contains:
 
 # %% tags=["nbval-check-output"]
 partitions = datasets.Partitions.load(folder / "partitions.pkl")
 for key, value in vars(partitions).items():
     print(f"{key:20} {len(value):5}", type(value).__name__)
-assert len(train) + len(val) == len(trainval), "a training picture got lost"
+assert len(train) + len(val) == len(trainval), "train and val together have the images of trainval"
 
 # %% [markdown]
-# Eight entries: names, and what belongs to them. `trainval` is what a final model is trained with; `train` and
-# `val` are the same pictures once more, split.
+# It has eight entries: lists of names and the labels or marks that go with them. `trainval` is for training a final model; `train` and `val`
+# are a split of the same images.
 #
-# ### Which file became which
+# ### From old names to new names
 #
-# Whoever has results by the archive's own names needs the way back. `prepare` leaves it in `original_to_new.json` (and, as
-# the original reproduction has it, in a pickle):
+# If your results use the archive's original file names, you need to map back to them. `prepare` saves this map in `original_to_new.json`
+# (and, like the original reproduction, in a pickle):
 
 # %% tags=["nbval-check-output"]
 import json
@@ -517,15 +518,14 @@ for where, pictures in to_do.items():
     kept = [file for file in sorted(pictures) if not file.startswith("-1")]
     for file, new in zip(kept, ours[where], strict=True):
         in_loop[f"{where}/{file}"] = new
-assert original_to_new == in_loop, "the map is not that of our loop"
+assert original_to_new == in_loop, "the map is that of our loop"
 
 # %% [markdown]
-# ## A card for a data set
+# ## A card for a dataset
 #
-# Before training on a set, look at it as a whole: how many pictures has a person, which cameras share people, are there
-# files twice, or files that do not open? `datasets.describe` answers for any part, and compares with what the makers
-# published. Here the training part, with two accidents planted in a copy of it: one file copied over another, and one
-# cut short.
+# Look at a dataset as a whole before you train on it: how many images does each person have, which cameras share people, and are there
+# duplicate or broken files? `datasets.describe` answers these questions for any part, and compares it with the published counts. Here we use
+# a copy of the training part with two planted errors: one file copied over another, and one truncated file.
 
 # %%
 import shutil
@@ -548,30 +548,33 @@ print("equal content: ", card.duplicates)
 print("do not decode: ", [name for name, _ in card.unreadable])
 
 # %% [markdown]
-# Both accidents are found and named. The card has a second column, the published counts, cut off here: on the real archive
-# the two agree, and `card.as_published` says so in a word.
+# It finds and names both errors. The card has a second column (cut off here) with the published counts; on the real archive the two columns
+# agree, and `card.as_published` is true.
 
 # %%
-assert card.duplicates == [victims[:2]], "the copy was not noticed"
-assert [name for name, _ in card.unreadable] == [victims[2]], "the cut file was not"
-assert card.as_published is False, "a drawn set has the real one's counts"
+assert card.duplicates == [victims[:2]], "the card finds the copy"
+assert [name for name, _ in card.unreadable] == [victims[2]], "the card finds the truncated file"
+assert card.as_published is False, "a drawn dataset does not have the real one's counts"
 by_hand = np.unique(trainval.ids, return_counts=True)[1]
 assert card.images_per_id == (by_hand.min(), np.median(by_hand), by_hand.max())
 seen = {c: set(trainval.ids[trainval.cameras == c].tolist()) for c in range(1, 7)}
 pairs = [[len(seen[a] & seen[b]) for b in seen] for a in seen]
-assert card.camera_pairs.tolist() == pairs, "cameras share other people"
+assert card.camera_pairs.tolist() == pairs, (
+    "the card counts the people that each pair of cameras shares"
+)
 
-# %% label="fig-dataset-card" alt="Three panels: a histogram of pictures an identity, a matrix of how many people each two cameras share, and sixteen people"
+# %% label="fig-dataset-card" alt="Three panels: a histogram of images per identity, a matrix of how many people each two cameras share, and sixteen people"
 figures.dataset_card(trainval, card)
 
 # %% [markdown]
-# On the left of [the figure](#fig-dataset-card), how many pictures the people have: a training batch takes four pictures of a person ([chapter 2](02_batches.ipynb)), and everybody has at least four. On the right, the
-# diagonal counts the people of each camera, the rest those that two cameras share: every pair shares enough to learn from.
+# The left of [the figure](#fig-dataset-card) shows how many images the people have. A training batch takes four images of a person
+# ([chapter 2](02_batches.ipynb)), and everybody has at least four. In the matrix on the right, the diagonal counts the people of each camera,
+# and the other cells count the people that two cameras share: every pair shares enough people to learn from.
 #
 # ## Boxes that are wrong
 #
-# Why is there a junk class at all? Because detectors err. They shift a box, make it too large, or cut off legs or head.
-# The generator has a knob for it, `misalignment`, from 0 to 1.
+# Junk exists because detectors make errors. They shift a box, make it too large, or cut off legs or head. The generator has a parameter for
+# this error, `misalignment`, from 0 to 1.
 
 # %%
 from PIL import ImageDraw
@@ -607,23 +610,23 @@ for shot in (Shot(person=3, camera=3, moment=0, box=1), Shot(8, 2, 0, box=1)):
 figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=12)
 
 # %% [markdown]
-# Each person stands in the street first, with the perfect box (black) and the worst (orange); then comes what the boxes
-# of misalignment 0 to 1 cut out. Head and feet wander up or down, and in the end one of them is gone. Whoever compares
-# the first cut-out with the last row by row compares a head with a chest. This is the problem that AlignedReID exists
-# for; [chapter 4](04_alignment.ipynb) solves it with a shortest path.
+# The first image of each person shows the street with the perfect box (black) and the worst box (orange); the next images are the crops of
+# the boxes of misalignment 0 to 1. Head and feet move up or down, and at the end one of them is missing. Comparing the first crop with the
+# last row by row means comparing a head with a chest. This is the problem that AlignedReID addresses; [chapter 4](04_alignment.ipynb) solves
+# it with a shortest path.
 #
-# ## CUHK03: pictures inside a MATLAB file
+# ## CUHK03: images inside a MATLAB file
 #
-# CUHK03 (Li et al., CVPR 2014) comes as a zip with one large MATLAB file. It shows each person in two boxes: `labeled`,
-# drawn by hand, and `detected`. We draw a dozen people in this layout into a temporary folder, with bad boxes.
+# CUHK03 (Li et al., CVPR 2014) is a zip with one large MATLAB file. It shows each person in two boxes: `labeled`, drawn by hand, and
+# `detected`. We draw a dozen people in this layout into a temporary folder, with bad boxes.
 
 # %%
 cuhk03_zip = temporary / "cuhk03_release.zip"
 people, misalignment = (8, 4), 0.7  # 8 people to train with, 4 to test
 _ = synthetic.make_archive(cuhk03_zip, "cuhk03", *people, misalignment, settings.seed)
 # %% [markdown]
-# MATLAB's format 7.3 is HDF5, which `h5py` reads. But HDF5 jumps around in its file, and inside a zip one can only read
-# forwards. The library's `DeflatedFile` makes up for it, so that the 1.7 GB of the real file need not be unpacked.
+# MATLAB's format 7.3 is HDF5, which `h5py` reads. But HDF5 reads at arbitrary positions of a file, while a file inside a zip can only be read
+# forwards. The library's `DeflatedFile` solves this, so that the 1.7 GB of the real file need not be unpacked.
 
 # %% tags=["nbval-check-output"]
 import h5py
@@ -633,14 +636,16 @@ from alignedreid_lib.datasets.archives import DeflatedFile
 cuhk03 = zipfile.ZipFile(cuhk03_zip)
 entry = cuhk03.getinfo("cuhk03_release/cuhk-03.mat")
 unpacked = cuhk03.read(entry)
-assert DeflatedFile(cuhk03_zip, entry).read() == unpacked, "read in place differs"
+assert DeflatedFile(cuhk03_zip, entry).read() == unpacked, (
+    "reading in place gives the unpacked bytes"
+)
 mat = h5py.File(DeflatedFile(cuhk03_zip, entry), "r")
 print([name for name in mat if name != "#refs#"])
 
 # %% [markdown]
-# Read in place or unpacked, the bytes are the same. `detected` and `labeled` hold a table for each of the **five camera
-# pairs**. A person is seen by one pair only, and a table has ten cells a person: up to five pictures of the pair's
-# first view, then up to five of its second.
+# Read in place or unpacked, the bytes are the same. `detected` and `labeled` contain one table for each of the **five camera pairs**. A
+# person is seen by only one pair, and a table has ten cells per person: up to five images of the pair's first view, then up to five of its
+# second.
 
 # %% tags=["nbval-check-output"]
 tables = {}
@@ -658,9 +663,9 @@ cells = [cell("labeled", 0, 0, place) for place in range(10)]
 print("heights:", [None if picture is None else len(picture) for picture in cells])
 
 # %% [markdown]
-# A cell points to a picture (height x width x 3, uint8), each of its own size; or to nothing, which MATLAB stores as an
-# empty array. By hand: persons are counted on through the pairs, view 1 is camera 0 and view 2 camera 1, and the place among
-# the view's five cells is the $k$ of equation {eq}`eq-datasets-k`, gaps included.
+# A cell points to an image (height x width x 3, uint8), each with its own size, or to an empty array, which means that there is no image. In
+# the loop below, persons are numbered through all pairs, view 1 is camera 0 and view 2 is camera 1, and the position among the view's five
+# cells is the $k$ of equation {eq}`eq-datasets-k`, gaps included.
 
 # %% tags=["nbval-check-output"]
 found = {"detected": {}, "labeled": {}}
@@ -693,8 +698,8 @@ for ax, (kind, pictures) in zip(axes, found.items(), strict=True):
 fig
 
 # %% [markdown]
-# A bright cell holds a picture. The detector finds almost everybody whom the annotators boxed, and misses somebody now
-# and then: `detected` is a little emptier. Now the same moments in both boxes:
+# A bright cell contains an image. The detector finds almost everybody whom the annotators boxed but misses a few people, so `detected` has
+# slightly fewer images. Here are the same moments in both boxes:
 
 # %%
 # Six moments, each as labeled by hand and as detected
@@ -703,11 +708,10 @@ pairs = [found[kind][name] for name in both for kind in ("labeled", "detected")]
 figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=12)
 
 # %% [markdown]
-# Same person, same moment, two boxes. Scores on `labeled` are usually a little higher, so a number must say which of the
-# two it was measured on.
+# Each pair shows the same person at the same moment in two boxes. Scores on `labeled` are usually slightly higher, so every reported score must name the boxes it was measured on.
 #
-# The library's call writes a data set for each kind, and `all` with the pictures of both. `split_file` says who is
-# trained on; the generator has drawn one, and the real set's is below.
+# The library's call writes one dataset for each kind, and `all` with the images of both. `split_file` defines the training people; the
+# generator has drawn one, and the split of the real dataset is below.
 
 # %% tags=["nbval-check-output"]
 split_file = temporary / "re_ranking_train_test_split.pkl"
@@ -718,19 +722,19 @@ for kind in ("detected", "labeled", "all"):
 # %%
 for kind, pictures in found.items():
     names = {path.name for path in (made / kind / "images").iterdir()}
-    assert names == set(pictures), f"{kind}: the names are not ours"
+    assert names == set(pictures), f"{kind}: the names are those of the loop"
 number = len(list((made / "all" / "images").iterdir()))
-assert number == sum(map(len, found.values())), "`all` lost a picture"
+assert number == sum(map(len, found.values())), "`all` has the images of both kinds"
 
 # %% [markdown]
-# Names and counts are those of our loop.
+# Names and counts are the same as in our loop.
 #
 # ### The new protocol
 #
-# The release has 20 splits (`testsets`) with 100 test people each, to be averaged: the *old protocol*. Zhong et al. (CVPR 2017) gave
-# CUHK03 one split like Market-1501's, with 767 training people and 700 test people: the *new protocol*. It is much
-# harder (fewer people to learn from, more to be mistaken for), so scores of the two cannot be compared. The split is a
-# list of names, and comes with the library:
+# The release has 20 splits (`testsets`) with 100 test people each, whose scores are averaged: the *old protocol*. Zhong et al. (CVPR 2017)
+# gave CUHK03 one split like Market-1501's, with 767 training people and 700 test people: the *new protocol*. It is much harder (there are
+# fewer people to learn from and more people to confuse), so scores under the two protocols cannot be compared. The split is a list of names,
+# and is part of the library:
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.datasets.cuhk03_split import new_protocol
@@ -739,28 +743,28 @@ protocol = new_protocol()
 for kind, lists in protocol.items():
     people = [{parse_name(name)[0] for name in names} for names in lists.values()]
     print(f"{kind:9}", [len(names) for names in lists.values()], [len(p) for p in people])
-    assert people[1] == people[2], f"{kind}: a query without gallery"
-    assert not people[0] & people[1], f"{kind}: trained on a test person"
+    assert people[1] == people[2], f"{kind}: every query's person is in the gallery"
+    assert not people[0] & people[1], f"{kind}: no training person is in the test set"
 
 # %% [markdown]
-# Pictures, then people, for train, query and gallery: the published counts. One trap is left: are the training people
-# of the two kinds the same?
+# Each line gives the numbers of images, then of people, for train, query and gallery: the published counts. One question remains: are the
+# training people of the two kinds the same?
 
 # %% tags=["nbval-check-output"]
 trained = {parse_name(name)[0] for name in protocol["detected"]["train_im_names"]}
 tested = {parse_name(name)[0] for name in protocol["labeled"]["query_im_names"]}
 print("in training of detected and in test of labeled:", len(trained & tested))
-assert trained & tested, "the two splits agree after all"
+assert trained & tested, "some training people of detected are test people of labeled"
 
 # %% [markdown]
-# Not quite. The two splits were drawn up apart, and somebody changes sides. So a model trained on one kind is tested on
-# that kind; mixed, it would meet a person of its training.
+# Not quite. The two splits were made independently, and some training people of one kind are test people of the other. A model trained on one
+# kind must therefore be tested on the same kind; otherwise the test would contain training people.
 #
 # ## DukeMTMC-reID: the same layout, and a lesson
 #
-# The third archive is packed like Market-1501, without junk, distractors `0000` and `gt_bbox`: three folders, eight
-# cameras, names such as `0001_c2_f0046182.jpg` (person, camera, frame). People seen by one camera only fill its gallery.
-# A handful of drawn people, prepared by the same code:
+# The third archive has the format of Market-1501, without junk, distractors `0000` and `gt_bbox`: three folders, eight cameras, and names
+# such as `0001_c2_f0046182.jpg` (person, camera, frame). People seen by just one camera are added to the gallery as distractors. The same
+# code prepares a few drawn people:
 
 # %% tags=["nbval-check-output"]
 duke_zip = temporary / "DukeMTMC-reID.zip"
@@ -769,33 +773,33 @@ raw = [name for name in zipfile.ZipFile(duke_zip).namelist() if name.endswith(".
 print(dict(Counter(name.split("/")[1] for name in raw)))
 duke = datasets.prepare("dukemtmc", duke_zip, temporary, num_val_ids=2)
 parts = [datasets.open_dataset(duke, part) for part in ("trainval", "test")]
-assert sum(map(len, parts)) == len(raw), "a picture got lost"
+assert sum(map(len, parts)) == len(raw), "every image of the archive is in one part"
 
 # %% [markdown]
-# Every picture of the archive is in the prepared set once.
+# Every image of the archive is in the prepared dataset exactly once.
 #
-# The real set is one not to look for. Its pictures come from video recorded in March 2014 on the campus of Duke
-# University: some two thousand people, most of them students on their way between lectures. Posters announced it, but
-# nobody was asked for consent. The university's review board had approved a study in a defined indoor space, with data
-# handed out on request; it was filmed outdoors, and put on an open web site. Researchers all over the world used it,
-# makers of surveillance systems and military institutes among them. When journalists and the artist Adam Harvey had made
-# this public, Duke took the site down, on 25 April 2019, and the professor in charge apologised to those recorded.
+# Do not look for the real dataset. Its images come from video recorded in March 2014 on the campus of Duke University, showing some two
+# thousand people, most of them students on their way between lectures. Posters announced it, but nobody was asked for consent. The
+# university's review board had approved a study in a defined indoor space, with data given out on request; the video was filmed outdoors and
+# put on an open web site. Researchers all over the world used it, among them makers of surveillance systems and military institutes. After
+# journalists and the artist Adam Harvey had made this public, Duke took the site down on 25 April 2019, and the professor in charge
+# apologised to the people in the video.
 #
-# Papers go on printing scores on it, since copies are easy to find; a copy gives nobody's consent. The library can read
-# it, so that those who had the data before can understand and repeat old results. It has no link, and no
-# chapter needs it. The other sets, too, show people who never heard of this book. That is why its pictures are drawn.
+# Papers still report scores on it, because copies are easy to find; but having a copy does not mean that anyone has consented. The library
+# can read the dataset, so that people who had the data before can understand and repeat old results. The book has no link to it, and no
+# chapter needs it. The other datasets also show people who never heard of this book. That is why its images are drawn.
 #
-# ## Several sets as one
+# ## Several datasets as one
 #
-# More people are better teachers: AlignedReID was trained on several sets merged. `datasets.combine` takes the training
-# parts. Two sets may both have a person 5, so identities are counted anew, from 0 on through the sets; a camera keeps its
-# number, and $k$ is counted again. With $n_s$ people in set $s$, the person of label $\ell$ in set $s$ becomes
+# More people to learn from usually help: AlignedReID was trained on several merged datasets. `datasets.combine` merges the training parts.
+# Two datasets may both have a person 5, so the identities are renumbered from 0 across all datasets. A camera keeps its number, and $k$ is
+# counted again. With $n_s$ people in dataset $s$, the person of label $\ell$ in dataset $s$ becomes
 #
 # $$
 # y' = \ell + \sum_{r < s} n_r
 # $$ (eq-datasets-combine)
 #
-# In a loop over the sets of this chapter, Market-1501's layout, CUHK03's and DukeMTMC's:
+# Here is a loop over the datasets of this chapter, in the layouts of Market-1501, CUHK03 and DukeMTMC:
 
 # %% tags=["nbval-check-output"]
 members = [folder, made / "detected", duke]
@@ -809,20 +813,24 @@ for member in members:
 
 # %%
 together = datasets.open_dataset(datasets.combine(members, temporary), "trainval")
-assert sorted(set(together.ids.tolist())) == list(range(first)), "people are missing"
+assert sorted(set(together.ids.tolist())) == list(range(first)), (
+    "the merged people are numbered from 0 without gaps"
+)
 moved = json.loads((temporary / "combined" / "original_to_new.json").read_text())
 for old, new in moved.items():
     member, name = Path(old).parts[-3], Path(old).name
-    assert parse_name(new)[0] == expected[member, parse_name(name)[0]], f"{old} is another"
-assert len(moved) == len(together), "a picture got lost"
+    assert parse_name(new)[0] == expected[member, parse_name(name)[0]], (
+        f"{old} has the new number of its person"
+    )
+assert len(moved) == len(together), "every image is in the merged dataset"
 
 # %% [markdown]
-# The merged set has a training part only: tests stay with the sets, each by its own protocol. `make train
-# PRESET=embedded_combined` trains on such a set and tests on each of its members.
+# The merged dataset has only a training part: each dataset keeps its own test set and protocol. `make train PRESET=embedded_combined` trains
+# on such a merged dataset and tests on each of its members.
 #
-# ## Your own pictures
+# ## Your own images
 #
-# A data set of your own needs no archive. The simplest form is a folder for each person:
+# A dataset of your own does not need an archive. The simplest form is one folder per person:
 
 # %% tags=["nbval-check-output"]
 own = temporary / "my people"
@@ -838,30 +846,30 @@ print("cameras known:", unknown.cameras_known)
 print("marks:", unknown.marks.tolist())
 
 # %% [markdown]
-# Half of the people are chosen at random, by a seed, for the test. PNG and other forms become upright RGB JPEGs; a plain JPEG is copied as
-# it is. Nothing says which camera took a picture, so one picture of each test person becomes the query, and no answer can
-# be left out for being of the query's own camera: every table of scores says so. If the names tell the camera, a pattern
-# reads it; a CSV file with the columns path, person and camera does as well.
+# Half of the people are chosen for the test, at random with a seed. PNG and other formats are converted to upright RGB JPEGs; a plain JPEG is
+# copied unchanged. Nothing records which camera took an image. One image of each test person therefore becomes the query, and no gallery
+# image can be ignored for coming from the query's own camera; every score table notes this. If the file names contain the camera, a pattern
+# can read it; so can a CSV file with the columns path, person and camera.
 
 # %% tags=["nbval-check-output"]
 pattern = r"^(?P<person>[^/]+)/\d+_(?P<camera>\d+)"
 mine = datasets.prepare("folder", own, temporary / "again", pattern=pattern, seed=0)
 print(json.loads((mine / "people.json").read_text("utf-8"))["cameras"])
 known = datasets.open_dataset(mine, "test")
-assert known.cameras_known and not unknown.cameras_known, "cameras from nowhere"
-assert set(known.ids) == set(unknown.ids), "one seed, other people"
+assert known.cameras_known and not unknown.cameras_known, "cameras are known only with a pattern"
+assert set(known.ids) == set(unknown.ids), "one seed gives the same people"
 
 # %% [markdown]
-# Pictures of people are theirs before they are data: ask them. [Chapter 12](12_your_own_people.ipynb) searches in such a folder.
+# Images of people belong to these people: ask them before you use the images. [Chapter 12](12_your_own_people.ipynb) searches in such a folder.
 #
-# ## The real data sets
+# ## The real datasets
 #
 # | | Market-1501 | CUHK03, new protocol | DukeMTMC-reID |
 # |---|---|---|---|
 # | archive | `Market-1501-v15.09.15.zip` | `cuhk03_release.zip` | `DukeMTMC-reID.zip` |
 # | cameras | 6 | 5 pairs | 8 |
 # | people, train / test | 751 / 750 | 767 / 700 | 702 / 702 |
-# | training pictures | 12 936 | 7&nbsp;365 detected, 7&nbsp;368 labeled | 16 522 |
+# | training images | 12 936 | 7&nbsp;365 detected, 7&nbsp;368 labeled | 16 522 |
 # | queries | 3 368 | 1 400 of each | 2 228 |
 # | gallery | 15 913 | 5&nbsp;332 detected, 5&nbsp;328 labeled | 17 661 |
 # | multi-query | 12 688 | none | none |
@@ -870,24 +878,22 @@ assert set(known.ids) == set(unknown.ids), "one seed, other people"
 # | where | [its page](https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html) | [its page](https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html), on request | withdrawn by its makers |
 # | terms | research; cite the paper | research; as agreed when you ask | no longer offered |
 #
-# Read the terms on the page itself before you download: they are the makers' to set, and to change. Put an archive into
-# `data/raw/` as it is, and `prepare` does for it what it did here; the counts above are what you must then find. One of
-# them you can check now: Market-1501's page says that `bounding_box_test` has 19 732 pictures, and the table says that
-# 15 913 of them are gallery. The difference, 3 819, is junk.
+# Read the terms on the page itself before you download: the makers set them and may change them. Put an archive into `data/raw/` without
+# unpacking it, and `prepare` treats it as it did here; you should then find the counts above. You can check one of them now: Market-1501's
+# page gives 19 732 images for `bounding_box_test`, and in the table 15 913 of them are gallery. The difference, 3 819, is junk.
 #
 # :::{admonition} The paper says
-# AlignedReID (Zhang et al. 2017, arXiv 1711.08184) reports a rank-1 of 94.4 % on Market-1501 and of 97.8 % on CUHK03,
-# trained on four data sets merged, with re-ranking, and on CUHK03 by the old protocol.
+# AlignedReID (Zhang et al. 2017, arXiv 1711.08184) reports a rank-1 of 94.4 % on Market-1501 and of 97.8 % on CUHK03, trained on four merged
+# datasets, with re-ranking, and with the old protocol on CUHK03.
 # :::
 #
-# What we see in this chapter: the name of a data set does not say what was measured. Old or new protocol, detected or
-# labeled, one training set or four: each changes the number. The library therefore combines sets only
-# when asked (`datasets.combine`), and CUHK03 here always means the new protocol.
+# This chapter shows that the name of a dataset does not define what was measured. The protocol (old or new), the boxes (detected or labeled)
+# and the training sets (one or four) all change the score. The library therefore combines datasets only if you ask for it
+# (`datasets.combine`), and CUHK03 in this book always means the new protocol.
 #
 # ## A pickle is a program
 #
-# `partitions.pkl` is a pickle, because the original's is, and its prepared data should load unchanged. Alas, reading a
-# pickle runs whatever its maker put in. Here is one that makes a folder when it is read; it could as well delete one.
+# `partitions.pkl` is a pickle, because the original reproduction uses one and its prepared data should load unchanged. Unfortunately, loading a pickle runs any code its author put in it. The next cell makes a pickle that creates a folder when it is loaded; it could just as well delete one.
 
 # %%
 import os
@@ -904,11 +910,11 @@ class Trap:
 
 trap_file.write_bytes(pickle.dumps(Trap()))
 pickle.loads(trap_file.read_bytes())
-assert trace.exists(), "the pickle did nothing"
+assert trace.exists(), "loading the pickle ran its code"
 
 # %% [markdown]
-# The folder is there: Python's own reader obeyed. Now the library's, which knows dict, list, tuple, str, int and numpy
-# arrays, and refuses to look up anything else:
+# The folder exists: Python's own loader ran the code. The library's loader accepts only dict, list, tuple, str, int and numpy arrays, and
+# refuses to look up anything else:
 
 # %%
 trace.rmdir()
@@ -917,27 +923,28 @@ try:
 except InputError as error:
     message = str(error).replace(f"{temporary}{os.sep}", "")
     print(*textwrap.wrap(message, 80), sep="\n")
-assert not trace.exists(), "the pickle has run"
+assert not trace.exists(), "the library did not run the pickle's code"
 
 # %% [markdown]
-# One line that names the file and what it asked for; and nothing has run. The partitions that `prepare` wrote hold nothing
-# but plain values, so they pass, as those of the original do.
+# The error is one line that names the file and the function that it tried to call, and no code has run. The partitions that `prepare` wrote contain
+# only plain values, so they load, and so do those of the original reproduction.
 #
 # ## Summary
 #
-# * A picture is known by who and which camera; $k$ counts the earlier pictures of the same person in the same camera, and ten lines do the conversion.
-# * Junk and the query's own camera are ignored, distractors count, multi-query boxes share a query's person and camera.
-# * Labels follow sorted identities, and nobody is in the training and in the test part.
-# * A card counts a part and finds its bad files; sets are merged by counting people on; your own folder is a set too.
-# * A score on CUHK03 must say which boxes and which protocol.
-# * Archives and pickles are input from outside: counts are checked, and nothing in them is run.
+# * An image is described by its person and its camera; $k$ counts the earlier images of the same person in the same camera. Ten lines do the
+#   conversion.
+# * Junk and images from the query's own camera are ignored, distractors count, and multi-query images share a query's person and camera.
+# * Labels number the sorted identities, and nobody is in both the training and the test set.
+# * A card counts a part and finds its bad files; merging datasets renumbers the people; your own folder can be a dataset too.
+# * A score on CUHK03 must name the boxes and the protocol.
+# * Archives and pickles are untrusted input: the library checks their counts and never runs their code.
 #
-# Next: [chapter 2](02_batches.ipynb) makes batches of these pictures.
+# Next: [chapter 2](02_batches.ipynb) makes batches from these images.
 #
 # ## Exercises
 #
-# **1.** How many right answers does a query of the test part have, at least and on average? Use equation
-# {eq}`eq-datasets-role` on the arrays `test.ids`, `test.cameras` and `test.marks`, without a loop.
+# **1.** How many right answers does a query of the test set have, at least and on average? Use equation {eq}`eq-datasets-role` on the arrays
+# `test.ids`, `test.cameras` and `test.marks`, without a loop.
 #
 # :::{dropdown} Solution
 # ```python
@@ -946,13 +953,13 @@ assert not trace.exists(), "the pickle has run"
 # other_camera = test.cameras[q][:, None] != test.cameras[g]
 # right = (same_person & other_camera).sum(1)
 # print(right.min(), right.mean())
-# assert (right > 0).all(), "a query that nobody can answer"
+# assert (right > 0).all(), "every query has a right answer"
 # ```
 #
-# Junk needs no test here: `prepare` has left it out.
+# There is no need to test for junk here: `prepare` has removed it.
 # :::
 #
-# **2.** Somebody drops `sorted` from `rename` and lists the folder in whatever order the disk gives. Does the *set* of new
+# **2.** Suppose that `rename` does not use `sorted` and lists each folder in the order in which the disk returns it. Does the *set* of new
 # names change? Does it matter?
 #
 # :::{dropdown} Solution
@@ -968,17 +975,15 @@ assert not trace.exists(), "the pickle has run"
 # assert backwards != forwards
 # ```
 #
-# The set of names is the same, so every count and every assert on counts still holds; but other pictures stand behind
-# the names. A list of names from another machine, say a validation split, then means other pictures, and nothing
-# complains.
+# The set of names is the same, so every count and every assertion about counts is still true, but the names now refer to different images. A
+# list of names made on a different machine, such as a validation split, then silently refers to the wrong images.
 # :::
 #
-# **3.** In `split_person`, the walk over `query` removes from the list that it walks over. The next query then moves into the
-# place just looked at, and is passed over without a check. Show that this does no harm.
+# **3.** In `split_person`, the loop over `query` removes items from the list that it iterates over. The next query then moves into the
+# position just visited, and is skipped without a check. Show that this does no harm.
 #
 # :::{dropdown} Solution
-# A query of camera $c$ is removed when no gallery picture is of a camera other than $c$. It joins the gallery itself.
-# The queries of one person are of different cameras, so the one passed over is of a camera other than $c$, and the
-# picture just moved answers it. It would have passed the check. The same holds for all that follow: at most one query
-# of a person is ever moved.
+# A query of camera $c$ is removed if every gallery image is of camera $c$. It then joins the gallery itself. The queries of one person are of
+# different cameras, so the skipped query is of a camera other than $c$, and the image just moved is a match for it. It would have passed the
+# check. The same is true for all later queries: at most one query of a person is ever moved.
 # :::

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # 02 Batches
 #
-# How picture files become one batch of P identities with K images each, and why training needs that shape.
+# This chapter shows how image files become one batch of P identities with K images each, and why training needs that shape.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * every step from a file to the numbers a network sees, redone by hand: resizing, mirror, crop, normalisation;
-# * the reason why a batch is P identities × K images, and not pictures drawn at random: a probability, computed and simulated;
-# * one batch of the book's own data, looked at before and after augmentation.
+# * how to compute by hand every step from a file to the numbers a network sees: resizing, mirror, crop, normalisation;
+# * why a batch is P identities × K images rather than random images: a probability, computed and simulated;
+# * what one batch of the book's own data looks like before and after augmentation.
 #
-# **Time** on two cores: 20 seconds, and half a minute more if the book's people are not drawn yet.
+# **Time** on two cores: 20 seconds, plus half a minute if the book's people are not drawn yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -26,8 +26,8 @@ workers = 2
 seed = 1
 
 # %% [markdown]
-# The settings are part of a training's settings, so the library's `TrainConfig` checks them. A name it does not know, a wrong
-# type or an impossible value is an error here, and not a surprise an hour later.
+# These settings belong to a training run, so the library's `TrainConfig` checks them. An unknown name, a wrong type or an impossible value
+# causes an error here, not a surprise an hour later.
 
 # %%
 from alignedreid_lib import runs
@@ -37,7 +37,7 @@ config = runs.read_parameters(TrainConfig, globals())
 size = (config.height, config.width)
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
 # [Chapter 1](01_datasets.ipynb) turned a raw archive into a dataset: a list of files, each with an identity and a camera.
 # `book.dataset_folder` finds the drawn people, or draws them.
@@ -56,7 +56,7 @@ print(len(dataset), "images of", len(ids), "identities")
 print("each has", counts.min(), "to", counts.max())
 
 # %% [markdown]
-# Here are sixteen of them, drawn at random, as most trainings draw their batches.
+# Here are sixteen of the images, chosen at random, as most training programs choose their batches.
 
 # %% alt="Sixteen drawn pedestrians in one row, almost all of them different people"
 rng = np.random.default_rng(config.seed)
@@ -68,35 +68,34 @@ figures.contact_sheet(
 )
 
 # %% [markdown]
-# Look for two pictures of the same person: there are hardly any. A re-identification network learns by comparing: two pictures
-# of one person (a *positive* pair) should come out near each other, two of different people (a *negative* pair) far apart. Most
-# of these pictures have no positive beside them, so they can teach only half of that. The second half of this chapter puts a
-# number on it and then builds batches that do better. First: what is one picture?
+# Look for two images of the same person: there are hardly any. A re-identification network learns by comparing images: two images of one
+# person (a *positive* pair) should have near features, and two images of different people (a *negative* pair) should have features that are
+# far apart. Most of these images have no positive in the batch, so they can teach only the second half of this. The second half of this
+# chapter computes how rare positives are and then builds better batches. The first half explains what a single image is for a network.
 
 # %% [markdown]
 # ## From a file to a tensor
 #
-# `images.decode` reads a file into a tensor of shape [3, height, width]: red, green and blue, one byte each.
+# `images.decode` reads a file into a tensor of shape [3, height, width]: red, green and blue, with one byte each.
 
 # %% tags=["nbval-check-output"]
 image = images.decode(dataset.paths[0])
 print(image.dtype, list(image.shape), f"{image.numel()} bytes")
 
 # %% [markdown]
-# Pillow, which does the decoding, gives [height, width, 3]. The network wants the colours first; nothing else changes.
+# Pillow, which does the decoding, returns [height, width, 3]. The network needs the colours first; nothing else changes.
 
 # %%
 from PIL import Image
 
 pixels = np.array(Image.open(dataset.paths[0]).convert("RGB"))
 assert pixels[5, 7].tolist() == image[:, 5, 7].tolist(), (
-    "row 5, column 7: the same red, green and blue"
+    "row 5, column 7 has the same red, green and blue"
 )
 
 # %% [markdown]
-# Training shows every picture many times. Its JPEG has to be decoded only once: `ImageStore` decodes a picture when it is first
-# asked for and keeps the bytes. It keeps no more than `memory_limit` bytes;
-# pictures beyond that are decoded each time.
+# Training uses every image many times, but its JPEG must be decoded only once: `ImageStore` decodes an image at its first use and keeps the
+# bytes. It keeps at most `memory_limit` bytes; further images are decoded each time.
 
 # %%
 store = images.ImageStore(dataset.paths, limit_bytes=config.memory_limit, workers=config.workers)
@@ -105,46 +104,46 @@ print(f"{store.kept_bytes / 1e6:.1f} MB kept", end=", ")
 print(f"of {config.memory_limit / 1e6:.1f} MB allowed")
 
 # %% [markdown]
-# The whole training set fits. A store that may keep five pictures keeps five, and gives the same pictures all the same.
+# The whole training set fits. A store that may keep only five images keeps five, and still returns the same images.
 
 # %%
 small = images.ImageStore(dataset.paths, limit_bytes=5 * image.numel(), workers=4)
 again = small.fetch(range(20))
-assert small.kept_bytes == 5 * image.numel(), "the bound holds"
+assert small.kept_bytes == 5 * image.numel(), "the store keeps no more than its limit"
 assert all(torch.equal(a, b) for a, b in zip(again, everything, strict=False)), (
-    "four threads or two: the same pictures"
+    "four threads and two threads give the same images"
 )
 
 # %% [markdown]
-# Why bytes, and not the floating-point numbers the network sees in the end? They take four times the memory. For the 12 936
-# training images of Market-1501 at 256 × 128:
+# Why does it keep bytes and not the floating-point numbers that the network sees in the end? Floating-point numbers take four times the
+# memory. For the 12 936 training images of Market-1501 at 256 × 128:
 
 # %% tags=["nbval-check-output"]
 market = 12936 * 3 * 256 * 128
 print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 
 # %% [markdown]
-# The first fits easily beside everything else in a laptop's memory; the second takes most of 8 GB.
+# The first number easily fits into a laptop's memory; the second takes most of 8 GB.
 
 # %% [markdown]
 # ## Resizing, by hand
 #
-# The boxes of a detector have all sizes; a batch has one. Resizing asks, for each new pixel, where its centre lies in the old
-# picture. A pixel is a small square: the centre of pixel $j$ is at $j + \tfrac12$. If $w$ columns become $w'$, new column $j$ looks
-# at the old coordinate
+# The boxes of a detector have all sizes; a batch has one. For each new pixel, resizing computes the position of its centre in the old image.
+# A pixel is a small square: the centre of pixel $j$ is at $j + \tfrac12$. If $w$ columns become $w'$, the new column $j$ is at the old
+# coordinate
 #
 # $$
 # u_j = \left(j + \tfrac12\right)\frac{w}{w'} - \tfrac12, \qquad \text{held within } 0 \ldots w - 1 .
 # $$ (eq-resize-centre)
 #
-# That point lies between two old columns, and the new value is a mixture of both, the nearer one weighing more:
+# This point is between two old columns. The new value is a weighted mean of both, with more weight on the nearer one:
 #
 # $$
 # y_j = (1 - a_j)\, x_{\lfloor u_j \rfloor} + a_j\, x_{\lfloor u_j \rfloor + 1}, \qquad a_j = u_j - \lfloor u_j \rfloor .
 # $$ (eq-resize-mix)
 #
-# Rows are treated alike, and the two together are called *bilinear*. Take two columns that become three. By equation
-# {eq}`eq-resize-centre`:
+# At the last column $\lfloor u_j \rfloor + 1$ would be outside the image, but its weight $a_j$ is 0 there. Rows are treated in the same way,
+# and the two steps together are called *bilinear*. As an example, two columns become three. By equation {eq}`eq-resize-centre`:
 
 # %% tags=["nbval-check-output"]
 for j in range(3):
@@ -152,17 +151,17 @@ for j in range(3):
     print(f"new column {j}: u = {u:+.3f}, held within 0 ... 1: {min(max(u, 0), 1):.1f}")
 
 # %% [markdown]
-# The outer columns stay what they are, and the new middle one is half of each: by equation {eq}`eq-resize-mix`, 0 and 100 give
-# 50, and 200 and 40 give 120. The library agrees:
+# The outer columns do not change, and the new middle column is the mean of both: by equation {eq}`eq-resize-mix`, 0 and 100 give 50, and 200
+# and 40 give 120. The library gives the same numbers:
 
 # %% tags=["nbval-check-output"]
 tiny = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8).expand(3, 2, 2)
 resized = images.resize(tiny, (2, 3))[0]
 print(resized.numpy())
-assert resized.tolist() == [[0, 50, 100], [200, 120, 40]], "as on paper"
+assert resized.tolist() == [[0, 50, 100], [200, 120, 40]], "the resized image is the one on paper"
 
 # %% [markdown]
-# Both equations as a loop. `between` says between which two old pixels new pixel `j` lies, and how far along.
+# Here are both equations as a loop. `between` computes the two old pixels on both sides of new pixel `j`, and its position between them.
 
 
 # %%
@@ -184,22 +183,20 @@ def resize_by_hand(x, h, w):
 
 
 # %% [markdown]
-# The red part of the first picture, by the loop and by the library:
+# We resize the red channel of the first image with the loop and with the library:
 
 # %%
 by_hand = resize_by_hand(image[0].numpy(), *size)
 difference = np.abs(by_hand - images.resize(image, size)[0].numpy())
-assert difference.max() <= 1, (
-    "the same picture; where a value ends in .5, it may be rounded either way"
-)
+assert difference.max() <= 1, "loop and library differ by at most 1, where a value ends in .5"
 print(f"largest difference over {difference.size} pixels: {difference.max():.0f}")
 
 # %% [markdown]
-# ### Why no antialias?
+# ### Why is there no antialias?
 #
-# Equation {eq}`eq-resize-mix` mixes two neighbours, however much smaller the new picture is. Nine columns that become three
-# lose two of three columns without a trace. Many programs therefore average over all of them first (*antialias*). A shirt with
-# bright stripes, one column in three, shows the difference:
+# Equation {eq}`eq-resize-mix` uses two neighbours, however much smaller the new image is. If nine columns become three, two of three columns
+# have no effect at all. Many programs therefore first average over all columns (*antialias*). A shirt with bright stripes, one column in
+# three, shows the difference:
 
 # %% tags=["nbval-check-output"]
 import torch.nn.functional as F
@@ -215,12 +212,12 @@ def smooth(image, size):
 
 print("without antialias:", plain.tolist())
 print("with antialias:   ", smooth(stripes, (1, 3))[0, 0].tolist())
-assert plain.tolist() == [255, 255, 255], "only the columns 1, 4 and 7 were read"
+assert plain.tolist() == [255, 255, 255], "only the columns 1, 4 and 7 are used"
 
 # %% [markdown]
-# Without antialias the shirt becomes white; with it, grey. Grey is nearer the truth. The library still leaves antialias out,
-# because the original reproduction did: its weights have learned pictures with hard edges, and a network should be shown in
-# use what it was shown in training. [The next figure](#fig-antialias) makes a picture four times smaller in both ways.
+# Without antialias the shirt becomes white; with antialias it becomes grey, which is nearer the truth. The library nevertheless leaves
+# antialias out, because the original reproduction did: its weights were trained on images with hard edges, and a network should see the same
+# kind of images in use as in training. [The next figure](#fig-antialias) shows images reduced to a quarter of their size in both ways.
 
 # %% label="fig-antialias" alt="Three pedestrians, each in full size, reduced without antialias (hard, jagged edges) and with antialias (soft)"
 sheet, titles = [], []
@@ -231,38 +228,36 @@ for k in some[:3]:
 figures.contact_sheet(sheet, titles, columns=9)
 
 # %% [markdown]
-# Plain reduction keeps edges hard and lets fine patterns come and go; antialias softens both. At the book's own 64 × 32 less is at
-# stake: half the size makes each new pixel the plain mean of four old ones, and no pixel is passed over.
+# Plain reduction keeps edges hard and makes fine patterns appear and disappear; antialias softens both. At the book's own 64 × 32 the
+# difference is smaller: at half the size each new pixel is the mean of four old ones, so no pixel is skipped.
 
 # %% [markdown]
 # ## Mirror and crop
 #
-# A person seen from the left is the same person seen from the right, and a box that is cut a little differently still holds the
-# same person. Showing the network such changes (*augmentation*) teaches it to ignore them. A mirror turns the columns around:
+# A person seen from the left is the same person seen from the right, and a slightly different box still contains the same person. Training
+# with such changes (*augmentation*) teaches the network to ignore them. A mirror reverses the order of the columns:
 
 # %% tags=["nbval-check-output"]
 turned = images.augment([tiny], (2, 2), torch.Generator(), mirror_prob=1.0)[0]
 print(turned[0].numpy())
 assert turned[0].tolist() == [[100, 0], [40, 200]], (
-    "the columns have changed places, the rows have not"
+    "the mirror swaps the columns and keeps the rows"
 )
 
 # %% [markdown]
-# A random crop keeps a share of the height and a share of the width, each drawn evenly between `crop_ratio` and 1, at a random
-# place; what is left is resized to the batch's size. With a ratio of 0.5, a picture of 128 × 64 keeps at least 64 rows and 32
-# columns:
+# A random crop keeps a share of the height and a share of the width, each drawn uniformly between `crop_ratio` and 1, at a random position.
+# The result is resized to the batch's size. With a ratio of 0.5, an image of 128 × 64 keeps at least 64 rows and 32 columns:
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(config.seed)
 kept = torch.tensor([images.random_crop(image, 0.5, generator).shape for _ in range(1000)])
 low, high = kept.min(0).values.tolist(), kept.max(0).values.tolist()
-assert low[1] >= 64 and low[2] >= 32, "never less than the ratio"
-assert high[1] <= 128 and high[2] <= 64, "never more than the picture"
+assert low[1] >= 64 and low[2] >= 32, "a crop never keeps less than the ratio"
+assert high[1] <= 128 and high[2] <= 64, "a crop is never larger than the image"
 print(f"rows {low[1]} to {high[1]}, columns {low[2]} to {high[2]}")
 
 # %% [markdown]
-# `images.augment` does both: a crop with probability `crop_prob`, a mirror with probability `mirror_prob`. Here is one person,
-# augmented fifteen times.
+# `images.augment` does both: a crop with probability `crop_prob` and a mirror with probability `mirror_prob`. Here is one person, augmented fifteen times.
 
 # %% alt="One pedestrian and fifteen augmented versions: about half are mirrored, some are closer because they were cropped"
 rule = dict(
@@ -273,25 +268,28 @@ fifteen = images.augment([person] * 15, (128, 64), generator, **rule)
 figures.contact_sheet([person, *fifteen], ["original", *[""] * 15], columns=16)
 
 # %% [markdown]
-# Some look the other way, some stand a little nearer; it is always the same person. All chance comes from the generator:
+# In some images the person faces the other way, in some the person is slightly larger; it is always the same person. All randomness comes
+# from the generator:
 
 # %%
 first, second = (
     images.augment([image] * 15, size, torch.Generator().manual_seed(5), **rule) for _ in range(2)
 )
-assert torch.equal(first, second), "the same generator, the same augmentation, number for number"
+assert torch.equal(first, second), (
+    "the same generator gives the same augmentation, number for number"
+)
 
 # %% [markdown]
 # ## Normalisation
 #
-# A network learns best from numbers around 0, about 1 in size. With $\mu$ and $\sigma$ the mean and the standard deviation of a
-# colour over many photographs, a byte $x$ becomes
+# A network learns best from numbers around 0 with a size of about 1. Let $\mu$ and $\sigma$ be the mean and the standard deviation of a
+# colour over many photographs. Then a byte $x$ becomes
 #
 # $$
 # y = \frac{x / 255 - \mu}{\sigma} .
 # $$ (eq-normalise)
 #
-# For a pixel with red 200, green 100 and blue 50, by hand and by the library:
+# For a pixel with red 200, green 100 and blue 50, by hand and with the library:
 
 # %% tags=["nbval-check-output"]
 pixel = torch.tensor([200, 100, 50], dtype=torch.uint8).view(1, 3, 1, 1)
@@ -301,10 +299,12 @@ by_hand = [
 ]
 by_library = images.normalize(pixel).flatten()
 print([round(y, 3) for y in by_hand])
-assert torch.allclose(by_library, torch.tensor(by_hand), atol=1e-5), "as by hand"
+assert torch.allclose(by_library, torch.tensor(by_hand), atol=1e-5), (
+    "the library normalises as by hand"
+)
 
 # %% [markdown]
-# Red is well above its mean, blue well below. The values of $\mu$ and $\sigma$ are the original reproduction's:
+# Red is well above its mean and blue well below. The values of $\mu$ and $\sigma$ are those of the original reproduction:
 
 # %% tags=["nbval-check-output"]
 print("mean", images.MEAN, "standard deviation", images.STD)
@@ -312,16 +312,16 @@ print("mean", images.MEAN, "standard deviation", images.STD)
 # %% [markdown]
 # ## How rare positives are
 #
-# Now the batch. In this section alone $N$ is the size of the whole data set, $n$ the pictures of one person, and $\Pr$ a probability. Draw $B$
-# pictures at random from $N$, where every person has $n$ pictures. The first one is free. The second must
-# avoid the $n$ pictures of the first person, of which $n - 1$ are left; the third the $2n$ of two persons, and so on:
+# Now we return to the batch. Only in this section, $N$ is the size of the whole dataset, $n$ the number of images of one person, and $\Pr$ a
+# probability. Draw $B$ images at random from $N$, where every person has $n$ images. The first image may be any. The second must avoid the
+# $n$ images of the first person, of which $n - 1$ are left; the third must avoid the $2n$ images of two people, and so on:
 #
 # $$
-# \Pr(\text{no two pictures of one person}) = \prod_{i=0}^{B-1} \frac{N - i\,n}{N - i} .
+# \Pr(\text{no two images of one person}) = \prod_{i=0}^{B-1} \frac{N - i\,n}{N - i} .
 # $$ (eq-no-pair)
 #
-# Three people with two pictures each, a batch of three: $\frac66 \cdot \frac45 \cdot \frac24 = \frac25$. There are only twenty
-# such batches, so we can look at each.
+# For three people with two images each and a batch of three: $\frac66 \cdot \frac45 \cdot \frac24 = \frac25$. There are only twenty such
+# batches, so we can list them all:
 
 # %% tags=["nbval-check-output"]
 from itertools import combinations
@@ -330,26 +330,26 @@ people = [0, 0, 1, 1, 2, 2]
 batches = list(combinations(people, 3))
 without = [batch for batch in batches if len(set(batch)) == 3]
 print(f"{len(without)} of {len(batches)} batches have three different people")
-assert 5 * len(without) == 2 * len(batches), "two fifths, as computed"
+assert 5 * len(without) == 2 * len(batches), "two fifths of the batches have three different people"
 
 # %% [markdown]
-# A batch with a pair somewhere is not yet a good batch. Training asks every picture (the *anchor*) for its positive. An anchor
-# has none if the other $B - 1$ pictures all come from the $N - n$ of other people:
+# A batch that contains a pair is not yet a good batch. Training needs a positive for every image (the *anchor*). An anchor has no positive if
+# the other $B - 1$ images all come from the $N - n$ images of other people:
 #
 # $$
 # \Pr(\text{an anchor has no positive}) = \prod_{i=1}^{B-1} \frac{N - n + 1 - i}{N - i} .
 # $$ (eq-no-positive)
 #
-# By hand: $\frac45 \cdot \frac34 = \frac35$. Of the $20 \cdot 3$ anchors in the list, three fifths should be alone:
+# By hand: $\frac45 \cdot \frac34 = \frac35$. Three fifths of the $20 \cdot 3$ anchors in the list should have no positive:
 
 # %% tags=["nbval-check-output"]
 alone = sum(batch.count(person) == 1 for batch in batches for person in batch)
 print(f"{alone} of {3 * len(batches)} anchors have no positive")
-assert 5 * alone == 3 * (3 * len(batches)), "three fifths, as computed"
+assert 5 * alone == 3 * (3 * len(batches)), "three fifths of the anchors have no positive"
 
 
 # %% [markdown]
-# The same two equations for Market-1501, 12 936 pictures of 751 people (about 17 each), and a random batch of 64:
+# The next cell evaluates the same two equations for Market-1501, 12 936 images of 751 people (about 17 each), and a random batch of 64:
 
 
 # %% tags=["nbval-check-output"]
@@ -365,8 +365,8 @@ print(f"some pair in the batch: {1 - no_pair(12936, 12936 / 751, 64):.1%}")
 print(f"an anchor has a positive: {1 - no_positive(12936, 12936 / 751, 64):.1%}")
 
 # %% [markdown]
-# Nine batches of ten hold a pair *somewhere*, and yet twelve of thirteen pictures have no positive. On the book's data there are
-# fewer people, so chance is kinder. Equation {eq}`eq-no-positive` with each picture's own $n$, then 2 000 random batches:
+# 92.6 % of the batches contain a pair *somewhere*, but only 7.6 % of the anchors have a positive. The book's dataset has fewer people, so
+# positives are more frequent. We compute equation {eq}`eq-no-positive` with each image's own $n$, and then draw 2 000 random batches:
 
 # %%
 B = config.ids_per_batch * config.images_per_id
@@ -388,20 +388,21 @@ print(f"random batches of {B} with a pair: {pairs:.1%}")
 print(f"anchors with a positive: {simulated:.1%}, computed {expected:.1%}")
 
 # %% [markdown]
-# Practically every random batch of this small set holds a pair, and still most anchors have nothing to be pulled towards. The loss of [chapter 5](05_losses.ipynb) compares each anchor's farthest positive with its nearest negative; anchor, positive
-# and negative together are a *triplet*. An anchor without a positive has none.
+# Almost every random batch of this small dataset contains a pair, but most anchors still have no positive. The loss of
+# [chapter 5](05_losses.ipynb) compares each anchor's farthest positive with its nearest negative; anchor, positive and negative together are
+# a *triplet*. An anchor without a positive has no triplet.
 
 # %% [markdown]
 # ## P identities × K images
 #
-# The way out (Hermans et al. 2017): choose $P$ *people*, then $K$ pictures of each. Now every anchor has $K - 1$ positives and
-# $(P - 1) K$ negatives, and the number of triplets in a batch is
+# The solution (Hermans et al. 2017) is to choose $P$ *people*, and then $K$ images of each. Every anchor then has $K - 1$ positives and $(P - 1) K$ negatives, and the number of triplets in a batch is
 #
 # $$
 # n_{\text{triplets}} = P K \cdot (K - 1) \cdot (P - 1) K .
 # $$ (eq-triplets)
 #
-# Two people with two pictures each: four anchors, one positive, two negatives, eight triplets. Counted one by one:
+# For two people with two images each there are four anchors, one positive and two negatives for each, and eight triplets. We count them one
+# by one:
 
 # %% tags=["nbval-check-output"]
 labels = ["a", "a", "b", "b"]
@@ -413,12 +414,14 @@ triplets = [
     if anchor != positive and labels[anchor] == labels[positive] != labels[negative]
 ]
 print(triplets)
-assert len(triplets) == 2 * 2 * (2 - 1) * (2 - 1) * 2 == 8, "as computed"
+assert len(triplets) == 2 * 2 * (2 - 1) * (2 - 1) * 2 == 8, (
+    "there are eight triplets, as the equation gives"
+)
 
 
 # %% [markdown]
-# A sampler yields lists of picture numbers. This one goes once through the people, in random order, and drops the last batch if
-# people run out. Who has fewer than $K$ pictures gives some of them twice.
+# A sampler yields lists of image numbers. This one goes once through the people in random order, and drops the last batch if it is
+# incomplete. A person with fewer than $K$ images contributes some of them twice.
 
 
 # %%
@@ -434,7 +437,7 @@ def naive_batches(labels, ids_per_batch, images_per_id, rng):
 
 
 # %% [markdown]
-# Five people with 3, 2, 4, 3 and 5 pictures, $P = 2$, $K = 3$. The labels of each batch:
+# We try it on five people with 3, 2, 4, 3 and 5 images, $P = 2$, $K = 3$, and print the labels of each batch:
 
 # %%
 few = np.repeat([0, 1, 2, 3, 4], [3, 2, 4, 3, 5])
@@ -442,20 +445,20 @@ for batch in naive_batches(few, 2, 3, np.random.default_rng(config.seed)):
     print("pictures", batch.tolist(), "of people", few[batch].tolist())
 
 # %% [markdown]
-# Two batches, four of the five people, three pictures each. `IdentitySampler` is the library's version. Both must keep the same
-# promises, so one function checks them.
+# The result has two batches with four of the five people, and three images of each person. `IdentitySampler` is the library's version. Both
+# samplers must have the same properties, so one function checks them.
 
 
 # %%
 def check_epoch(batches, labels, P, K):
     people = [labels[batch].reshape(P, K) for batch in batches]
     assert all((group == group[:, :1]).all() for group in people), (
-        "K pictures of one person stand together"
+        "the K images of one person are next to each other"
     )
     seen = np.concatenate([group[:, 0] for group in people])
     assert len(seen) == len(set(seen)), "nobody comes twice in an epoch"
     assert len(seen) == len(np.unique(labels)) // P * P, (
-        "everybody comes, but for the last incomplete batch"
+        "everybody comes, except for the last incomplete batch"
     )
 
 
@@ -471,29 +474,28 @@ for epoch in epochs:
 print(f"{len(sampler)} batches of {P} × {K} = {P * K} pictures an epoch")
 
 # %% [markdown]
-# The naive sampler and the library's keep the same promises. The library's keeps four more. It repeats as little as it can: a
-# person with two pictures gives both of them before one comes again.
+# The naive sampler and the library's have the same properties. The library's has four more: it repeats as little as possible, the same seed gives the same batches, it can start at any epoch, and it rejects settings that cannot work. First, a person with two images contributes
+# both of them before one is repeated.
 
 # %%
 for batch in IdentitySampler(few, 5, 4, config.seed):
     for group in batch.reshape(5, 4):
         person = few[group[0]]
         assert len(set(group)) == min(4, (few == person).sum()), (
-            "no picture twice while another was not taken"
+            "no image is repeated before every image is used"
         )
         drawn_now = sorted((group - np.argmax(few == person)).tolist())
         print(f"person {person} has {(few == person).sum()} pictures: {drawn_now}")
 
 # %% [markdown]
-# Persons 0, 1 and 3 have fewer than four pictures, and only they repeat.
+# Persons 0, 1 and 3 have fewer than four images, and only their images are repeated.
 #
 # :::{admonition} The original reproduction does
-# It draws such a person's $K$ pictures *with* replacement, so that one may come three times while another does not come at all. And it trains
-# on the people who are left over at the end of an epoch, too, in a smaller batch: Market-1501's 751 people give 23 batches of 32 and one of 15. (So do
-# the script of the release that made its table and its script for two models; a later script for one model drops that batch.)
+# It draws such a person's $K$ images *with* replacement, so one image may be drawn three times while another is not drawn at all. It also
+# trains on the people who are left over at the end of an epoch, in a smaller batch: Market-1501's 751 people give 23 batches of 32 and one of 15. (The release's script that made its table and its script for two models do this; a later script for one model drops that batch.)
 # :::
 #
-# Both can be had, and the presets that answer its published rows have them: `draw="replace"` and `keep_last_batch=True`.
+# The library supports both, and the presets that answer the original's published rows use them: `draw="replace"` and `keep_last_batch=True`.
 
 # %% tags=["nbval-check-output"]
 market = np.repeat(np.arange(751), 17)  # its people, with 17 pictures each
@@ -505,34 +507,33 @@ alike = sum(len(set(batch[batch < 2])) == 1 for _ in range(400) for batch in rep
 print(f"of 400 draws from two pictures, {alike} have four times the same one")
 
 # %%
-assert 20 < alike < 90, "by chance an eighth of 400, which is 50"
+assert 20 < alike < 90, "about 50 of 400 draws, one in eight, repeat one image four times"
 
 # %% [markdown]
-# Next, the same seed gives the same batches, and the second
-# epoch differs from the first:
+# Second, the same seed gives the same batches, and the second epoch differs from the first:
 
 # %%
 same = list(IdentitySampler(dataset.labels, P, K, config.seed))
 assert all(np.array_equal(a, b) for a, b in zip(epochs[0], same, strict=True)), (
-    "same seed, same epoch"
+    "the same seed gives the same epoch"
 )
 assert not all(np.array_equal(a, b) for a, b in zip(*epochs, strict=True)), (
-    "another epoch, other batches"
+    "a different epoch has different batches"
 )
 
 # %% [markdown]
-# An epoch depends on the seed and its number alone. A training that was interrupted asks for epoch 2 and gets what it would have
-# seen:
+# Third, an epoch depends only on the seed and its number. An interrupted training run requests epoch 2 and gets the same batches as without the
+# interruption:
 
 # %%
 resumed = IdentitySampler(dataset.labels, P, K, config.seed)
 resumed.set_epoch(2)
 assert all(np.array_equal(a, b) for a, b in zip(epochs[1], resumed, strict=True)), (
-    "epoch 2, without epoch 1 before it"
+    "epoch 2 is the same without epoch 1 before it"
 )
 
 # %% [markdown]
-# Last, what cannot work is refused at once, with a message that says what to change:
+# Fourth, settings that cannot work are rejected immediately, with a message that explains what to change:
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.errors import InputError
@@ -544,12 +545,12 @@ for wish in ((8, 2), (2, 9)):
         print(error)
 
 # %% [markdown]
-# ## A batch, looked at
+# ## One batch in detail
 #
-# Which pictures of a batch show the same person? As a picture of the matrix: row and column are pictures of the batch, dark
-# where they show one person.
+# Which images of a batch show the same person? The next figure is a matrix: rows and columns are the images of the batch, and a cell is dark
+# if both show the same person.
 
-# %% label="fig-batch-matrices" alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a chain of full blocks"
+# %% label="fig-batch-matrices" alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a row of full blocks along the diagonal"
 batch = epochs[0][0]
 fig = figures.Figure(figsize=(6, 3.1), layout="constrained")
 shown = {"random": np.sort(drawn[0]), f"{P} × {K}": dataset.ids[batch]}
@@ -561,20 +562,22 @@ for ax, (title, who) in zip(fig.subplots(1, 2), shown.items(), strict=True):
 fig
 
 # %% [markdown]
-# In [the figure](#fig-batch-matrices) the random batch (sorted by person, to make it easy to see) is mostly single dots: a picture that meets nobody but itself. The
-# other batch is a chain of full K × K blocks. Its pictures, as they come out of the store, resized:
+# In [the figure](#fig-batch-matrices) the random batch (sorted by person to make it easy to see) has mostly single dots: images that match
+# only themselves. The other batch has full K × K blocks along the diagonal. Here are its images, resized:
 
 # %%
 before = images.resize(torch.stack(store.fetch(batch)), size)
-assert before.shape == (P * K, 3, *size) and before.dtype == torch.uint8, "one tensor of bytes"
+assert before.shape == (P * K, 3, *size) and before.dtype == torch.uint8, (
+    "the batch is one tensor of bytes"
+)
 assert (positives(dataset.ids[batch]) == K - 1).all(), "every anchor has K - 1 positives"
 
 # %% label="fig-whole-batch" alt="A grid of a whole batch: identities side by side, the K images of each together under its number"
 figures.batch_grid(before, dataset.ids[batch], K)
 
 # %% [markdown]
-# Each group of K is one person, seen by different cameras, from different sides, in boxes that do not fit equally well: heads and
-# feet are at different heights. That last difficulty is what AlignedReID is about. The first four people again, augmented:
+# Each group of K images is one person, seen by different cameras, from different sides, in boxes that do not fit equally well: heads and feet
+# are at different heights. AlignedReID addresses this last problem. Here are the first four people again, augmented:
 
 # %% alt="The first identities of the same batch after augmentation: some images are mirrored, some cropped"
 generator = torch.Generator().manual_seed(config.seed)
@@ -582,42 +585,41 @@ after = images.augment(store.fetch(batch), size, generator, **rule)
 figures.batch_grid(after[: 4 * K], dataset.ids[batch[: 4 * K]], K)
 
 # %% [markdown]
-# Compare with the first row of [the whole batch](#fig-whole-batch): about half of the pictures look the other way, and about half are cut closer. What the network
-# gets is this batch, normalised:
+# Compare this with the first row of [the whole batch](#fig-whole-batch): about half of the images are mirrored, and about half are cropped.
+# The network gets this batch, normalised:
 
 # %%
 batch_in = images.normalize(after)
 assert batch_in.shape == (P * K, 3, *size) and batch_in.dtype == torch.float32, (
-    "what the network sees"
+    "the network gets P x K images as floating-point numbers"
 )
 mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.MEAN, images.STD))
 back = batch_in * std + mean
 assert torch.equal((back * 255).round().to(torch.uint8), after), (
-    "nothing is lost: undone, it gives the same bytes"
+    "undoing the normalisation gives the same bytes"
 )
 print(f"mean {batch_in.mean():.2f}, standard deviation {batch_in.std():.2f}")
 
 # %% [markdown]
-# The numbers are around 0 and about 1 in size, as wanted.
+# The numbers are around 0 with a size of about 1, as intended.
 
 # %% [markdown]
 # ## What the papers say
 #
 # :::{admonition} The paper says
-# A batch of AlignedReID holds 160 pictures, 4 of each identity, so $P = 40$ and $K = 4$. Pictures are 224 × 224, and are flipped and
-# cropped at random (Zhang et al. 2017).
+# A batch of AlignedReID has 160 images, 4 of each identity, so $P = 40$ and $K = 4$. Images are 224 × 224, and are flipped and cropped at
+# random (Zhang et al. 2017).
 # :::
 #
 # :::{admonition} The original reproduction says
-# $P = 32$, $K = 4$, pictures of 256 × 128, mirrored with probability 0.5; crops are there (`crop_prob`, `crop_ratio`) but switched off. An
-# epoch is one pass over the identities.
+# $P = 32$, $K = 4$, images of 256 × 128, mirrored with probability 0.5; crops are available (`crop_prob`, `crop_ratio`) but turned off. An epoch is one pass over the identities.
 # :::
 #
-# Both agree on $K = 4$ and on many people in a batch. What we see supports that: by equation {eq}`eq-triplets`, a batch of 128
-# holds $128 \cdot 3 \cdot 124 = 47\,616$ triplets, and no anchor goes without a positive; drawn at random from Market-1501, six of
-# seven would. The book's own batches are smaller, 16 × 4 pictures of 64 × 32, because two cores have to train on them in about a
-# minute. A box around somebody who stands is about twice as high as wide: 64 × 32 has the reproduction's shape, not the paper's square. Crops are on
-# in this chapter only, to be looked at; the book trains without them.
+# Both use $K = 4$ and many people per batch. Our numbers support this: by equation {eq}`eq-triplets`, a batch of 128 has
+# $128 \cdot 3 \cdot 124 = 47\,616$ triplets, and every anchor has a positive; in a random batch from Market-1501, 85.2 % of the anchors would
+# have none. The book's own batches are smaller, 16 × 4 images of 64 × 32, because two cores have to train on them in about a minute. The box
+# of a standing person is about twice as high as wide: 64 × 32 has the shape of the reproduction's images, not the paper's square. Crops are
+# used only in this chapter, for illustration; the book trains without them.
 
 # %% tags=["nbval-check-output"]
 print(f"32 × 4: {32 * 4 * 3 * 31 * 4} triplets")
@@ -626,17 +628,17 @@ print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positiv
 # %% [markdown]
 # ## Summary
 #
-# * A picture is decoded once and kept as bytes; resizing is bilinear with half-pixel centres and without antialias, like the original's.
-# * Mirror, crop and normalisation are a few lines each; all chance comes from a seeded generator.
-# * In a random batch most anchors have no positive. A P × K batch gives each of them $K - 1$.
-# * `IdentitySampler` passes once over the identities an epoch; its batches depend on the seed and the epoch alone.
+# * An image is decoded once and kept as bytes. Resizing is bilinear with half-pixel centres and without antialias, like the original's.
+# * Mirror, crop and normalisation are a few lines each; all randomness comes from a seeded generator.
+# * In a random batch most anchors have no positive. In a P × K batch each anchor has $K - 1$.
+# * `IdentitySampler` goes once over the identities in each epoch; its batches depend only on the seed and the epoch number.
 #
 # Next: [chapter 3](03_model.ipynb) sends such a batch through a network.
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** A batch may hold 64 pictures. Which of 32 × 2, 16 × 4, 8 × 8 and 4 × 16 has the most triplets? What speaks against it?
+# **1.** A batch may have 64 images. Which of 32 × 2, 16 × 4, 8 × 8 and 4 × 16 has the most triplets? What is its disadvantage?
 #
 # :::{dropdown} Solution
 # ```python
@@ -644,12 +646,12 @@ print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positiv
 #     print(P, K, P * K * (K - 1) * (P - 1) * K)   # 3968, 11520, 25088, 46080
 # ```
 #
-# 4 × 16 has the most. But its negatives are only three other people; the chance that one of them is hard to tell from the anchor is
-# small. And few identities have sixteen pictures to give.
+# 4 × 16 has the most. But its negatives come from only three other people, so it is unlikely that one of them is hard to tell from the
+# anchor. Moreover, few identities have sixteen images.
 # :::
 #
-# **2.** Resize the row `0, 100` to four columns with equations {eq}`eq-resize-centre` and {eq}`eq-resize-mix`. Why do the outer values
-# appear unmixed?
+# **2.** Resize the row `0, 100` to four columns with equations {eq}`eq-resize-centre` and {eq}`eq-resize-mix`. Why are the outer values not
+# mixed?
 #
 # :::{dropdown} Solution
 # ```python
@@ -657,10 +659,10 @@ print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positiv
 # assert images.resize(row, (1, 4))[0, 0].tolist() == [0, 25, 75, 100]
 # ```
 #
-# $u = -0.25,\ 0.25,\ 0.75,\ 1.25$. The first and the last lie beyond the outermost old centres and are held at 0 and 1.
+# $u = -0.25,\ 0.25,\ 0.75,\ 1.25$. The first and the last are outside the outermost old centres and are set to 0 and 1.
 # :::
 #
-# **3.** A person has one picture, and $K = 4$. What does the sampler give, and what can an anchor learn from these positives?
+# **3.** A person has one image, and $K = 4$. What does the sampler return, and what can an anchor learn from these positives?
 #
 # :::{dropdown} Solution
 # ```python
@@ -668,6 +670,6 @@ print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positiv
 # assert (batch == 0).sum() == 4   # picture 0, four times
 # ```
 #
-# Four copies of one picture. Without augmentation their distance is 0 and they pull nothing together; with it, the network learns
-# at least to ignore mirror and crop. Pictures from another camera would teach more.
+# It returns four copies of one image. Without augmentation their distance is 0 and the loss pulls nothing together; with augmentation the
+# network at least learns to ignore mirror and crop. Images from a different camera would teach more.
 # :::

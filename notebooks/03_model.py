@@ -1,16 +1,17 @@
 # %% [markdown]
 # # 03 Model
 #
-# How a network makes one feature of the whole person and one of each stripe, and how its weights get in and out.
+# This chapter shows how a network computes one feature of the whole person and one feature of each stripe, and how its weights are saved and
+# loaded.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * the two branches of AlignedReID, global and local, computed by hand on a map of eight cells;
-# * a table of the map's shape for three backbones and three input sizes, and of their parameters;
-# * weights that were saved and loaded bit for bit, and three that were refused, each with its reason.
+# * how to compute the two branches of AlignedReID, global and local, by hand on a feature map of eight cells;
+# * which shape the feature map has for three backbones and three input sizes, and how many parameters they have;
+# * how weights are saved and loaded bit for bit, and why three files are rejected.
 #
-# **Time** on two cores: a quarter of a minute, and half a minute more if the book's people are not drawn yet.
-# **Hardware**: any laptop, no GPU. The network of this chapter is untrained; its shapes are those of a trained one.
+# **Time** on two cores: a quarter of a minute, plus half a minute if the book's people are not drawn yet.
+# **Hardware**: any laptop, no GPU. The network of this chapter is untrained; it has the same shapes as a trained one.
 
 # %% tags=["parameters"]
 # Parameters: the network, and the size of its input
@@ -23,7 +24,7 @@ width = 128
 seed = 1
 
 # %% [markdown]
-# These are settings of a training, and its `TrainConfig` checks them. The seed makes the random weights the same each time.
+# These are settings of a training run; its `TrainConfig` checks them. The seed makes the random weights the same each time.
 
 # %%
 import numpy as np
@@ -36,11 +37,11 @@ config = runs.read_parameters(TrainConfig, globals())
 generator = torch.manual_seed(config.seed)
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# [Chapter 2](02_batches.ipynb) ended with a batch of pictures. Comparing them pixel by pixel would compare light and background; a
-# network turns each into a *feature*, a list of numbers, that should be alike for one person and differ between people.
-# We take two pictures of one person, by different cameras.
+# [Chapter 2](02_batches.ipynb) ended with a batch of images. Comparing images pixel by pixel would compare light and background. A network
+# instead turns each image into a *feature*, a list of numbers that should be similar for images of one person and different for different
+# people. We take two images of one person from different cameras.
 
 # %%
 from alignedreid_lib import book, figures
@@ -57,9 +58,9 @@ size = (config.height, config.width)
 pictures = torch.stack([images.resize(images.decode(dataset.paths[k]), size) for k in two])
 
 # %% [markdown]
-# Each of them cut into eight stripes:
+# The figure shows both images, divided into eight stripes:
 
-# %% label="fig-stripes" alt="Two pictures of the same person from two cameras, each divided by horizontal lines into eight numbered stripes"
+# %% label="fig-stripes" alt="Two images of the same person from two cameras, each divided by horizontal lines into eight numbered stripes"
 fig = figures.Figure(figsize=(3.4, 3.1), layout="constrained")
 for ax, picture, title in zip(fig.subplots(1, 2), pictures, cameras, strict=True):
     ax.imshow(picture.permute(1, 2, 0), extent=(0, 4, 8.5, 0.5))
@@ -69,18 +70,18 @@ for ax, picture, title in zip(fig.subplots(1, 2), pictures, cameras, strict=True
 fig
 
 # %% [markdown]
-# One list of numbers for the whole picture says what is there: a jacket, blue trousers. It does not say where. A list for each stripe
-# does: head in stripe 1, shoes in stripe 8, if the box fits. Look in [the figure](#fig-stripes) where the head is in each picture.
+# One list of numbers for the whole image describes what is visible, such as a jacket and blue trousers, but not where. One list per stripe
+# also describes where: the head is in stripe 1 and the shoes are in stripe 8, if the box fits. Compare the position of the head in the two
+# images of [the figure](#fig-stripes).
 #
-# AlignedReID makes both kinds from one network: a *global* feature and $H$
-# *local* ones. Where the two boxes do not fit alike, the stripes have to be aligned before they are compared; that is the
-# work of [chapter 4](04_alignment.ipynb), and this chapter builds what it needs.
+# AlignedReID computes both kinds with one network: a *global* feature and $H$ *local* features. If the two boxes do not fit in the same way,
+# the stripes have to be aligned before they are compared. [Chapter 4](04_alignment.ipynb) does this; this chapter builds what it needs.
 
 # %% [markdown]
-# ## The backbone and its map
+# ## The backbone and its feature map
 #
-# A classification network such as ResNet ends in a map, an average over it, and a classifier. We keep everything up to the map.
-# The letters: $N$ pictures in a batch, $C$ channels, $H$ rows and $W$ columns of the map.
+# A classification network such as ResNet ends with a feature map, an average over this map, and a classifier. We keep everything up to the
+# feature map. The letters are: $N$ images in a batch, $C$ channels, $H$ rows and $W$ columns of the feature map.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.model import AlignedReID
@@ -95,13 +96,14 @@ N, C, H, W = feature_map.shape
 print(f"input {list(batch.shape)} -> map N={N}, C={C}, H={H}, W={W}")
 
 # %% [markdown]
-# 256 rows have become 8, 128 columns 4, and three colours 512 channels. The network halves the height and the width five times:
+# 256 rows have become 8, 128 columns have become 4, and three colours have become 512 channels. The network halves the height and the width
+# five times:
 #
 # $$
 # H = \left\lceil h / 32 \right\rceil, \qquad W = \left\lceil w / 32 \right\rceil .
 # $$ (eq-map-size)
 #
-# The next cell runs the layers one by one and keeps the last map of each size.
+# The next cell runs the layers one by one and keeps the last feature map of each size.
 
 # %%
 maps, x = {}, batch[:1]
@@ -109,9 +111,11 @@ with torch.no_grad():
     for layer in network.base if len(network.base) > 1 else network.base[0]:
         x = layer(x)
         maps[tuple(x.shape[2:])] = x[0].clone()
-assert torch.allclose(x, feature_map[:1], atol=1e-4), "layer by layer, the same map"
+assert torch.allclose(x, feature_map[:1], atol=1e-4), (
+    "running layer by layer gives the same feature map"
+)
 
-# %% label="fig-maps" alt="A pedestrian and five maps of it, each half as high and wide as the one before: outlines first, then a few bright cells"
+# %% label="fig-maps" alt="A pedestrian and five feature maps of it, each half as high and wide as the one before: outlines first, then a few bright cells"
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 panels = fig.subplots(1, 1 + len(maps))
 panels[0].imshow(pictures[0].permute(1, 2, 0))
@@ -124,10 +128,10 @@ for ax in panels:
 fig
 
 # %% [markdown]
-# Each panel of [the figure](#fig-maps) is one channel, the one that varies most. The first map still shows the person's outline; the last has 8 × 4 cells.
-# Here are sixteen channels of the last map, the tensor that everything below starts from.
+# Each panel of [the figure](#fig-maps) is one channel, the one that varies most. The first feature map still shows the outline of the person;
+# the last has 8 × 4 cells. Here are sixteen channels of the last feature map, the tensor from which everything below is computed.
 
-# %% alt="Sixteen channels of the last map as small pictures of eight rows and four columns, bright cells at different places"
+# %% alt="Sixteen channels of the last feature map as small images of eight rows and four columns, bright cells at different places"
 strongest = feature_map[0].flatten(1).std(1).argsort(descending=True)[:16]
 fig = figures.Figure(figsize=(8, 1.1), layout="constrained")
 for ax, channel in zip(fig.subplots(1, 16), strongest.sort().values, strict=True):
@@ -137,20 +141,20 @@ for ax, channel in zip(fig.subplots(1, 16), strongest.sort().values, strict=True
 fig
 
 # %% [markdown]
-# Bright means that the channel found its pattern there. The patterns of an untrained network are chance; that they light up at
-# different heights for different channels is already what a stripe's feature uses.
+# A bright cell means that the channel found its pattern there. The patterns of an untrained network are random. But different channels are
+# bright at different heights, and the features of stripes use exactly this.
 
 # %% [markdown]
 # ## The global feature
 #
-# Write $F_{cij}$ for channel $c$, row $i$, column $j$ of one picture's map. The global feature $g$ is the average of each channel
-# over the whole map:
+# Let $F_{cij}$ be channel $c$, row $i$, column $j$ of one image's feature map. The global feature $g$ is the average of each channel over the
+# whole feature map:
 #
 # $$
 # g_c = \frac{1}{H W} \sum_{i=1}^{H} \sum_{j=1}^{W} F_{cij} .
 # $$ (eq-global)
 #
-# On a map of two channels, four rows and two columns, small enough for paper:
+# Here is a feature map of two channels, four rows and two columns, small enough for paper:
 
 # %% tags=["nbval-check-output"]
 tiny = torch.tensor(
@@ -160,11 +164,11 @@ tiny = torch.tensor(
     ]
 )
 print(tiny.mean(dim=(1, 2)).tolist())
-assert tiny.mean(dim=(1, 2)).tolist() == [24 / 8, 16 / 8], "as on paper"
+assert tiny.mean(dim=(1, 2)).tolist() == [24 / 8, 16 / 8], "the averages are those on paper"
 
 # %% [markdown]
-# Eight cells sum to 24 and 16, so the averages are 3 and 2. Where the two eights of channel 2 stood is forgotten. The same for
-# the real map, as a loop, against the network:
+# The eight cells sum to 24 and 16, so the averages are 3 and 2. The position of the two 8s in channel 2 is lost. Next, a loop over the real
+# feature map is compared with the network:
 
 # %%
 by_hand = torch.zeros(N, C)
@@ -179,12 +183,12 @@ assert torch.allclose(by_hand, embedding.global_features, atol=1e-4), (
 print(list(embedding.global_features.shape))
 
 # %% [markdown]
-# One list of $C$ numbers for each of the two pictures.
+# The result is one list of $C$ numbers for each of the two images.
 
 # %% [markdown]
 # ## The local features
 #
-# Stripe $i$ is row $i$ of the map, averaged over its width:
+# Stripe $i$ is row $i$ of the feature map, averaged over its width:
 #
 # $$
 # r_{ic} = \frac{1}{W} \sum_{j=1}^{W} F_{cij} .
@@ -193,23 +197,23 @@ print(list(embedding.global_features.shape))
 # %% tags=["nbval-check-output"]
 rows = tiny.mean(dim=2).T  # [H, C]
 print(rows.tolist())
-assert rows.tolist() == [[2, 0], [2, 4], [2, 4], [6, 0]], "as on paper"
+assert rows.tolist() == [[2, 0], [2, 4], [2, 4], [6, 0]], "the stripes are those on paper"
 assert torch.equal(rows.mean(0), tiny.mean(dim=(1, 2))), (
-    "the stripes' average is the global feature"
+    "the average of the stripes is the global feature"
 )
 
 # %% [markdown]
-# Now the eights are in rows 2 and 3, and that is kept; their column is forgotten, which is right for people who turn around. A row
-# still has $C$ numbers, 512 or 2048. The local branch shortens each to $c = 128$: a matrix $A$ and a vector $b$, *the same for every
-# stripe*, then *batch norm*, which brings every channel to mean 0 and variance 1 (with the mean $m$ and the variance $v$ that training
-# gathered), scales it by $\gamma$ and shifts it by $\beta$, both learned; then the negative part is cut
-# off. The result $\ell_i$ is the local feature of stripe $i$:
+# Now the row of the 8s (2 and 3) is kept. Their column is lost, which is right, because people turn around. A row still has $C$ numbers, 512
+# or 2048. The local branch shortens each row to $c = 128$ numbers in three steps. First it applies a matrix $A$ and a vector $b$, *the same
+# for every stripe*. Then *batch norm* brings every channel to mean 0 and variance 1 (with the mean $m$ and the variance $v$ collected in
+# training), scales it by $\gamma$ and shifts it by $\beta$, both learned. Finally, negative values are set to 0. The result $\ell_i$ is the
+# local feature of stripe $i$:
 #
 # $$
 # \ell_i = \max\!\left(0,\; \gamma\, \frac{A r_i + b - m}{\sqrt{v + \epsilon}} + \beta\right) .
 # $$ (eq-local)
 #
-# With three numbers a stripe, and a matrix to do in the head (all other letters at their initial values: $b = m = \beta = 0$, $v = \gamma = 1$):
+# By hand, with three numbers per stripe and a simple matrix (all other letters at their initial values: $b = m = \beta = 0$, $v = \gamma = 1$):
 
 # %% tags=["nbval-check-output"]
 A = torch.tensor([[1.0, -1.0], [0.0, 1.0], [0.5, 0.5]])
@@ -218,8 +222,8 @@ for i, r in enumerate(rows, 1):
     print(f"stripe {i}: A r = {y.tolist()}, cut off: {y.clamp(min=0).tolist()}")
 
 # %% [markdown]
-# Stripe 2: $2 - 4 = -2$ becomes 0, $4$ stays, and $\frac{2 + 4}{2} = 3$. In the library, $A$ is a convolution of size 1 × 1. Its weights
-# put into such a convolution, PyTorch gives the same:
+# Stripe 2: $2 - 4 = -2$ becomes 0, $4$ stays, and $\frac{2 + 4}{2} = 3$. In the library $A$ is a convolution of size 1 × 1. With the same
+# weights in such a convolution, PyTorch gives the same result:
 
 # %%
 conv = torch.nn.Conv2d(2, 3, 1)
@@ -232,7 +236,7 @@ assert torch.allclose(by_module, (rows @ A.T).clamp(min=0), atol=1e-4), (
 )
 
 # %% [markdown]
-# Now the real thing: equations {eq}`eq-stripe` and {eq}`eq-local` as a loop over pictures and stripes, with the network's own numbers.
+# Here are equations {eq}`eq-stripe` and {eq}`eq-local` as a loop over images and stripes, with the network's own numbers.
 
 
 # %%
@@ -251,16 +255,18 @@ def local_by_hand(network, feature_map):
 # %%
 with torch.no_grad():
     by_hand = local_by_hand(network, feature_map)
-assert by_hand.shape == embedding.local_features.shape == (N, H, config.local_channels), "[N, H, c]"
+assert by_hand.shape == embedding.local_features.shape == (N, H, config.local_channels), (
+    "the local features have shape [N, H, c]"
+)
 assert torch.allclose(by_hand, embedding.local_features, atol=1e-4), (
-    "the loop and the network agree"
+    "the loop and the network give the same local features"
 )
 print(list(embedding.local_features.shape))
 
 # %% [markdown]
-# Two pictures, eight stripes, 128 numbers each. As pictures of the tensors themselves, one row a stripe:
+# There are two images with eight stripes of 128 numbers each. The next figure shows the two tensors, one row per stripe:
 
-# %% alt="The local features of both pictures as two images of eight rows and 128 columns; about half of the cells are dark"
+# %% alt="The local features of both images as two matrices of eight rows and 128 columns; about half of the cells are dark"
 fig = figures.Figure(figsize=(8, 2.2), layout="constrained")
 top = embedding.local_features.max()
 for k, ax in enumerate(fig.subplots(2, 1, sharex=True)):
@@ -272,33 +278,34 @@ ax.set_xlabel("channel")
 fig
 
 # %% [markdown]
-# Columns stand out more than rows: in an untrained network most channels say the same of every stripe, and of both pictures.
-# Training has to make rows differ where people do.
+# Columns are more visible than rows: in an untrained network most channels have the same value for every stripe, and for both images.
+# Training has to make the rows differ where people differ.
 
 # %% [markdown]
 # ## The identity head
 #
-# One more branch serves the *identification loss*, which asks which of the training people a picture shows: a matrix with one row a
-# person, applied to the global feature. Its weights start at random with a standard deviation of 0.001, so that at first every person is
-# equally likely.
+# One more branch is for the *identification loss*, which classifies the training people: a matrix with one row per person, applied to the
+# global feature. Its weights start at random with a standard deviation of 0.001, so that at first every person is equally likely.
 
 # %%
 with torch.no_grad():
     logits = embedding.global_features @ network.fc.weight.T + network.fc.bias
-assert logits.shape == (N, num_ids), "a number for each person"
-assert torch.allclose(logits, embedding.logits, atol=1e-4), "one matrix, one vector"
-assert 0.0009 < network.fc.weight.std() < 0.0011, "it starts small"
+assert logits.shape == (N, num_ids), "there is one number per person"
+assert torch.allclose(logits, embedding.logits, atol=1e-4), "the head is one matrix and one vector"
+assert 0.0009 < network.fc.weight.std() < 0.0011, (
+    "the weights of the head start with a standard deviation near 0.001"
+)
 assert AlignedReID(config.backbone).fc is None, "without num_ids there is no head"
 
 # %% [markdown]
-# Searching needs no head: the people to be found were not among those trained with.
+# The head is not used at search time, because the people we search for were not in the training set.
 
 # %% [markdown]
 # ## Shapes and parameters
 #
-# Equation {eq}`eq-map-size` for three backbones and three input sizes. With `last_stride=1` the ResNets leave out the last halving,
-# and the map is twice as high and wide. Only shapes are asked for, so the networks are built on PyTorch's device `meta`, where tensors
-# have a shape and no numbers.
+# The next table evaluates equation {eq}`eq-map-size` for three backbones and three input sizes. With `last_stride=1` the ResNets leave out
+# the last halving, and the feature map is twice as high and wide. We need only shapes, so the networks are built on PyTorch's device `meta`,
+# where tensors have a shape but no numbers.
 
 # %% tags=["nbval-check-output"]
 from math import ceil
@@ -319,12 +326,12 @@ for name, stride in [*networks, ("mobilenet_v2", 2)]:
     print(f"{name:<14}{stride:<6}", *cells)
 
 # %% [markdown]
-# Each entry is $C \times H \times W$. At 256 × 128 there are 8 stripes, at 224 × 224 seven. At 64 × 32 a ResNet ends in a map of
-# 2 × 1: two stripes, the upper body and the legs. Where stripes matter, take a larger input, or `last_stride=1`. The book's own model is trained at
-# 64 × 32 and stops a stage earlier, `backbone="resnet18.layer3"`: a dot and a layer's name cut a network after that layer. Its map is
-# 256 × 4 × 2, and three quarters of ResNet-18's weights, those of its last stage, need not be learned.
+# Each entry is $C \times H \times W$. At 256 × 128 there are 8 stripes, at 224 × 224 there are 7. At 64 × 32 a ResNet ends in a feature map
+# of 2 × 1: two stripes, the upper body and the legs. If stripes matter, use a larger input or `last_stride=1`. The book's own model is
+# trained at 64 × 32 and stops one stage earlier, `backbone="resnet18.layer3"`: a dot and the name of a layer cut a network after that layer.
+# Its feature map is 256 × 4 × 2. It does not have the last stage, which contains three quarters of ResNet-18's weights.
 #
-# How many numbers does training set? The local branch has $C \cdot c + c$ of the convolution and $2 c$ of batch norm.
+# How many numbers does training learn? The local branch has $C \cdot c + c$ in the convolution and $2 c$ in batch norm.
 
 # %% tags=["nbval-check-output"]
 
@@ -339,19 +346,21 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
         model = AlignedReID(name, num_ids=751)
     channels = model.fc.in_features
     local = count(model.local_conv) + count(model.local_bn)
-    assert local == channels * 128 + 128 + 2 * 128, "as counted in the text"
+    assert local == channels * 128 + 128 + 2 * 128, (
+        "the local branch has as many numbers as the text counts"
+    )
     assert count(model.fc) == channels * 751 + 751
     print(f"{name:<14}{count(model.base):>12,}{local:>10,}{count(model.fc):>18,}")
 
 # %% [markdown]
-# The branches are small beside a ResNet. Nearly everything the network knows is in `base`, which is why it pays to start from
-# weights that have seen a million photographs (`weights="imagenet"`: torchvision fetches them once).
+# The branches are small compared with a ResNet. Nearly all parameters are in `base`, so it helps to start from weights that were trained on a
+# million photographs (`weights="imagenet"`: torchvision downloads them once).
 
 # %% [markdown]
-# ## What does a stripe see?
+# ## Which pixels does a stripe depend on?
 #
-# A row of the map is not a window of 32 rows. A convolution of size $k$ on a map whose cells are $d$ pixels apart widens the *receptive
-# field* by $(k - 1) d$; each halving doubles $d$. For ResNet-18, on the way through its layers:
+# A row of the feature map depends on more than 32 rows of pixels. A convolution of size $k$ on a feature map whose cells are $d$ pixels apart
+# widens the *receptive field* by $(k - 1) d$; each halving doubles $d$. For ResNet-18, layer by layer:
 
 # %% tags=["nbval-check-output"]
 start = [(7, 2), (3, 2)]  # (size, stride) of the first convolution and the max pooling
@@ -363,8 +372,8 @@ print(f"a cell sees {field} × {field} pixels; cells are {apart} pixels apart")
 assert (field, apart) == (435, 32)
 
 # %% [markdown]
-# A cell can see more than the whole picture. Yet it does not see everything equally well. The gradient of the sum of a stripe's numbers with respect to
-# the input says how much each pixel row moves it.
+# A cell can depend on more than the whole image, but not on all pixels equally. The gradient of the sum of a stripe's numbers with respect to
+# the input measures the influence of each pixel row.
 
 # %%
 pixels = batch[:1].clone().requires_grad_()
@@ -373,7 +382,7 @@ gradients = [torch.autograd.grad(r, pixels, retain_graph=True)[0] for r in rows_
 reach = torch.stack([g.abs().sum(dim=(0, 1, 3)) for g in gradients])
 reach = reach / reach.sum(dim=1, keepdim=True)  # [H, h]: shares of each stripe
 
-# %% label="fig-listens" alt="A matrix of 8 stripes by 256 pixel rows; each stripe is brightest at its own rows or those beside them and fades on both sides"
+# %% label="fig-listens" alt="A matrix of 8 stripes by 256 pixel rows; each stripe is brightest at its own rows or the neighbouring ones and fades on both sides"
 fig = figures.Figure(figsize=(8, 2.3), layout="constrained")
 ax = fig.subplots()
 box = (0, config.height, H + 0.5, 0.5)
@@ -385,31 +394,31 @@ fig.colorbar(shown)
 fig
 
 # %% [markdown]
-# The bright chain of [the matrix](#fig-listens) runs down the diagonal: a stripe listens mostly to its own rows and its neighbours', and faintly to the rest. In
-# numbers, the share that falls on a stripe's own rows and those of the stripes next to it:
+# The bright cells of [the matrix](#fig-listens) are along the diagonal: a stripe depends mostly on its own rows and its neighbours' rows, and
+# weakly on the rest. The next cell computes the share of a stripe's own rows and those of its neighbours:
 
 # %%
 cells = reach.reshape(H, H, -1).sum(dim=2)  # [stripe, rows of a stripe]
 near = [cells[i, max(i - 1, 0) : i + 2].sum().item() for i in range(H)]
 farthest = (cells.argmax(dim=1) - torch.arange(H)).abs().max()
-assert farthest <= 1, "its own rows or those beside them move a stripe most"
+assert farthest <= 1, "a stripe depends most on its own rows or on neighbouring ones"
 print("  ".join(f"{share:.0%}" for share in near))
 
 # %% [markdown]
-# So a stripe is a part of the body, seen in context. (The larger the input, the smaller the share of it that a cell sees.)
+# So a stripe describes a part of the body together with its context. (The larger the input, the smaller the share of it that a cell depends
+# on.)
 
 # %% [markdown]
-# ## Weights, out and in
+# ## Saving and loading weights
 #
-# A model's state is a dict from names to tensors. The names here are the original reproduction's, so that its files load unchanged:
+# The state of a model is a dict from names to tensors. The names are the original reproduction's, so that its files load unchanged:
 
 # %% tags=["nbval-check-output"]
 names = list(network.state_dict())
 print(names[0], "...", *[name for name in names if not name.startswith("base.")], sep="\n")
 
 # %% [markdown]
-# `base.` is the backbone with torchvision's own names behind the dot; the rest are the two branches. Saved, then loaded into
-# a model that started from another seed:
+# `base.` is the backbone, with torchvision's own names after the dot; the rest are the two branches. We save the state and load it into a model that started from a different seed:
 
 # %%
 from pathlib import Path
@@ -424,7 +433,7 @@ generator = torch.manual_seed(config.seed + 1)
 twin = AlignedReID(config.backbone, None, num_ids, config.local_channels, config.last_stride).eval()
 with torch.no_grad():
     assert not torch.equal(twin(batch).global_features, embedding.global_features), (
-        "another seed, another network"
+        "a different seed gives a different network"
     )
 
 # %% tags=["nbval-check-output"]
@@ -436,16 +445,16 @@ assert all(
     for a, b in zip(twin.state_dict().values(), network.state_dict().values(), strict=True)
 )
 assert all(torch.equal(a, b) for a, b in zip(again, embedding, strict=True)), (
-    "bit for bit the same features"
+    "the loaded model gives the same features bit for bit"
 )
 
 # %% [markdown]
-# Nothing missing, nothing left over, and every bit of every feature is the same.
+# No tensor is missing, none is left over, and every bit of every feature is the same.
 #
 # ### The old format
 #
-# The original reproduction ran on PyTorch 0.3. Files of that time are not zip archives as today's are, and know no counters named
-# `num_batches_tracked`. A file like that, written and loaded:
+# The original reproduction ran on PyTorch 0.3. Files of that time are not zip archives like today's, and have no counters named
+# `num_batches_tracked`. Here we write and load such a file:
 
 # %% tags=["nbval-check-output"]
 import zipfile
@@ -453,18 +462,18 @@ import zipfile
 state = network.state_dict()
 old = {name: state[name] for name in state if "num_batches_tracked" not in name}
 torch.save(old, folder / "old.pth", _use_new_zipfile_serialization=False)
-assert zipfile.is_zipfile(folder / "weights.pth"), "today's format"
-assert not zipfile.is_zipfile(folder / "old.pth"), "the format of that time"
+assert zipfile.is_zipfile(folder / "weights.pth"), "today's format is a zip archive"
+assert not zipfile.is_zipfile(folder / "old.pth"), "the old format is not a zip archive"
 twin = AlignedReID(config.backbone, None, num_ids, config.local_channels)
 report = load_weights(twin, folder / "old.pth")
-assert report.missing == report.unexpected == [], "the counters are not missed"
+assert report.missing == report.unexpected == [], "the missing counters are not reported"
 print(report)
 
 # %% [markdown]
-# ### What is missing, what is left over
+# ### Missing and left-over tensors
 #
-# A file of the backbone alone, as torchvision publishes it, has no `base.` before its names, no local branch, and a classifier of
-# ImageNet's thousand classes that nobody here wants. It loads, and the report lists both sides:
+# A file with only the backbone, as torchvision publishes it, has names without `base.`, no local branch, and a classifier for ImageNet's
+# thousand classes, which we do not need. It loads, and the report lists both sides:
 
 # %% tags=["nbval-check-output"]
 import torchvision
@@ -477,26 +486,28 @@ print("missing:", *report.missing, sep="\n  ")
 print("left over:", *report.unexpected, sep="\n  ")
 
 # %% [markdown]
-# What is missing keeps its random values and has to be trained. Read this list: a name there that you did not expect is the cheapest
-# bug you will ever find.
+# A missing tensor keeps its random values and has to be trained. Always read this list: an unexpected name in it is a bug that is easy to
+# find now and hard to find later.
 #
-# The classifier may differ in its number of people. Training that goes on from a file trained on other people cannot use that
-# classifier, so the library leaves it out and the new one keeps its random values:
+# The classifier may have a different number of people. Training that starts from a file for other people cannot use its classifier, so the
+# library leaves it out, and the new classifier keeps its random values:
 
 # %% tags=["nbval-check-output"]
 larger = AlignedReID(config.backbone, None, num_ids + 1, config.local_channels)
 report = load_weights(larger, folder / "weights.pth")
-assert report.missing == report.unexpected == ["fc.weight", "fc.bias"], "the classifier alone"
+assert report.missing == report.unexpected == ["fc.weight", "fc.bias"], (
+    "only the classifier is missing and left over"
+)
 print(report)
 
 # %% [markdown]
-# A file does not say who its people are. If there are as many of them by chance, their classifier is loaded, and training has to
+# A file does not record who its people are. If the number of people is the same by chance, their classifier is loaded, and training has to
 # correct it.
 #
-# ### What is refused
+# ### Files that are rejected
 #
-# If the *backbone's* own numbers are not all there, the file belongs to another network. If they are and any other shape differs, the
-# model was built with other settings. Neither loads in part: the model stays as it was.
+# If tensors of the *backbone* are missing, the file belongs to a different network. If the backbone is complete but any other shape differs,
+# the model was built with different settings. The library never loads part of such a file: the model stays unchanged.
 
 
 # %%
@@ -512,7 +523,9 @@ def refusal(model, name):
         load_weights(model, folder / name)
     except InputError as error:
         after = model.state_dict()
-        assert all(torch.equal(before[key], after[key]) for key in before), "untouched"
+        assert all(torch.equal(before[key], after[key]) for key in before), (
+            "a rejected file leaves the model unchanged"
+        )
         return fill(str(error).replace(str(folder), "..."), 84)
     raise AssertionError(f"{name} was not refused")
 
@@ -527,8 +540,8 @@ print(refusal(wider, "weights.pth"))
 # %% [markdown]
 # The second model's local features are twice as long as the file's.
 #
-# The last refusal is about safety. A weights file is a *pickle*, and a pickle may name a function to call while it is read. This
-# class pickles itself as "make a folder":
+# The last file is rejected for safety. A weights file is a *pickle*, and a pickle may name a function to call while it is loaded. This class
+# pickles itself as "make a folder":
 
 
 # %%
@@ -542,57 +555,60 @@ class Trap:
 
 torch.save({"conv1.weight": Trap()}, folder / "trap.pth")
 message = refusal(twin, "trap.pth")
-assert not (folder / "made by a weights file").exists(), "nothing was called"
+assert not (folder / "made by a weights file").exists(), "the file has called no function"
 assert "not a file of weights" in message
 print(message)
 
 # %% [markdown]
-# The library reads with `weights_only=True`: tensors, numbers and plain containers, and no functions. It reads the ImageNet weights
-# in torchvision's cache the same way (`weights = "imagenet"`). With that guard switched off, the file does what it was made for:
+# The library reads with `weights_only=True`, which allows tensors, numbers and plain containers, but no functions. It reads the ImageNet
+# weights in torchvision's cache in the same way (`weights = "imagenet"`). Without this protection, the file runs its code:
 
 # %%
 torch.load(folder / "trap.pth", weights_only=False)
-assert (folder / "made by a weights file").exists(), "reading the file has run code"
+assert (folder / "made by a weights file").exists(), "reading the file has run its code"
 temporary.cleanup()
 
 # %% [markdown]
-# It was a harmless folder in a temporary place, and it is gone again. Another file could have sent your keys somewhere. Never read a
-# downloaded file that way.
+# It made a harmless folder in a temporary place, which is now deleted. A different file could have sent your keys to someone. Never load a
+# downloaded file in this way.
 
 # %% [markdown]
 # ## What the papers say
 #
 # :::{admonition} The paper says
-# The backbone is a ResNet-50 with inputs of 224 × 224. Its last map has $C = 2048$ channels and $H = W = 7$; a local feature has
-# $c = 128$ numbers (Zhang et al. 2017, section 3.1). At test time the global feature alone is kept.
+# The backbone is a ResNet-50 with inputs of 224 × 224. Its last feature map has $C = 2048$ channels and $H = W = 7$; a local feature has
+# $c = 128$ numbers (Zhang et al. 2017, section 3.1). At test time only the global feature is kept.
 # :::
 #
 # :::{admonition} The original reproduction says
-# Inputs of 256 × 128, the shape of a person, and so $H = 8$; the local branch is a mean over the width, a 1 × 1 convolution to 128
-# channels, batch norm and ReLU; the classifier's weights start with a standard deviation of 0.001.
+# Inputs are 256 × 128, the shape of a person, so $H = 8$. The local branch is a mean over the width, a 1 × 1 convolution to 128 channels,
+# batch norm and ReLU. The classifier's weights start with a standard deviation of 0.001.
 # :::
 #
-# Both heights are in our table: {eq}`eq-map-size` gives 7 for 224 and 8 for 256, with 2048 channels for ResNet-50. The library follows the
-# reproduction, so that its files load. That the global feature alone is kept makes the columns `local` and
-# `head` of the table of parameters free: they are there to train with, and cost nothing in a search.
+# Our table contains both heights: {eq}`eq-map-size` gives 7 for 224 and 8 for 256, with 2048 channels for ResNet-50. The library follows the
+# reproduction, so that its files load. Because only the global feature is kept at test time, the `local` and `head` columns of the parameter
+# table cost nothing in a search.
 
 # %% [markdown]
 # ## Summary
 #
-# * The last map of a backbone holds $H \times W$ cells of $C$ numbers, $H = \lceil h / 32 \rceil$; with `last_stride=1`, $\lceil h / 16 \rceil$.
-# * The global feature is the map's average; a local feature is a row's average, shortened by one matrix that all stripes share.
-# * A stripe sees mostly its own part of the picture, with some of everything around it.
-# * Weights keep the original's names. What is missing or left over is listed, what does not fit is refused whole, and no file runs code.
+# * The last feature map of a backbone has $H \times W$ cells of $C$ numbers, with $H = \lceil h / 32 \rceil$; with `last_stride=1`,
+#   $\lceil h / 16 \rceil$.
+# * The global feature is the average of the feature map; a local feature is the average of a row, shortened by one matrix that all stripes
+#   share.
+# * A stripe depends mostly on its own part of the image, and a little on everything around it.
+# * Weights keep the original's names. The library lists missing and left-over tensors, rejects a file that does not fit, and never runs code
+#   from a file.
 #
-# Next: [chapter 4](04_alignment.ipynb) aligns the stripes; [chapter 5](05_losses.ipynb) says what training asks of them.
+# Next: [chapter 4](04_alignment.ipynb) aligns the stripes; [chapter 5](05_losses.ipynb) defines the losses.
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** You want sixteen stripes. Which input heights give them, with `last_stride` 2 and with 1? Check one of each.
+# **1.** You need sixteen stripes. Which input heights give them, with `last_stride` 2 and with 1? Check one of each.
 #
 # :::{dropdown} Solution
-# By equation {eq}`eq-map-size`, heights of 481 to 512; with stride 1, 241 to 256.
+# By equation {eq}`eq-map-size`, heights of 481 to 512; with stride 1, heights of 241 to 256.
 #
 # ```python
 # for h, stride in ((512, 2), (256, 1)):
@@ -601,7 +617,7 @@ temporary.cleanup()
 # ```
 # :::
 #
-# **2.** Turn the map upside down before the two branches. What happens to the global feature, and what to the local ones?
+# **2.** Turn the feature map upside down before the two branches. How do the global feature and the local features change?
 #
 # :::{dropdown} Solution
 # ```python
@@ -611,11 +627,12 @@ temporary.cleanup()
 #     assert torch.allclose(local_by_hand(network, flipped), local_by_hand(network, feature_map).flip(1), atol=1e-4)
 # ```
 #
-# The global feature stays; the stripes come in reverse order. The first cannot see where things are, and the second must not be compared
-# stripe by stripe if boxes differ.
+# The global feature does not change; the stripes are in reverse order. The global feature does not depend on positions, and local features
+# must not be compared stripe by stripe if boxes differ.
 # :::
 #
-# **3.** The branch averages over the width and then multiplies by $A$. May one multiply first and average afterwards? And after the ReLU?
+# **3.** The branch averages over the width and then multiplies by $A$. Could it multiply first and average afterwards? Could it average after
+# the ReLU?
 #
 # :::{dropdown} Solution
 # ```python
@@ -627,6 +644,6 @@ temporary.cleanup()
 #     assert not torch.allclose(one.relu(), after, atol=1e-4)
 # ```
 #
-# A mean and a matrix are both linear and change places freely; averaging first does a quarter of the work at $W = 4$. ReLU is not
-# linear, so its place matters.
+# The mean and the matrix are both linear, so their order does not matter; averaging first does a quarter of the work at $W = 4$. ReLU is not
+# linear, so its position matters.
 # :::

@@ -1,17 +1,17 @@
 # %% [markdown]
 # # 04 Alignment
 #
-# Two boxes of one person rarely fit alike. This chapter compares people stripe by stripe and lets a shortest path decide which
+# Two boxes around one person rarely fit in the same way. This chapter compares people stripe by stripe, and a shortest path decides which
 # stripe belongs to which.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * the shortest path through a table of 3 × 4 numbers: every way listed, the best one found by hand, by a loop, by the library;
-# * that path drawn over two pictures of one person, one box too low: it bends by as much as the box is off;
-# * the price of a shift, for stripes compared rigidly and for stripes aligned.
+# * how to find the shortest path through a table of 3 × 4 numbers: by listing every path, by hand, with a loop and with the library;
+# * what this path looks like for two images of one person when one box is too low: it bends by as much as the box is off;
+# * how much a shift costs when stripes are compared rigidly and when they are aligned.
 #
-# **Time** on two cores: 20 seconds. **Hardware**: any laptop, no GPU. Nothing is trained here: a stripe is described by its
-# colour, so that every distance can be checked by eye.
+# **Time** on two cores: 20 seconds. **Hardware**: any laptop, no GPU. Nothing is trained here: the feature of a stripe is its colour, so you
+# can check every distance by eye.
 
 # %% tags=["parameters"]
 # Parameters: the people to draw
@@ -32,10 +32,10 @@ from alignedreid_lib.training import TrainConfig
 settings = runs.read_parameters(TrainConfig, globals())
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# A detector draws a box around each person it sees, and errs. The generator of [chapter 1](01_datasets.ipynb) can draw one moment in
-# any box, so we know by how much each box is off: here by none, by an eighth of the person's height, by two eighths.
+# A detector draws a box around each person it sees, and the box is often wrong. The generator of [chapter 1](01_datasets.ipynb) can draw one
+# moment in any box, so we know how far each box is off. Here they are too low by 0, 1 and 2 eighths of the person's height.
 
 # %%
 cameras = synthetic.sample_cameras(6, settings.seed)
@@ -55,7 +55,7 @@ def picture(person, camera=1, number=0, down=0.0):
     )
 
 
-# %% label="fig-boxes" alt="The same person in three boxes, the second and third hanging lower: the head is cut off and the ground shows below. Lines cut each picture into eight stripes"
+# %% label="fig-boxes" alt="The same person in three boxes, the second and third placed lower: the head is cut off and the ground shows below. Lines divide each image into eight stripes"
 def stripes_of(ax, pixels, title):
     """A picture with its eight stripes."""
     ax.imshow(pixels, extent=(0, 4, 8.5, 0.5))
@@ -70,35 +70,36 @@ for k, ax in enumerate(fig.subplots(1, 3)):
 fig
 
 # %% [markdown]
-# In [the figure](#fig-boxes) stripe 3 is the shirt in the first picture and the hip in the last. Whoever compares stripe 3 with stripe 3 compares a shirt with
-# trousers, and finds two people where there is one.
+# In [the figure](#fig-boxes) stripe 3 shows the shirt in the first image and the hip in the last. Comparing stripe 3 with stripe 3 compares a
+# shirt with trousers, so one person looks like two.
 
 # %% [markdown]
-# ## What it costs to match two stripes
+# ## The cost of matching two stripes
 #
-# Let $x_i$ be the feature of stripe $i$ of one picture and $y_j$ that of stripe $j$ of the other, and
-# $\lVert x_i - y_j \rVert$ their euclidean distance. Matching them costs
+# Let $x_i$ be the feature of stripe $i$ of one image, $y_j$ the feature of stripe $j$ of the other, and $\lVert x_i - y_j \rVert$ their
+# Euclidean distance. Matching the two stripes costs
 #
 # $$
 # d_{ij} = \frac{e^{\lVert x_i - y_j \rVert} - 1}{e^{\lVert x_i - y_j \rVert} + 1} = \tanh \frac{\lVert x_i - y_j \rVert}{2},
 # $$ (eq-align-cost)
 #
-# between 0 for equal stripes and 1 for stripes that have nothing in common.
+# which is 0 for equal stripes and close to 1 for stripes that have nothing in common.
 #
 # :::{admonition} The paper says
 # The left form is AlignedReID's eq. 1 (Zhang et al. 2017).
 # :::
 #
-# The right form is the same number, and does not overflow:
+# The right form gives the same number and does not overflow:
 
 # %%
 far = torch.tensor(1000.0)
 assert torch.isnan((far.exp() - 1) / (far.exp() + 1)), "infinity over infinity is not a number"
-assert torch.tanh(far / 2) == 1, "the same quantity, written safely"
+assert torch.tanh(far / 2) == 1, "tanh gives the same quantity without overflow"
 
 # %% [markdown]
-# In real use $x_i$ is the local feature of [chapter 3](03_model.ipynb). Here it is the mean red, green and blue of the middle half of the stripe's
-# width, scaled to 0 to 12. The range matters: $\tanh$ has to see differences of a few units to call stripes different.
+# In real use $x_i$ is the local feature of [chapter 3](03_model.ipynb). Here it is the mean red, green and blue of the middle half of
+# the stripe's width, scaled to the range 0 to 12. The range matters: $\tanh$ calls two stripes different only if their features differ by a
+# few units.
 
 
 # %%
@@ -114,10 +115,10 @@ for i in range(8):
     for j in range(8):
         difference = colours(straight)[i] - colours(low)[j]
         assert torch.isclose(costs[i, j], torch.tanh(difference.norm() / 2), atol=1e-3), (
-            "the library computes the equation"
+            "the library computes the equation for every pair of stripes"
         )
 
-# %% label="fig-costs" alt="A heat map of eight by eight costs beside the two pictures: dark cells run parallel to the diagonal, two rows below it"
+# %% label="fig-costs" alt="A heat map of eight by eight costs between the two images: dark cells run parallel to the diagonal, two rows below it"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
 left, middle, right = fig.subplots(1, 3, width_ratios=(1, 2.4, 1))
 stripes_of(left, straight, "perfect box")
@@ -131,20 +132,21 @@ fig.colorbar(image, ax=middle)
 fig
 
 # %% [markdown]
-# The dark cells of [the heat map](#fig-costs) run parallel to the diagonal, two rows below it: stripe 3 matches stripe 1, stripe 4 matches stripe 2 (less well), and so on down to
-# the shoes. Rows 1 and 2, head and shoulders, have no partner.
+# The dark cells of [the heat map](#fig-costs) run parallel to the diagonal, two rows below it. Row 3 (the perfect box) matches column 1 (the
+# low box), row 4 matches column 2 (less well), and so on down to the shoes. Rows 1 and 2, head and shoulders, have no match.
 
 # %% [markdown]
 # ## The shortest path, by hand
 #
-# Which stripe belongs to which? Body parts keep their order: what is above stays above. So we look for a way from the upper left cell
-# to the lower right one in steps down and right, and take the one whose costs sum to least. A table of 3 × 4, with whole numbers:
+# Which stripe belongs to which? Body parts keep their order: the head is above the chest in both images. We therefore look for a path from
+# the upper left cell of the cost table to the lower right cell that moves only down and right, and we take the path with the smallest sum of
+# costs. An example of 3 × 4:
 
 # %%
 table = torch.tensor([[1.0, 9, 9, 9], [1, 2, 9, 9], [9, 3, 1, 2]])
 
 # %% [markdown]
-# Two steps down and three to the right, in any order: $\binom{5}{2} = 10$ ways. All of them:
+# A path takes two steps down and three to the right, in any order, so there are $\binom{5}{2} = 10$ paths. Here are all of them:
 
 # %% tags=["nbval-check-output"]
 from itertools import combinations
@@ -166,24 +168,26 @@ for cells in all_paths(3, 4):
     values = [int(table[cell]) for cell in cells]
     sums[tuple(cells)] = sum(values)
     print(" + ".join(map(str, values)), "=", sum(values))
-assert len(sums) == 10, "five steps, two of them down"
+assert len(sums) == 10, "there are ten paths: five steps, two of them down"
 
 # %% [markdown]
-# The best sums to 10; we call the sum a path's *length*, too. Listing works for 3 × 4; two pictures of 8 stripes have $\binom{14}{7} = 3432$ ways. There is a shorter way to find the
-# shortest way: whoever stands in a cell came from above or from the left, so the least sum $S_{ij}$ up to it is
+# The smallest sum is 10. We also call the sum of a path its *length*. Listing all paths works for 3 × 4, but two images of 8 stripes have
+# $\binom{14}{7} = 3432$ paths. There is a faster way to find the shortest path: every path reaches a cell from above or from the left, so the
+# cost $S_{ij}$ of the cheapest path to cell $(i, j)$ is
 #
 # $$
 # S_{ij} = d_{ij} + \min\left(S_{(i-1)j},\; S_{i(j-1)}\right), \qquad S_{11} = d_{11},
 # $$ (eq-align-path)
 #
-# with only one choice in the first row and the first column. The *local distance* of two pictures is $S_{HH}$.
+# with only one choice in the first row and in the first column. The *local distance* of two images is the value in the last cell, $S_{HH}$
+# for two images of $H$ stripes.
 #
 # :::{admonition} The paper says
-# This is AlignedReID's eq. 2; alignment needs no extra labels, only the order of the stripes.
+# This is AlignedReID's eq. 2. Alignment needs no labels beyond the identities; it uses only the order of the stripes.
 # :::
 #
-# On paper, row by row: the first row sums up to 1, 10, 19, 28. In the second, $1 + 1 = 2$; $2 + \min(10, 2) = 4$;
-# $9 + \min(19, 4) = 13$; $9 + \min(28, 13) = 22$. In the third, $9 + 2 = 11$; $3 + \min(4, 11) = 7$; $1 + \min(13, 7) = 8$; $2 + \min(22, 8) = 10$.
+# On paper, row by row: the first row gives 1, 10, 19, 28. The second row gives $1 + 1 = 2$; $2 + \min(10, 2) = 4$; $9 + \min(19, 4) = 13$; $9 + \min(28, 13) = 22$.
+# The third row gives $9 + 2 = 11$; $3 + \min(4, 11) = 7$; $1 + \min(13, 7) = 8$; $2 + \min(22, 8) = 10$.
 
 
 # %%
@@ -206,10 +210,10 @@ S = shortest_path_loop(table)
 print(S.int().tolist())
 
 # %%
-assert S[-1, -1] == min(sums.values()) == 10, "the loop finds the best of all ten ways"
-assert alignment.shortest_path(table) == 10, "and so does the library"
+assert S[-1, -1] == min(sums.values()) == 10, "the loop finds the smallest of all ten sums"
+assert alignment.shortest_path(table) == 10, "the library finds the same sum"
 path = alignment.trace_path(table)
-assert sums[tuple(path)] == 10, "the way itself, walked back from the end"
+assert sums[tuple(path)] == 10, "the path that the library traces back has this sum"
 
 # %% label="fig-tables" alt="Three tables of 3 by 4: the costs with the shortest path marked, the sums, and the order of computation, where cells of one anti-diagonal have one number"
 order = np.add.outer(np.arange(3), np.arange(4)) + 1
@@ -228,14 +232,14 @@ fig.axes[0].plot(
 fig
 
 # %% [markdown]
-# The right table of [the figure](#fig-tables) is how the library computes: all cells of an *anti-diagonal* depend on the one before only, so they are done at once, for
-# all pairs of people at once. A table of 8 × 8 takes 15 steps instead of 64.
+# The right table of [the figure](#fig-tables) shows the order in which the library computes. Each *anti-diagonal* depends only on the one
+# before it, so all its cells are computed at once, for all pairs of images at once. A table of 8 × 8 takes 15 steps instead of 64.
 
 # %% [markdown]
-# ## The path over two people
+# ## The path between two images
 #
-# The same two pictures as above, one box two eighths too low. A line joins each pair of stripes that the path visits; it is drawn full
-# where they match, which here means a cost below 0.3.
+# These are the same two images as above; one box is two eighths too low. A line joins each pair of stripes on the path. The line is full
+# where the stripes match, which here means that their cost is below 0.3.
 
 
 # %%
@@ -279,15 +283,15 @@ def aligned_pair(one, two, titles):
     return fig
 
 
-# %% alt="Two pictures of one person with five full lines, each from a stripe of the left to the stripe two higher in the right, and beside them the costs with a path that first goes down two rows and then along the dark cells"
+# %% alt="Two images of one person with five full lines, each from a stripe of the left image to the stripe two higher in the right one. The table of costs shows a path that first goes down two rows and then follows the dark cells"
 aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 
 # %% [markdown]
-# The path walks down the first column while the head of the left picture finds nothing on the right, then follows the dark cells in
-# stairs, and ends along the last row, where the right picture shows ground. Dotted lines are the stairs' steps between two matches, the
-# stripes without a partner, and the pair of 4 and 2, whose cost is a little above 0.3.
+# The path goes down the first column as long as the head in the left image has no match on the right. It then follows the dark cells like a
+# staircase, and ends along the last row, where the right image shows ground. A path of 15 cells has at most 8 matches, so it needs steps
+# between them. The dotted lines are these steps, the stripes without a match, and the pair of 4 and 2, whose cost is slightly above 0.3.
 #
-# Does it bend by exactly the shift? We know the shift, so we can ask: for a box $k$ stripes too low, every pair
+# Does the path bend by exactly the shift? We know the shift, so we can test it: for a box that is $k$ stripes too low, every pair
 # $(i + k, i)$ must be on the path.
 
 # %%
@@ -295,20 +299,20 @@ for k in range(4):
     path = alignment.trace_path(
         alignment.stripe_distances(colours(straight), colours(picture(1, down=k)))
     )
-    assert {(i + k, i) for i in range(8 - k)} <= set(path), "the path bends by the shift"
+    assert {(i + k, i) for i in range(8 - k)} <= set(path), "every pair (i + k, i) is on the path"
 
 # %% [markdown]
-# Two moments, two cameras, and a box that is off: the costs are less clear. Few pairs cost less than 0.3, drawn full, and yet
+# With two moments, two cameras and a box that is off, the costs are less clear. Few pairs cost less than 0.3 and are drawn as full lines, but
 # all seven pairs $(i + 1, i)$ are on the path.
 
-# %% alt="The same person before two cameras, the second box one eighth too low: three full lines, two of them from a stripe to the one above it in the other picture"
+# %% alt="The same person seen by two cameras, the second box one eighth too low: three full lines, two of them from a stripe to the one above it in the other image"
 aligned_pair(picture(11, 1, 0), picture(11, 4, 1, down=1), ("camera 1", "camera 4, 1/8 too low"))
 
 # %% [markdown]
-# ## Rigid or aligned
+# ## Rigid stripes or aligned stripes
 #
-# The alternative is to compare stripe 1 with stripe 1, stripe 2 with stripe 2, and sum: *rigid* stripes. It costs nothing to compute, and
-# it is what alignment has to beat. The library has both, for all pairs of two groups of people at once:
+# The alternative is to compare stripe 1 with stripe 1, stripe 2 with stripe 2, and add up the costs. These are *rigid* stripes. They need no
+# path, and they are the baseline for alignment. The library computes both for all pairs of two groups of images at once:
 
 # %%
 people = [1, 3, 7, 8, 9, 11]
@@ -322,13 +326,15 @@ for m, x in enumerate(ours):
     for n, y in enumerate(theirs):
         pair = alignment.stripe_distances(x, y)
         assert torch.isclose(aligned[m, n], shortest_path_loop(pair)[-1, -1], atol=1e-2), (
-            "the last of the loop's sums"
+            "the aligned distance is the loop's last sum"
         )
-        assert torch.isclose(rigid[m, n], pair.diagonal().sum(), atol=1e-2), "the diagonal, summed"
+        assert torch.isclose(rigid[m, n], pair.diagonal().sum(), atol=1e-2), (
+            "the rigid distance is the sum of the diagonal"
+        )
 
 # %% [markdown]
-# Now the experiment. Each of 24 people is compared with themselves in a box that hangs lower and lower, and, as a yardstick, with another
-# person in a perfect box.
+# Now the experiment: each of 24 people is compared with their own image in a box that is lower and lower. For comparison we also compute the
+# distances between different people in perfect boxes.
 
 # %%
 downs = np.arange(0, 4.1, 0.5)
@@ -341,7 +347,7 @@ for name, how in (("rigid", False), ("aligned", True)):
     curves[name] = torch.stack([alignment.local_distances(first, y, how).diagonal() for y in lower])
     yardsticks[name] = alignment.local_distances(first, first, how)[others]
 
-# %% label="fig-shift" alt="Two panels over the shift. Rigid: the distance to oneself rises within two stripes to the level of strangers. Aligned: it rises slowly, in teeth, and stays below strangers over all four stripes"
+# %% label="fig-shift" alt="Two panels over the shift. Rigid: the distance between images of one person rises within two stripes to the level of strangers. Aligned: it rises slowly, with peaks at half stripes, and stays below strangers over all four stripes"
 fig = figures.Figure(figsize=(8, 2.8), layout="constrained")
 for ax, (name, own) in zip(fig.subplots(1, 2), curves.items(), strict=True):
     ax.plot(downs, own.mean(1), "o-", color=figures.BLUE, label="the same person, box too low")
@@ -360,33 +366,36 @@ fig.axes[0].legend(loc="lower right")
 fig
 
 # %% [markdown]
-# In [the figure](#fig-shift) lines are means, bands the middle half. Rigidly compared, a person whose box hangs two stripes too low is as far from themselves as a stranger
-# is. Aligned, the distance rises slowly, and four stripes off, with half the person gone, it is still below the strangers'. It rises in
-# teeth: a shift by half a stripe costs more than one by a whole, because then no stripe fits another exactly.
+# In [the figure](#fig-shift) lines are means, and bands contain the middle half of the values. With rigid stripes, a person whose box is two
+# stripes too low is as far from their own correctly boxed image as a stranger is. With aligned stripes the distance rises slowly; at four
+# stripes, with half the person outside the box, it is still below the distance of strangers. The curve has peaks at half stripes: a shift by
+# half a stripe costs more than a shift by a whole one, because then no stripe has an exact match.
 #
-# Look also at a shift of 0. The aligned distance of a picture to itself is not 0: between two matches the path steps over a
-# cell beside the diagonal and pays for it. Everybody pays about the same there, so it does not decide.
+# Look also at a shift of 0. The aligned distance of an image to itself is not 0, because between two matches the path passes through a cell
+# next to the diagonal and pays its cost. This cost is about the same for everybody, so it does not decide a comparison.
 
 # %%
 assert torch.allclose(curves["rigid"][0], torch.zeros(24), atol=0.1), (
-    "a picture is no way from itself"
+    "the rigid distance of an image to itself is 0"
 )
-assert (curves["aligned"][0] > 1).all(), "unless the path has to step aside seven times"
+assert (curves["aligned"][0] > 1).all(), (
+    "the aligned distance of an image to itself is above 1: the path has seven cells off the diagonal"
+)
 shift = list(downs).index(2)
 assert curves["rigid"][shift].mean() > 0.9 * yardsticks["rigid"].mean(), (
-    "rigid: two stripes off is like a stranger"
+    "rigid: a person two stripes off is as far as a stranger"
 )
 assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), (
-    "aligned: still oneself"
+    "aligned: a person two stripes off is nearer than a stranger"
 )
 
 # %% [markdown]
-# ## What the gradient sees
+# ## The gradient of the shortest path
 #
-# In training the path is part of the loss ([chapter 5](05_losses.ipynb)). The least sum changes with the cells of the path, one for one,
-# and not at all with the others: the gradient draws the path.
+# In training the path is part of the loss ([chapter 5](05_losses.ipynb)). The length of the shortest path changes one for one with the cost
+# of each cell on the path, and does not depend on the other cells. A plot of the gradient therefore shows the path:
 
-# %% alt="A heat map of eight by eight: ones on a staircase from the upper left to the lower right, noughts elsewhere"
+# %% alt="A heat map of eight by eight: ones along a staircase from top left to bottom right, zeros elsewhere"
 cells = costs.clone().requires_grad_()
 alignment.shortest_path(cells).backward()
 fig = figures.Figure(figsize=(2.8, 2.6), layout="constrained")
@@ -398,24 +407,26 @@ fig
 
 # %%
 on_path = {tuple(cell) for cell in cells.grad.nonzero().tolist()}
-assert on_path == set(alignment.trace_path(costs)), "one on the path"
-assert cells.grad.sum() == 15, "nought beside it: 8 + 8 - 1 cells"
+assert on_path == set(alignment.trace_path(costs)), (
+    "the gradient is non-zero on the path and nowhere else"
+)
+assert cells.grad.sum() == 15, "the gradient sums to the number of cells, 8 + 8 - 1"
 
 # %% [markdown]
-# So only stripes that meet on the path are moved: together for a positive, apart for a negative. Stripes without a partner lie on
+# So training moves only stripes that are paired on the path: together for a positive, apart for a negative. Stripes without a match are on
 # the path too, but there $\tanh$ is flat, so they hardly move: its slope at a distance of 6 is below 0.01.
 
 # %%
 x = torch.tensor(6.0, requires_grad=True)
 torch.tanh(x / 2).backward()
-assert x.grad < 0.01, "stripes with nothing in common hardly move each other"
+assert x.grad < 0.01, "the slope of the cost at a distance of 6 is below 0.01"
 
 # %% [markdown]
 # ## Play
 #
-# In JupyterLab the cell below (left out of the site) puts sliders to the picture: two people and a shift. The figure is this one:
+# In JupyterLab the last cell of this section (not shown on the website) adds sliders to the figure below, for the two people and the shift:
 
-# %% alt="Two different people with the path between their stripes: few full lines"
+# %% alt="Two different people with the path between their stripes: most lines are dotted, because few stripes match"
 aligned_pair(picture(1), picture(7, down=1), ("person 1", "person 7, 1/8 too low"))
 
 # %% tags=["explorer"]
@@ -433,46 +444,48 @@ def explore(left=1, right=7, down=1.0):
 # ## What the paper says, and what we see
 #
 # :::{admonition} The paper says
-# AlignedReID trains with the local distance beside the global one and tests with the global feature alone, and finds it better for having been
-# trained beside local ones. The original reproduction measured about one point more from adding the local distance at the test. AlignedReID++ (Luo et al. 2019)
-# compares rigid and aligned stripes: on Market-1501's whole bodies 91.4 / 76.7 rigid and 91.9 / 78.8 aligned (rank-1 / mAP, step), on cropped
-# bodies 52.8 / 38.1 and 70.1 / 55.3.
+# AlignedReID trains with the local distance and the global distance together and tests with the global feature alone. It reports that the
+# global feature is better for having been trained together with local ones. The original reproduction measured about one point more when the
+# local distance was added at test time. AlignedReID++ (Luo et al. 2019) compares rigid and aligned stripes: on Market-1501's whole bodies 91.4 / 76.7 rigid and 91.9 / 78.8 aligned (rank-1 / mAP, step), on cropped bodies 52.8 / 38.1 and 70.1 / 55.3.
 # :::
 #
-# With colours for features, rigid stripes tell a person from a stranger only while the box is off by less than two stripes; aligned ones
-# still do at four. What it is worth with trained features, over the whole range of box errors, is measured in the
-# [alignment study](13_alignment_study.ipynb).
+# With colours as features, rigid stripes tell a person from a stranger only while the box is off by less than two stripes; aligned stripes
+# still do so at four. The [alignment study](13_alignment_study.ipynb) measures what alignment is worth with trained features, over the whole
+# range of box errors.
 #
 # ## Summary
 #
-# * A stripe pair costs $d_{ij} = \tanh(\lVert x_i - y_j \rVert / 2)$: 0 if equal, 1 if unrelated.
-# * The local distance is the least sum of costs on a way down and right; anti-diagonals compute it for all pairs at once.
+# * Matching two stripes costs $d_{ij} = \tanh(\lVert x_i - y_j \rVert / 2)$: 0 if they are equal, close to 1 if they are unrelated.
+# * The local distance is the cost of the cheapest path that moves only down and right; it is computed anti-diagonal by anti-diagonal for all
+#   pairs at once.
 # * The path bends by the shift of the box; rigid stripes cannot.
-# * A path of $2H - 1$ cells always pays for its steps beside the matches: compare local distances with each other, never with 0.
+# * A path of $2H - 1$ cells always pays for the cells between the matches. Compare local distances with each other, never with 0.
 #
-# Next: [chapter 5](05_losses.ipynb) makes losses of these distances.
+# Next: [chapter 5](05_losses.ipynb) turns these distances into losses.
 #
 # ## Exercises
 #
-# **1.** How many ways are there through a table of $H \times W$? Check your formula for 3 × 4 and 4 × 4.
+# **1.** How many paths lead through a table of $H \times W$? Check your formula for 3 × 4 and 4 × 4.
 #
 # :::{dropdown} Solution
-# Of $H + W - 2$ steps choose the $H - 1$ that go down: $\binom{H + W - 2}{H - 1}$, so 10 and 20:
+# A path has $H + W - 2$ steps, and $H - 1$ of them go down, so there are $\binom{H + W - 2}{H - 1}$ paths: 10 and 20.
 # `len(list(all_paths(4, 4)))` gives 20.
 # :::
 #
-# **2.** The path never goes up or left. Which pictures would need it, and why does nobody miss it?
+# **2.** The path never goes up or left. Which images would need such a path, and why is this not a problem in practice?
 #
 # :::{dropdown} Solution
-# A picture upside down: `alignment.local_distances(colours(straight)[None], colours(straight[::-1])[None])` is far larger than
-# `alignment.local_distances(colours(straight)[None], colours(low)[None])`. Standing people keep their heads above their feet, and a path that could
-# go anywhere would match strangers by the colours they share in different places.
+# An image that is upside down would need it: `alignment.local_distances(colours(straight)[None], colours(straight[::-1])[None])` is far
+# larger than
+# `alignment.local_distances(colours(straight)[None], colours(low)[None])`. The head of a standing person is always above the feet. A path that could
+# move in any direction would match strangers who wear the same colours on different parts of the body.
 # :::
 #
-# **3.** Is the local distance a distance? Test symmetry, the distance to oneself, and whether turning both pictures upside down changes it.
+# **3.** Is the local distance a metric? Test its symmetry, the distance of an image to itself, and whether turning both images upside down
+# changes it.
 #
 # :::{dropdown} Solution
-# `torch.allclose(alignment.local_distances(ours, theirs), alignment.local_distances(theirs, ours).T)` is true: a way in a table is a way in the turned
-# table. `alignment.local_distances(ours, ours).diagonal()` is not 0, so it is no metric. `alignment.local_distances(ours.flip(1), theirs.flip(1))` is equal to
-# the one without the flips, walked from the other end.
+# `torch.allclose(alignment.local_distances(ours, theirs), alignment.local_distances(theirs, ours).T)` is true: a path through a table is also a path through the transposed table.
+# `alignment.local_distances(ours, ours).diagonal()` is not 0, so the local distance is not a metric.
+# `alignment.local_distances(ours.flip(1), theirs.flip(1))` equals the result without the flips, because each path is followed from the other end.
 # :::

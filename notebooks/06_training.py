@@ -1,22 +1,23 @@
 # %% [markdown]
 # # 06 Training
 #
-# One network, two losses, a few hundred lines of settings, schedule and loop: this chapter trains the model that the
-# other chapters use, and it is the notebook that full trainings run in.
+# This chapter trains the model that the other chapters use: one network with two losses, a set of settings, a learning-rate schedule and a
+# loop. Full training runs also execute this notebook.
 #
-# **What you will hold**
-# * a trained model in a run folder that survives being killed at any moment;
-# * every setting of the training, and what the learning rate does over the epochs;
-# * three curves, and how to read them together.
+# **What you will learn**
+# * how to train a model in a run folder that survives a kill at any moment;
+# * what every setting of the training means, and how the learning rate changes over the epochs;
+# * how to read the three training curves together.
 #
-# **Time** on two cores: three quarters of a minute, and a minute more if the book's model is not trained yet.
-# **Hardware**: any laptop, no GPU. Full trainings (`make train PRESET=market1501_gl`) want a GPU.
+# **Time** on two cores: three quarters of a minute, plus one minute if the book's model is not trained yet.
+# **Hardware**: any laptop, no GPU. Full training runs (`make train PRESET=market1501_gl`) need a GPU.
 
 # %% [markdown]
 # ## Settings
 #
-# The next cell holds every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some of them: `make train PRESET=name`,
-# typed in a terminal in the project's folder, injects its values right after this cell and runs this notebook. `archive = ""` stands for the book's own drawn people.
+# The next cell contains every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some of them. If you type
+# `make train PRESET=name` in a terminal in the project's folder, the preset's values are inserted right after this cell and the notebook is
+# executed. `archive = ""` stands for the book's own drawn people.
 
 # %% tags=["parameters"]
 # Parameters: the data
@@ -80,8 +81,9 @@ combined_of = ()
 only_test = ()
 
 # %% [markdown]
-# Two objects are built from them: the config of the training (`config.TrainConfig` describes each setting) and the plan of the data and the test (`testing.Plan` does). They know every
-# setting by name, type and range, so a misspelt or impossible one stops the notebook here, not an hour later.
+# The notebook builds two objects from them: the configuration of the training (`config.TrainConfig` describes each setting) and the plan of
+# the data and the test (`testing.Plan` does). Both check the name, type and range of every setting, so a misspelt or impossible setting stops
+# the notebook here and not an hour later.
 
 # %%
 import dataclasses
@@ -107,7 +109,7 @@ config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
 plan = runs.read_parameters(testing.Plan, globals(), extra=of_training)
 
 # %% [markdown]
-# A value that cannot work is refused by name:
+# An invalid value is rejected with its name:
 
 # %% tags=["demonstration", "nbval-check-output"]
 try:
@@ -117,23 +119,23 @@ except InputError as error:
 print(message)
 
 # %% [markdown]
-# The data: the drawn people of [chapter 1](01_datasets.ipynb), or the archive that a preset names. Either is
-# prepared once and then found. A preset may also train on several datasets merged (`dataset: combined`), and test on each.
+# The data are the drawn people of [chapter 1](01_datasets.ipynb) or the archive that a preset names. The archive is prepared once and reused
+# afterwards. A preset may also train on several merged datasets (`dataset: combined`) and test on each.
 
 # %%
 tested_on = book.prepare_data(config, **plan.data)
 train_set = datasets.open_dataset(config.folder, config.train_part)
 labels_found = np.unique(train_set.labels)
 assert labels_found.tolist() == list(range(len(set(train_set.ids)))), (
-    "labels count the identities from 0"
+    "labels number the identities from 0"
 )
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# A fresh network already gives every picture a feature. Take one batch of $P \times K$ pictures and look at all pairs:
-# how far apart are two pictures of the same person, and two of different people? The batch has 16 people with 4 pictures each,
-# or as many as a smaller dataset has.
+# A new network already gives every image a feature. Take one batch of $P \times K$ images and look at all pairs: how large is the distance
+# between two images of the same person, and between images of two different people? The batch has 16 people with 4 images each, or as many as
+# a smaller dataset has.
 
 # %%
 if plan.only_test:  # no training, so there may be no training people
@@ -148,7 +150,9 @@ P, K = min(16, len(counts)), min(4, counts.max())
 indices = next(iter(IdentitySampler(people, ids_per_batch=P, images_per_id=K, seed=0)))
 pictures = images.normalize(torch.stack(store.fetch(indices)))
 labels = torch.from_numpy(people[indices])
-assert pictures.shape == (P * K, 3, *size), "P people x K pictures, three colours, height x width"
+assert pictures.shape == (P * K, 3, *size), (
+    "the batch has P x K images, three colours, height x width"
+)
 
 
 # %%
@@ -180,35 +184,35 @@ def draw_pairs(networks):
     plt.show()
 
 
-# %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: same and different people overlap for half of their range"
+# %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: the curves for the same person and for different people overlap for half of their range"
 torch.manual_seed(0)
 untrained = AlignedReID(book.CONFIG.backbone)
 draw_pairs({"before training": untrained})
 
 # %% [markdown]
-# The two curves of [the figure](#fig-pairs-before) overlap: at a distance of 0.2 it may be the same person or another. Training has to pull them apart.
+# The two curves of [the figure](#fig-pairs-before) overlap: at a distance of 0.2 the two images may show the same person or different people.
+# Training has to separate the curves.
 
 # %% [markdown]
-# ## The loss that pulls
+# ## The loss
 #
-# [Chapter 5](05_losses.ipynb) derived the loss; here is what this run uses of it. For every anchor $a$ of the batch take the farthest picture of the same person, its *hardest positive* at distance
-# $d_{ap}$, and the nearest picture of anybody else, its *hardest negative* at distance $d_{an}$. The loss asks that the
-# negative be farther by a margin $m$:
+# [Chapter 5](05_losses.ipynb) derives the loss; here is the part that this run uses. For every anchor $a$ of the batch take the farthest
+# image of the same person, its *hardest positive* at distance $d_{ap}$, and the nearest image of anyone else, its *hardest negative* at
+# distance $d_{an}$. The loss is 0 only if the negative is farther by a margin $m$:
 #
 # $$ L = \frac{1}{PK} \sum_a \max(0,\; d_{ap} - d_{an} + m) $$ (eq-training-triplet)
 #
 # :::{admonition} The paper says
-# Batch-hard mining is Hermans et al. 2017 (arXiv 1703.07737), eq. 5; AlignedReID (Zhang et al. 2017, section 3.2) uses
-# it on its global features. The original reproduction sets $m = 0.3$ and leaves the features at the length that the
-# network gives them.
+# Batch-hard mining is eq. 5 of Hermans et al. 2017 (arXiv 1703.07737); AlignedReID (Zhang et al. 2017, section 3.2) uses it on its global
+# features. The original reproduction sets $m = 0.3$ and does not normalise the features.
 # :::
 #
-# The book's run starts from random weights and has a minute. So it differs from the original's in two things. It asks for $m = 2$:
-# beside features of a length of ten or more 0.3 is soon reached ([chapter 5](05_losses.ipynb)), and a satisfied anchor teaches nothing. And it adds a
-# second term, the identification loss: a classifier over the training people, weighted by `id_weight`. Its gradient shows the way while
-# the triplets still pull all pictures together; full runs from ImageNet weights do without.
+# The book's run starts from random weights and trains for one minute, so it differs from the original in two ways. First, it uses $m = 2$:
+# for features of length ten or more a margin of 0.3 is soon satisfied ([chapter 5](05_losses.ipynb)), and a satisfied anchor has no gradient.
+# Second, it adds the identification loss, a classifier over the training people, weighted by `id_weight`. The gradient of the classifier
+# guides training while the triplet loss still pulls all images together; full runs from ImageNet weights do not need it.
 #
-# By hand, four points on a line, two people:
+# By hand, with four points on a line and two people:
 
 # %% tags=["nbval-check-output"]
 points = torch.tensor([[0.0], [1.0], [1.2], [3.0]])
@@ -218,21 +222,20 @@ print("farthest positives", [round(d, 1) for d in term.mined.positive_distance.t
 print("nearest negatives ", [round(d, 1) for d in term.mined.negative_distance.tolist()])
 
 # %% [markdown]
-# The first anchor at 0 has its positive at 1 and its nearest negative at 1.2: $1 - 1.2 + 0.3 = 0.1$. The others give
-# $1 - 0.2 + 0.3 = 1.1$, $1.8 - 0.2 + 0.3 = 1.9$ and $1.8 - 2 + 0.3 = 0.1$. The mean is $3.2 / 4 = 0.8$.
+# The first anchor, at 0, has its positive at 1 and its nearest negative at 1.2: $1 - 1.2 + 0.3 = 0.1$. The other anchors give $1 - 0.2 + 0.3 = 1.1$, $1.8 - 0.2 + 0.3 = 1.9$ and $1.8 - 2 + 0.3 = 0.1$. The mean is $3.2 / 4 = 0.8$.
 
 # %%
-assert torch.isclose(term.loss, torch.tensor(0.8)), "the sum done by hand is the library's loss"
+assert torch.isclose(term.loss, torch.tensor(0.8)), "the library's loss equals the sum by hand"
 
 # %% [markdown]
 # ## The learning rate
 #
-# Adam takes the steps. Its learning rate is $\eta_0$ before epoch $s$. From epoch $s$ on it falls, to a thousandth of
-# $\eta_0$ in the last epoch $T$; in epoch $e$ it is
+# The optimiser is Adam. Its learning rate is $\eta_0$ before epoch $s$. From epoch $s$ it falls, and in the last epoch $T$ it is a thousandth
+# of $\eta_0$. In epoch $e$ it is
 #
 # $$ \eta(e) = \eta_0 \cdot 0.001^{\,(e + 1 - s)\,/\,(T + 1 - s)} \qquad e \ge s $$ (eq-training-rate)
 #
-# With $T = 4$ and $s = 3$ the last two epochs have $0.001^{1/2} \approx 0.0316$ and $0.001$ of the base:
+# With $T = 4$ and $s = 3$ the rate of the last two epochs is $0.001^{1/2} \approx 0.0316$ and $0.001$ times the base:
 
 # %% tags=["nbval-check-output"]
 short = dataclasses.replace(
@@ -243,14 +246,14 @@ print([round(rate, 4) for rate in rates])
 
 # %%
 assert np.allclose(rates, [1, 1, 0.001 ** (1 / 2), 0.001]), (
-    "two epochs at the base, two on the way down"
+    "the rate is constant for two epochs and falls for two"
 )
 
 # %% [markdown]
-# The other schedule, *staircase*, multiplies by a factor at given epochs. Both, as the original reproduction runs them
-# on Market-1501 (300 epochs, base 2e-4):
+# The other schedule, *staircase*, multiplies the rate by a factor at given epochs. The figure shows both schedules with the settings of the
+# original reproduction on Market-1501 (300 epochs, base 2e-4):
 
-# %% label="fig-schedules" alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is flat for 150 epochs and then a straight fall; the staircase has two steps"
+# %% label="fig-schedules" alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is constant for 150 epochs and then a straight falling line; the staircase has two steps"
 epochs = np.arange(1, 301)
 published = training.TrainConfig()
 staircase = training.TrainConfig(schedule="staircase", staircase_at_epochs=(101, 201))
@@ -271,13 +274,14 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# On the logarithmic axis of [the figure](#fig-schedules) the exponential fall is a straight line: every epoch divides the rate by the same number.
+# On the logarithmic axis of [the figure](#fig-schedules) the exponential fall is a straight line, because every epoch divides the rate by the
+# same number.
 
 # %% [markdown]
-# ## One step, by hand
+# ## One training step by hand
 #
-# A step of training in plain loops: forward, distances, the hardest positive and negative of every anchor, the loss,
-# backward.
+# Here is one training step in plain loops: the forward pass, the distances, the hardest positive and negative of every anchor, the loss, and
+# the backward pass.
 
 
 # %% tags=["demonstration"]
@@ -294,10 +298,10 @@ def naive_loss(network, batch, labels, margin):
 
 
 # %% [markdown]
-# The library's `train_step` does the same with matrices. Both start from equal weights and take one step on an equal batch of
-# 6 people x 2 pictures, with a small network. They add in another order, so they round differently, and how differently
-# depends on the processor. We therefore compute in float64, where rounding is a billion times smaller than a mistake would be,
-# and compare after one step: every further step would amplify the difference.
+# The library's `train_step` does the same with matrices. Both start from equal weights and take one step on an equal batch of 6 people x 2
+# images, with a small network. They add in a different order, so their rounding differs, and the difference depends on the processor. We
+# therefore compute in float64, where the rounding error is a billion times smaller than a mistake would be. We compare after one step,
+# because every further step would amplify the difference.
 
 # %% tags=["demonstration"]
 small = dataclasses.replace(
@@ -337,14 +341,14 @@ assert np.isclose(found["naive"][0], found["library"][0], rtol=1e-6), (
 assert all(
     torch.allclose(one, other, rtol=1e-5, atol=1e-9)
     for one, other in zip(found["naive"][1], found["library"][1], strict=True)
-), "and the same gradient for every weight"
+), "loops and matrices give the same gradient for every weight"
 
 # %% [markdown]
-# ## A run
+# ## A training run
 #
-# A training is this step, repeated: each epoch is one pass over the identities ([chapter 2](02_batches.ipynb)), each
-# ends with a checkpoint. `train` starts the run, goes on from its last finished epoch, or finds it finished. (To test
-# weights that are there already, name their files in `only_test`; then nothing is trained.)
+# A training run repeats this step: each epoch is one pass over the identities ([chapter 2](02_batches.ipynb)), and each epoch ends with a
+# checkpoint. `train` starts the run, resumes it after its last finished epoch, or finds it finished. (To test existing weights, name their
+# files in `only_test`; then nothing is trained.)
 
 # %%
 validate = testing.validation(config) if config.validate_every else None
@@ -355,9 +359,9 @@ if result:
     )
 
 # %% [markdown]
-# What the run folder holds. Every file is first written under another name and then renamed, so that a kill at any moment leaves
-# the last good one: `config.json` has the settings, `metrics.jsonl` a row an epoch, `checkpoint.pt` what resuming needs, `weights.pth` the model, and
-# `tensorboard` the curves.
+# This is what the run folder contains. Every file is first written under a temporary name and then renamed, so that after a kill at any
+# moment the last complete file remains. `config.json` has the settings, `metrics.jsonl` one row per epoch, `checkpoint.pt` everything that
+# resuming needs, `weights.pth` the model, and `tensorboard` the curves.
 
 # %%
 for path in sorted(runs.resolve(plan.run_dir).glob("*")):
@@ -368,32 +372,32 @@ for path in sorted(runs.resolve(plan.run_dir).glob("*")):
 finished = {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.pth", "tensorboard"}
 if result:
     assert finished <= {path.name for path in result.run_dir.iterdir()}, (
-        "a finished run is complete"
+        "a finished run has all its files"
     )
     assert [row["epoch"] for row in result.metrics] == list(range(1, config.total_epochs + 1)), (
-        "a row an epoch"
+        "there is one row per epoch"
     )
 
 # %% [markdown]
 # ## Reading the curves
 
-# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances part"
+# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances separate"
 figures.training_curves(result.metrics) if result else "nothing was trained"
 
 # %% [markdown]
 # Read the three panels of [the figure](#fig-curves) together.
 #
-# * **Loss** is the sum of both terms. The triplets' falls fast, then slowly: once most hold, only the hardest are left, and batch-hard
-#   mining looks at nothing else. In the end most of the sum is identification.
+# * **Loss** is the sum of both terms. The triplet loss falls fast at first and then slowly: once most triplets are satisfied, only the
+#   hardest are left, and batch-hard mining uses only these. At the end most of the sum is the identification loss.
 # * **Precision** (*negative farther*) is the share of anchors whose hardest negative is farther than their hardest positive; **margin
-#   satisfaction** (*by the margin*) asks for the margin too. When both reach 1, the triplets have nothing more to teach. (The setting
-#   `precision` is something else: the format of the numbers.)
-# * **Distances**: at first both shrink, as the network looks for safety where everybody is equal; then both grow again, the negatives
-#   faster, and the curves part. A run whose curves shrink to zero together has collapsed: lower the rate.
+#   satisfaction** (*by the margin*) is the share where it is farther by the margin. When both reach 1, the triplet loss has no gradient left.
+#   (The setting `precision` is something else: the number format.)
+# * **Distances**: at first both shrink, because mapping everyone to the same point is the safe solution early in training. Then both grow
+#   again, the negatives faster, and the curves separate. A run whose curves both shrink to zero has collapsed: use a lower learning rate.
 #
-# And [the picture of the beginning](#fig-pairs-before) again, with the same batch:
+# Here is [the histogram from the beginning](#fig-pairs-before) again, before and after training, for the same batch:
 
-# %% alt="Histograms of pair distances before and after training: after it, same-person pairs lie left of most others (mind the scales: all distances have grown)"
+# %% alt="Histograms of pair distances before and after training: after training, most pairs of the same person have smaller distances than most other pairs (the scales differ: all distances have grown)"
 tested = {file: runs.resolve(file) for file in plan.only_test} or {"": result.weights}
 if result and result.best_weights:  # a run that validated: its best epoch beside its last
     tested = {"last epoch": result.weights, f"epoch {result.best_epoch}": result.best_weights[0]}
@@ -408,16 +412,16 @@ draw_pairs(
 # %% tags=["demonstration", "bound"]
 distances, same = pair_distances(model)
 assert distances[same].mean() < distances[~same].mean(), (
-    "one person's pictures lie nearer than different people's"
+    "after training images of one person are nearer than images of different people"
 )
 
 # %% [markdown]
-# ## The same run again
+# ## Resuming a run
 #
-# A batch depends on the seed, the epoch and its number alone, and a checkpoint holds the rest: weights, Adam's moments,
-# the random state. So a run that was cut goes on as if nothing had happened (on a GPU up to rounding, since its sums are added
-# in an order left to chance; `deterministic = True` asks for one order). Here is a small one, cut after two of four
-# epochs, beside one that was left alone:
+# A batch depends only on the seed, the epoch and its number, and a checkpoint contains everything else: the weights, Adam's moments and the
+# random state. A run that was interrupted therefore continues as if nothing had happened. (On a GPU this is true up to rounding, because the
+# order of the sums varies; `deterministic = True` requests a fixed order.) We interrupt a small run after two of four epochs and compare it
+# with a run without an interruption:
 
 # %% tags=["demonstration"]
 import tempfile
@@ -453,27 +457,27 @@ with tempfile.TemporaryDirectory() as folder:
     resumed_weights = torch.load(resumed.weights)
 
 # %% tags=["demonstration"]
-assert resumed.resumed_at == 2, "two epochs were done before the cut"
+assert resumed.resumed_at == 2, "the run resumes after the two finished epochs"
 assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in whole_weights), (
-    "bit for bit the same"
+    "the resumed run has the same weights to the last bit"
 )
 
 # %% [markdown]
 # ## Several processes
 #
-# A bigger machine trains faster if its GPUs share each batch: of $P$ people every process embeds its part. The loss
-# cannot be shared in the same way. Of the four points above, let one process hold the two of person 0 and another the
-# two of person 1: neither has a negative, and whatever each computes alone is not the loss of the batch. So the processes exchange their features, $f_r$ being those that
-# process $r$ made, and each computes the loss of the whole batch. On the way back
-# each follows its own features, the others' being constants to it, and the parts add up to the gradient:
+# A machine with several GPUs trains faster if the GPUs share each batch: every process computes the features of its part of the $P$ people.
+# The loss cannot be divided in the same way. Suppose that of the four points above one process has the two of person 0 and another process
+# has the two of person 1. Then neither has a negative, and no loss that they compute separately is the loss of the batch. The processes
+# therefore exchange their features ($f_r$ are the features of process $r$), and each process computes the loss of the whole batch. In the
+# backward pass each process computes the gradient through its own features and treats the others' as constants. The sum of these parts is the
+# gradient:
 #
 # $$ \frac{\partial L}{\partial \theta} = \sum_r \frac{\partial L}{\partial f_r}\, \frac{\partial f_r}{\partial \theta} $$ (eq-training-processes)
 #
-# The four points once more, multiplied by a weight $\theta = 1$ that is to be learned. All points followed, the four gaps are
-# $\theta$ times $1 - 1.2$, $1 - 0.2$, $1.8 - 0.2$ and $1.8 - 2$; every term is active, so the slope is $(-0.2 + 0.8 + 1.6 - 0.2) / 4
-# = 0.5$. Following the first two points only, the four terms have slopes 1, 2, 1 and 1 (the second: $d_{ap} = \theta$ grows, and
-# $d_{an} = 1.2 - \theta$ shrinks, 1.2 being a constant), together $5/4$; the other two give $-1.2,
-# -1.2, 0.6, -1.2$, together $-3/4$.
+# Take the four points again, multiplied by a weight $\theta = 1$ to be learned. With gradients through all points, the four gaps are $\theta$
+# times $1 - 1.2$, $1 - 0.2$, $1.8 - 0.2$ and $1.8 - 2$; every term is active, so the slope is $(-0.2 + 0.8 + 1.6 - 0.2) / 4 = 0.5$. With
+# gradients through only the first two points, the four terms have slopes 1, 2, 1 and 1, together $5/4$. (In the second term $d_{ap} = \theta$
+# grows and $d_{an} = 1.2 - \theta$ shrinks, because 1.2 is a constant.) The other two points give $-1.2, -1.2, 0.6, -1.2$, together $-3/4$.
 
 # %% tags=["demonstration", "nbval-check-output"]
 labels_of_four = torch.tensor([0, 0, 1, 1])
@@ -492,15 +496,14 @@ print(f"{gradient_of((0, 1)):.2f} + {gradient_of((2, 3)):.2f} = {gradient_of((0,
 
 # %% tags=["demonstration"]
 assert np.isclose(gradient_of((0, 1)) + gradient_of((2, 3)), gradient_of((0, 1, 2, 3))), (
-    "parts of one gradient"
+    "the parts of the processes sum to the whole gradient"
 )
 
 # %% [markdown]
-# One difference is left: batch norm takes its mean and variance over the pictures of one process. With
-# `sync_batch_norm=True` it takes them over the whole batch, and two processes compute what one computes, up to rounding. Here
-# are both, started from this notebook (without mirroring, since each process draws its own). We compare their *first* step: its loss,
-# and the running means of batch norm that it leaves. Later steps amplify the rounding, so that the losses of two correct runs
-# differ by percents after a few epochs.
+# One difference remains: batch norm takes its mean and variance over the images of one process. With `sync_batch_norm=True` it takes them
+# over the whole batch, and two processes give the same result as one, up to rounding. The next cell starts both runs from this notebook
+# (without mirroring, because each process draws its own). We compare their *first* step: its loss, and the running means of batch norm after
+# it. Later steps amplify the rounding, so that after a few epochs the losses of two correct runs differ by several percent.
 
 # %% tags=["demonstration"]
 one = dataclasses.replace(
@@ -516,26 +519,24 @@ print(f"one step, on {one.ids_per_batch * one.images_per_id} pictures")
 
 # %% tags=["demonstration"]
 assert np.isclose(alone.metrics[0]["loss"], shared.metrics[0]["loss"], rtol=1e-4), (
-    "two processes have the loss of one"
+    "two processes give the loss of one"
 )
 assert all(
     torch.allclose(statistics[0][name], statistics[1][name], rtol=1e-3, atol=1e-4)
     for name in statistics[0]
     if name.endswith("running_mean")
-), "and its batch norm"
+), "two processes give the batch norm of one"
 
 # %% [markdown]
-# `make train PRESET=market1501_gl ARGS="-p processes 4"` takes four GPUs of one machine; the README shows how `torchrun`
-# takes those of several machines. Synchronising costs messages in every layer, so it is off unless it is asked for; each process
-# then takes the mean of its own pictures.
+# `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the README shows how `torchrun` uses GPUs of several machines. Synchronised batch norm sends messages in every layer, so it is off by default; each process then takes the mean of its own images.
 
 # %% [markdown]
 # ## Which epoch to keep
 #
-# The last epoch need not be the best, and the test people must not decide: whoever looks at them to choose has trained
-# on them. That is what the *validation* people are for ([chapter 1](01_datasets.ipynb) splits them off). With
-# `train_part="train"` they are left out of the training, and every `validate_every` epochs the network ranks them; the
-# weights with the best mean average precision are kept in `best.pth`. The small run once more:
+# The last epoch is not always the best, but the test set must not be used to choose: choosing a model by its test score amounts to training
+# on the test set. The *validation* people are for this choice ([chapter 1](01_datasets.ipynb) splits them off). With `train_part="train"`
+# they are left out of the training. After every `validate_every` epochs the network ranks them, and the weights with the best mean average
+# precision are kept in `best.pth`. Here is the small run once more:
 
 # %% tags=["demonstration"]
 watched = dataclasses.replace(tiny, train_part="train", validate_every=1)
@@ -547,26 +548,28 @@ means = {row["epoch"]: row["val_mean_ap"] for row in validated.metrics}
 print(f"epochs {sorted(means)} were validated, one was kept")
 
 # %% tags=["demonstration"]
-assert means[validated.best_epoch] == max(means.values()), "the best by validation is kept"
+assert means[validated.best_epoch] == max(means.values()), (
+    "the epoch with the best validation mAP is kept"
+)
 is_last = all(torch.equal(kept[name], last[name]) for name in last)
-assert is_last == (validated.best_epoch == 4), "best.pth holds the weights of that epoch"
+assert is_last == (validated.best_epoch == 4), "best.pth contains the weights of that epoch"
 train_people = set(datasets.open_dataset(watched.folder, "train").ids.tolist())
 val_people = set(datasets.open_dataset(watched.folder, "val").ids.tolist())
-assert not train_people & val_people, "nobody is trained on and validated with"
+assert not train_people & val_people, "no validation person is in the training set"
 
 # %% [markdown]
-# Published numbers are those of the last epoch of a training on *all* training people (`trainval`): settings are chosen
-# with the split, then the training is repeated without it. `make train PRESET=market1501_validated` does the first.
+# Published numbers come from the last epoch of a training on *all* training people (`trainval`): settings are chosen with the split, then the
+# training is repeated without it. `make train PRESET=market1501_validated` runs the first step.
 
 # %% [markdown]
 # ## The result
 #
-# What the loss is worth shows on people the network has never seen: rank the test gallery for every query
+# The value of a loss shows on people whom the network has never seen. We rank the test gallery for every query
 # ([chapter 8](08_evaluation.ipynb) explains the table).
 
 # %%
 of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")
-assert not of_book or config == book.CONFIG, "the book's own settings"
+assert not of_book or config == book.CONFIG, "the book's run uses the book's settings"
 tables = {
     name: testing.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
     for name, network in networks.items()
@@ -579,8 +582,8 @@ if len(plan.only_test) > 1:  # several runs of one training: their mean and spre
 scores
 
 # %% [markdown]
-# They go into the run's `results.json`, together with what a number needs to be believed: all settings, the seed, the
-# commit, the versions, the machine and the minutes.
+# The scores are written to the run's `results.json`, together with everything needed to trust them: all settings, the seed, the commit, the
+# versions, the machine and the minutes.
 
 # %%
 device_used = devices.choose_device(config.device)
@@ -592,52 +595,50 @@ written = runs.write_results(
     result.minutes if result else 0.0,
     device_used,
 )
-assert runs.read_json(written)["config"]["seed"] == config.seed, (
-    "the result says which seed it is of"
-)
+assert runs.read_json(written)["config"]["seed"] == config.seed, "the result records its seed"
 
 # %% [markdown]
 # ## What the paper says, and what we see
 #
 # :::{admonition} The paper says
-# AlignedReID (Zhang et al. 2017) trains with Adam and lets the rate fall in steps.
-# The original reproduction takes 32 x 4, a base of 2e-4 and the exponential fall from epoch 151, and reaches rank-1 87.05 % and
-# mAP 71.38 % (trapezoid) on Market-1501 with the global loss alone.
+# AlignedReID (Zhang et al. 2017) trains with Adam and reduces the learning rate in steps. The original reproduction uses batches of 32 x 4, a
+# base rate of 2e-4 and the exponential fall from epoch 151. It reaches rank-1 87.05 % and mAP 71.38 % (trapezoid) on Market-1501 with the
+# global loss alone.
 # :::
 #
-# Over its whole training the book's run shows its network a thousandth of the pixels, and people made of paint. What carries over is the shape of the curves:
-# the early shrinking, the parting, the long tail of hard triplets. To re-make the published number, put
-# `Market-1501-v15.09.15.zip` into `data/raw/` and say `make train PRESET=market1501_gl`.
+# Over its whole training the book's run processes a thousandth of the pixels of the original's run, and its people are drawn. The shape of the curves is the same: the
+# distances first shrink, then separate, and a few hard triplets remain for a long time. To reproduce the published number, put
+# `Market-1501-v15.09.15.zip` into `data/raw/` and run `make train PRESET=market1501_gl`.
 #
 # ## Summary
 #
-# * A config refuses what it does not know; a run folder belongs to one config.
-# * The triplet loss sees the hardest pairs of each batch only, so its curve is not the whole story: precision and distances are.
-# * A learning rate that falls to a thousandth lets the last epochs settle.
-# * Seeds and checkpoints together make a cut run the same run.
+# * A configuration rejects unknown settings; a run folder belongs to one configuration.
+# * The triplet loss depends only on the hardest pairs of each batch, so read its curve together with precision and distances.
+# * A learning rate that falls to a thousandth lets the weights settle in the last epochs.
+# * Seeds and checkpoints together make an interrupted run equal to an uninterrupted one.
 #
 # Next: [chapter 7](07_mutual_learning.ipynb) lets two models teach each other.
 #
 # ## Exercises
 #
-# **1.** With $T = 300$ and $s = 151$, in which epoch is the rate a tenth of the base?
+# **1.** With $T = 300$ and $s = 151$, in which epoch is the learning rate a tenth of the base?
 #
 # :::{dropdown} Solution
 # $0.001^{x} = 0.1$ for $x = 1/3$, so $e + 1 - 151 = 150 / 3$ and $e = 200$:
 # `training.learning_rate(training.TrainConfig(), 200) / 2e-4` gives 0.1.
 # :::
 #
-# **2.** Why does the sampler need $K \ge 2$, and what would the loss do with $P = 1$?
+# **2.** Why does the sampler need $K \ge 2$, and what would go wrong with $P = 1$?
 #
 # :::{dropdown} Solution
-# With $K = 1$ no anchor has a positive but itself; with $P = 1$ no anchor has a negative. Both are refused:
-# `dataclasses.replace(config, images_per_id=1)` raises an `InputError` that says so.
+# With $K = 1$ no anchor has a positive except itself; with $P = 1$ no anchor has a negative. The library rejects both:
+# `dataclasses.replace(config, images_per_id=1)` raises an `InputError` that names the setting.
 # :::
 #
 # **3.** Train with the soft margin, $\log(1 + e^{d_{ap} - d_{an}})$, and compare the curves.
 #
 # :::{dropdown} Solution
 # `soft = training.train(dataclasses.replace(config, margin=None), "runs/book/soft")`, then
-# `figures.training_curves(soft.metrics)`. The loss never reaches 0, because the soft margin always asks for a little
-# more; margin satisfaction is then counted with margin 0 and equals precision.
+# `figures.training_curves(soft.metrics)`. The loss never reaches 0, because the soft margin is never 0.
+# Margin satisfaction is then counted with margin 0 and equals precision.
 # :::

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # 08 Evaluation
 #
-# A model gives distances; a paper prints a rank-1 and an mAP. This chapter walks the whole way between the two.
+# A model gives distances; a paper reports a rank-1 and an mAP. This chapter shows every step between the two.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * the CMC and both average precisions of one query, worked out on paper, in a loop of a few lines, and by the library;
-# * three protocols on the same five pictures, and what happens to a query that has no match;
-# * the score table of the book's model beside two baselines, and the queries that it gets wrong;
-# * what several pictures of a query bring, and a threshold for the case that nobody is there.
+# * how to compute the CMC and both average precisions of one query on paper, in a loop of a few lines, and with the library;
+# * how three protocols score the same five images, and what happens to a query that has no match;
+# * how the book's model scores in comparison with two baselines, and which queries it gets wrong;
+# * what several images per query improve, and how a threshold handles people who are not in the gallery.
 #
-# **Time** on two cores: half a minute, and a minute more if the book's model is not trained yet.
+# **Time** on two cores: half a minute, plus one minute if the book's model is not trained yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -18,7 +18,7 @@
 seed = 1  # of the random weights of the untrained network
 
 # %% [markdown]
-# The next cell turns the parameters into settings. A name or a value that makes no sense ends the chapter here.
+# The next cell turns the parameters into settings. An unknown name or an invalid value stops the chapter here.
 
 # %%
 from dataclasses import dataclass
@@ -41,13 +41,13 @@ class Settings:
 settings = runs.read_parameters(Settings, globals())
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# One camera has seen somebody: the *query*. Other pictures wait in the *gallery*. A model has measured how far each
-# gallery picture lies from the query, and we look at the gallery from the nearest picture on. How good is that order?
+# One camera has seen a person: this image is the *query*. The images to search are the *gallery*. A model has measured the
+# distance of each gallery image from the query, and we look through the gallery, nearest image first. How good is that order?
 #
-# Below is the smallest gallery that shows every case: five pictures, each with an identity and a camera. The distances
-# are made up, so that all sums fit on a sheet of paper.
+# Below is the smallest gallery that shows every case: five images, each with an identity and a camera. The distances are made up, so that you
+# can do all sums on paper.
 
 # %% tags=["nbval-check-output"]
 query_id, query_camera = 9, 1
@@ -58,10 +58,10 @@ order = sorted(range(5), key=lambda g: distances[g])
 print("gallery pictures, nearest first:", order)
 
 # %% [markdown]
-# Picture 2 is the nearest, picture 0 the farthest. Here they are in that order, drawn by the library's own generator
-# ([chapter 1](01_datasets.ipynb)), behind the query.
+# Image 2 is the nearest, image 0 the farthest. The library's own generator ([chapter 1](01_datasets.ipynb)) draws them here in that order,
+# after the query.
 
-# %% alt="Six drawn pictures. The query: a person in a red and white striped shirt. Then the gallery from the nearest on: the same person by the same camera, another person in stripes, the same person by camera 2, an empty street, the same person by camera 4."
+# %% alt="Six drawn images. The query: a person in a red and white striped shirt. Then the gallery, nearest image first: the same person by the same camera, a different person in stripes, the same person by camera 2, an empty street, the same person by camera 4."
 from alignedreid_lib import figures, synthetic
 from alignedreid_lib.synthetic.packing import Shot
 
@@ -75,34 +75,33 @@ titles += [f"{distances[g]}: id {ids[g]}, camera {cameras[g]}" for g in order]
 figures.contact_sheet(pictures, titles, columns=7)
 
 # %% [markdown]
-# Four kinds of pictures are in this gallery, and each is treated in its own way:
+# This gallery contains four kinds of images, and each kind is treated differently:
 #
-# | picture | what it is | how it counts |
+# | image | what it shows | how it counts |
 # |---|---|---|
-# | id 9, cameras 2 and 4 | the same person, another camera: a **match** | right |
+# | id 9, cameras 2 and 4 | the same person, a different camera: a **match** | right |
 # | id 9, camera 1 | the same person, the query's own camera: **ignored** | as if it were not there |
-# | id 10 | another person, even by the query's own camera | wrong |
-# | id 0 | a **distractor**: a box around nobody, or around somebody who is nobody's query | wrong |
+# | id 10 | a different person, from any camera, including the query's own | wrong |
+# | id 0 | a **distractor**: a box without a person, or with a person who is in no query | wrong |
 #
-# Ignored pictures are left out because they are no test. Two pictures that one camera took of one person within seconds share the street,
-# the light and the pose; finding one with the other says nothing about recognising somebody elsewhere. Leaving it out is
-# not the same as calling it wrong: with an ignored picture in first place, the second picture moves up to place 1.
+# These images are ignored because they would make the task trivial. Two images that one camera took of one person within seconds share the
+# street, the light and the pose; finding one with the other does not show that the model can recognise a person elsewhere. Ignoring an image
+# is not the same as counting it as wrong: if an ignored image is ranked first, the second image moves up to rank 1.
 #
-# Distractors do count. A real gallery is full of them, and a system that ranks an empty street before the person has
-# failed the user.
+# Distractors count as wrong. A real gallery contains many of them, and a system that ranks an empty street before the person has failed its
+# user.
 
 # %% [markdown]
 # ## From an order to ranks
 #
-# Take a query $q$. Sort the gallery by distance, cross out what is ignored, number the rest from 1. The $m_q$ matches stand at
-# the ranks
+# Take a query $q$. Sort the gallery by distance, remove the ignored images, and number the rest from 1. The $m_q$ matches have the ranks
 #
 # $$ r_{q,1} < r_{q,2} < \dots < r_{q,m_q}. $$ (eq-match-ranks)
 #
-# The CMC and both average precisions follow from these numbers; only the protocol *cuhk03* and the open set below need more. (Papers
-# call the ignored pictures junk, too. [Chapter 1](01_datasets.ipynb)'s junk, with the id -1, has been removed by `prepare`.) In our
-# example the ignored picture leaves, and what is left
-# reads *wrong, match, wrong, match*: the ranks are $r_1 = 2$ and $r_2 = 4$. The loop that finds them takes four lines.
+# The CMC and both average precisions follow from these numbers; only the protocol *cuhk03* and the open set below need more. (Papers also
+# call the ignored images junk. The junk of [chapter 1](01_datasets.ipynb), with the id -1, has already been removed by `prepare`.) In our
+# example the ignored image is removed, and the rest is *wrong, match, wrong, match*: the ranks are $r_1 = 2$ and $r_2 = 4$. The loop that
+# finds them has four lines.
 
 
 # %% tags=["nbval-check-output"]
@@ -120,59 +119,59 @@ print("ranks", ranks)
 assert ranks == [2, 4], "the ranks on paper are 2 and 4"
 
 # %% [markdown]
-# The loop agrees with the paper: five pictures became four places, with matches at 2 and 4.
+# The loop agrees with the result on paper: five images became four ranks, with matches at ranks 2 and 4.
 
 # %% [markdown]
-# ## CMC: was there a match among the first k?
+# ## CMC: is there a match among the first k?
 #
-# The *cumulative matching characteristic* asks what a guard at a screen asks: are the first $k$ pictures enough? With
-# $V$ the queries that have a match at all, it is the share of queries whose first match stands at rank $k$ or before:
+# The *cumulative matching characteristic* answers the question of a guard at a screen: is it enough to look at the first $k$ images? Let $V$
+# be the set of queries that have a match. The CMC is the share of these queries whose first match has rank $k$ or better:
 #
 # $$ \mathrm{CMC}(k) = \frac{1}{|V|} \sum_{q \in V} \left[\, r_{q,1} \le k \,\right]. $$ (eq-cmc)
 #
-# The bracket is 1 where the statement holds and 0 elsewhere. $\mathrm{CMC}(1)$ is the *rank-1* of the papers. (Zheng et
-# al., ICCV 2015, define it so for Market-1501.) Our one query has $r_1 = 2$, so its curve is 0, then 1 from $k = 2$ on.
+# The bracket is 1 if the condition is true and 0 otherwise. Papers call $\mathrm{CMC}(1)$ *rank-1*. (Zheng et al., ICCV 2015, use this
+# definition for Market-1501.) Our one query has $r_1 = 2$, so its curve is 0 at $k = 1$ and 1 from $k = 2$.
 
 # %% tags=["nbval-check-output"]
 cmc_by_hand = [int(ranks[0] <= k) for k in (1, 2, 3, 4)]
 print("CMC(1) ... CMC(4):", cmc_by_hand)
-assert cmc_by_hand == [0, 1, 1, 1], "the first match stands at rank 2"
+assert cmc_by_hand == [0, 1, 1, 1], "the first match has rank 2"
 
 # %% [markdown]
-# The curve never asks where the second match is. Whether camera 4's picture stands at rank 4 or at rank 4 000, the CMC is
-# the same. For this there is a second score.
+# The curve does not depend on the second match. The CMC is the same if the image of camera 4 has rank 4 or rank 4 000. This is why
+# there is a second score.
 
 # %% [markdown]
-# ## Average precision: are all matches near the front?
+# ## Average precision: do all matches have low ranks?
 #
-# At rank $r_j$ we have seen $r_j$ pictures, $j$ of them matches. The *precision* there is $j / r_j$, the *recall*
-# $j / m$. Average precision is the area under the curve of precision over recall, and there are two ways to measure an
-# area that is only known at a few points.
+# Down to rank $r_j$ there are $r_j$ images, and $j$ of them are matches. The *precision* at this rank is $j / r_j$, and the *recall* is
+# $j / m$. Average precision is the area under the curve of precision over recall. There are two ways to measure an area that is known only at
+# a few points.
 #
-# **Step.** The precision at every match, averaged:
+# **Step** is the mean of the precisions at all matches:
 #
 # $$ \mathrm{AP}_\text{step}(q) = \frac{1}{m_q} \sum_{j=1}^{m_q} \frac{j}{r_{q,j}}. $$ (eq-ap-step)
 #
-# **Trapezoid.** At every match the mean of two precisions, the one there and the one a place before, where one match fewer
-# has been seen (Market-1501's own evaluation):
+# **Trapezoid** takes, for each match, the average of the precision at the match and the precision one rank before it. It is the definition of
+# Market-1501's own evaluation:
 #
 # $$ \mathrm{AP}_\text{trapezoid}(q) = \frac{1}{m_q} \sum_{j=1}^{m_q} \frac{1}{2}
 #    \left( \frac{j}{r_{q,j}} + \frac{j-1}{r_{q,j}-1} \right). $$ (eq-ap-trapezoid)
 #
-# Before rank 1 there is no place; the last fraction counts as 1 there.
+# There is no rank before 1, so for $r = 1$ the last fraction is taken to be 1.
 #
-# The *mean average precision* is the mean over the same queries as the CMC, with either of them:
+# With either definition, the *mean average precision* is the mean over the same queries as the CMC:
 #
 # $$ \mathrm{mAP} = \frac{1}{|V|} \sum_{q \in V} \mathrm{AP}(q). $$ (eq-map)
 
 # %% [markdown]
-# By hand, with the ranks 2 and 4:
+# By hand, for the ranks 2 and 4:
 #
 # $$ \mathrm{AP}_\text{step} = \tfrac12 \left( \tfrac12 + \tfrac24 \right) = \tfrac12, \qquad
 #    \mathrm{AP}_\text{trapezoid} = \tfrac12 \left( \tfrac{1/2 + 0/1}{2} + \tfrac{2/4 + 1/3}{2} \right)
 #    = \tfrac12 \left( \tfrac{3}{12} + \tfrac{5}{12} \right) = \tfrac13. $$
 #
-# Python's fractions do the same sum without rounding.
+# Python's fractions compute the same sum without rounding.
 
 # %% tags=["nbval-check-output"]
 from fractions import Fraction
@@ -181,13 +180,13 @@ step_by_hand = (Fraction(1, 2) + Fraction(2, 4)) / 2
 heights = (Fraction(1, 2) + Fraction(0, 1)) / 2, (Fraction(2, 4) + Fraction(1, 3)) / 2
 trapezoid_by_hand = sum(heights) / 2
 print("step", step_by_hand, "  trapezoid", trapezoid_by_hand)
-assert step_by_hand == Fraction(1, 2), "the sum on paper"
-assert trapezoid_by_hand == Fraction(1, 3), "the sum on paper"
+assert step_by_hand == Fraction(1, 2), "step AP by hand is 1/2"
+assert trapezoid_by_hand == Fraction(1, 3), "trapezoid AP by hand is 1/3"
 
 # %% [markdown]
-# One ranking, two numbers: 50 % and 33.3 %. Both are called "AP" in print. [The figure](#fig-precision-recall) shows where the difference lies.
+# One ranking gives two numbers: 50 % and 33.3 %. Papers call both of them "AP". [The figure](#fig-precision-recall) shows the difference.
 
-# %% label="fig-precision-recall" alt="Two panels of precision over recall with the four places of the ranking. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the places, which is smaller."
+# %% label="fig-precision-recall" alt="Two panels of precision over recall with the four ranks of the list. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the ranks, which is smaller."
 figure = figures.Figure(figsize=(8, 2.8))
 points = [(0, 1, "start"), (0, 0, "place 1"), (0.5, 0.5, "2"), (0.5, 1 / 3, "3"), (1, 0.5, "4")]
 areas = {"step: 1/2": ([0, 0, 0.5, 0.5, 1, 1], [0, 0.5, 0.5, 0.5, 0.5, 0]),
@@ -202,34 +201,36 @@ for axes, (title, area) in zip(figure.subplots(1, 2), areas.items(), strict=True
 figure
 
 # %% [markdown]
-# In [the figure](#fig-precision-recall) a line joins the four places of the ranking, after a start at precision 1, which only the trapezoid asks for. A wrong picture
-# lets the precision drop without moving right; a match moves right. *Step* takes the height that is reached at the
-# match. *Trapezoid* takes the area under the line itself, and the line climbs to the match from below.
+# In [the figure](#fig-precision-recall) a line joins the four ranks of the list. It starts at precision 1, a point that only the trapezoid
+# uses. At a wrong image the line goes straight down, because precision falls and recall stays the same; at a match it moves to the right. *Step* uses the height reached at the match. *Trapezoid* uses the area under the line itself, which rises to the match from below.
 
 # %% [markdown]
-# ### By how much they differ
+# ### How much the two definitions differ
 #
-# Subtract equation {eq}`eq-ap-trapezoid` from equation {eq}`eq-ap-step` match by match. A match at rank 1 contributes nothing; for any other,
+# Subtract equation {eq}`eq-ap-trapezoid` from equation {eq}`eq-ap-step` match by match. A match at rank 1 contributes nothing; any other
+# match contributes
 #
 # $$ \frac12\left(\frac{j}{r_j} - \frac{j-1}{r_j-1}\right) = \frac{r_j - j}{2\, r_j (r_j - 1)}. $$ (eq-ap-gap)
 #
-# The numerator counts the wrong pictures before the match, so the difference is never negative: *step is never below
-# trapezoid*, and both agree where nothing wrong stands before a match. It is largest, one quarter, for a first match
-# at rank 2, and fades as $1/(2 r_j)$ for matches far down. A gallery in which most queries have many matches, as Market-1501's,
-# sees less of it than one with two or three.
+# The numerator is the number of wrong images before the match, so the difference is never negative: *step is never below trapezoid*, and both
+# agree if no wrong image comes before a match. The difference is largest, one quarter, for a first match at rank 2, and it falls as
+# $1/(2 r_j)$ for matches far down the list. It is therefore smaller for galleries in which most queries have many matches, such as
+# Market-1501's, than for galleries with two or three matches per query.
 
 # %% tags=["nbval-check-output"]
 gaps = [Fraction(r - j, 2 * r * (r - 1)) for j, r in enumerate(ranks, start=1)]
 print("gap of each match:", *gaps, "  their mean:", sum(gaps) / len(gaps))
-assert sum(gaps) / 2 == step_by_hand - trapezoid_by_hand, "by this much the two differ"
+assert sum(gaps) / 2 == step_by_hand - trapezoid_by_hand, (
+    "the mean gap is the difference between step and trapezoid"
+)
 
 # %% [markdown]
-# The first match brings 1/4, the second 1/12, and their mean is the sixth that lies between one half and one third.
+# The gap of the first match is 1/4 and that of the second 1/12. Their mean is 1/6, the difference between one half and one third.
 
 # %% [markdown]
 # ## A naive loop, then the library
 #
-# The loop below knows none of the formulas. It walks the ranking place by place and adds up slices of the area in
+# The loop below does not use the formulas. It goes through the list rank by rank and adds up slices of the area in
 # [the figure](#fig-precision-recall).
 
 
@@ -250,8 +251,8 @@ def walk(hits, trapezoid, share=Fraction):
 print("step", walk(hits, trapezoid=False), "  trapezoid", walk(hits, trapezoid=True))
 
 # %% [markdown]
-# The walk finds the sums that we did on paper. `ranking.score_ranking` takes a whole matrix of distances, one row a query,
-# and answers for all queries at once. Ours has one row.
+# The loop gives the sums that we computed on paper. `ranking.score_ranking` takes a full distance matrix, one row per query, and scores all
+# queries at once. Our matrix has one row.
 
 # %% tags=["nbval-check-output"]
 import numpy as np
@@ -268,31 +269,29 @@ print(f"mAP: step {step.mean_ap:.4f}, trapezoid {trapezoid.mean_ap:.4f}")
 assert step.cmc.tolist() == cmc_by_hand, "the library's CMC is the one on paper"
 for scores, is_trapezoid in ((step, False), (trapezoid, True)):
     by_loop = float(walk(hits, is_trapezoid))
-    assert np.isclose(scores.mean_ap, by_loop), "the library's AP is the loop's"
+    assert np.isclose(scores.mean_ap, by_loop), "the library's AP equals the loop's"
 
 # %% [markdown]
-# Paper, loop and library agree. The library never sorts indices: it sorts each row's values and looks up where the few
-# matches fall, which is all that the ranks of equation {eq}`eq-match-ranks` need.
+# Paper, loop and library agree. The library never sorts indices. It sorts the values of each row and looks up the ranks of the few matches,
+# because equation {eq}`eq-match-ranks` needs only these ranks.
 
 # %% [markdown]
 # ## Three counting protocols
 #
-# A *counting protocol* says what a CMC counts. The average precision is the same under all three.
+# A *counting protocol* defines what a CMC counts. The average precision is the same under all three protocols.
 #
-# * **market1501** is equation {eq}`eq-cmc`: 1 from the first match on.
-# * **allshots** asks every match by itself, against the wrong pictures only. Match $j$ has $r_j - j$ wrong pictures before
-#   it, so
+# * **market1501** is equation {eq}`eq-cmc`: 1 from the rank of the first match.
+# * **allshots** scores every match separately and counts only the wrong images before it. Match $j$ has $r_j - j$ wrong images before it, so
 #
 # $$ \mathrm{CMC}_\text{allshots}(k) = \frac{1}{|V|} \sum_{q \in V} \frac{1}{m_q} \sum_{j=1}^{m_q}
 #    \left[\, r_{q,j} - j < k \,\right]. $$ (eq-cmc-allshots)
 #
-# * **cuhk03** goes back to galleries with one picture a person. It takes pictures of other cameras only, draws one picture
-#   of each identity at random, and asks for the rank of the one match that was drawn. The score is the expectation over
-#   all draws.
+# * **cuhk03** simulates galleries with one image per person. It takes only images of other cameras, draws one image of each identity at
+#   random, and finds the rank of the match that was drawn. The score is the expectation over all draws.
 #
-# By hand. *allshots*: the matches have 1 and 2 wrong pictures before them; none counts at $k = 1$, half at 2, both at 3.
-# *cuhk03*: the other cameras hold the two matches (ranks among themselves: first and last) and the empty street. With probability
-# one half the near match is drawn and stands first; else the far one is, and stands second, behind the street.
+# By hand, for *allshots*: the two matches have 1 and 2 wrong images before them, so none counts at $k = 1$, half count at 2, and both count
+# at 3. For *cuhk03*: the other cameras have three images, in the order match, empty street, match; the street counts as an identity.
+# With probability one half the near match is drawn and has rank 1. Otherwise the far match is drawn and has rank 2, after the street.
 
 # %% tags=["nbval-check-output"]
 by_protocol = {}
@@ -300,14 +299,18 @@ for name in ("market1501", "allshots", "cuhk03"):
     by_protocol[name] = scores = ranking.score_ranking(*problem, protocol=name, top=4)
     print(f"{name:<11} CMC {scores.cmc}   mAP (trapezoid) {scores.mean_ap:.4f}")
     assert scores.mean_ap == trapezoid.mean_ap, "the AP does not depend on the protocol"
-assert by_protocol["allshots"].cmc.tolist() == [0, 0.5, 1, 1], "by hand: 0, 1/2, 1, 1"
-assert by_protocol["cuhk03"].cmc.tolist() == [0.5, 1, 1, 1], "by hand: 1/2, 1, 1, 1"
+assert by_protocol["allshots"].cmc.tolist() == [0, 0.5, 1, 1], (
+    "the CMC of allshots by hand is 0, 1/2, 1, 1"
+)
+assert by_protocol["cuhk03"].cmc.tolist() == [0.5, 1, 1, 1], (
+    "the CMC of cuhk03 by hand is 1/2, 1, 1, 1"
+)
 
 # %% [markdown]
-# Rank-1 is 0, 0 and 50 %, for the same distances. The last one leaves out person 10, whom the query's own camera saw, and
-# so loses the strongest rival. A rank-1 without the name of its protocol says little.
+# Rank-1 is 0, 0 and 50 % for the same distances. The last protocol leaves out person 10, who was seen by the query's own camera, and with it
+# the wrong image that was nearest. A rank-1 means little if its protocol is not named.
 #
-# The expectation of *cuhk03* can be had by brute force as long as the gallery is small: go through all draws.
+# For a small gallery the *cuhk03* expectation can be computed by brute force, by enumerating all draws.
 
 # %% tags=["nbval-check-output"]
 from itertools import product
@@ -318,23 +321,24 @@ draws = [sorted(draw, key=lambda g: distances[g]) for draw in product(*by_id)]
 places = [[ids[g] for g in draw].index(query_id) for draw in draws]  # counted from 0
 expected = [sum(place < k for place in places) / len(draws) for k in (1, 2, 3, 4)]
 print("draws, nearest first:", draws, "  CMC:", expected)
-assert expected == by_protocol["cuhk03"].cmc.tolist(), "the mean of all draws"
+assert expected == by_protocol["cuhk03"].cmc.tolist(), "the expected CMC is the mean over all draws"
 
 # %% [markdown]
-# Two draws here; with 700 identities of five pictures there would be $5^{700}$. Most scripts therefore sample some, and their score
-# changes from run to run. The library computes the expectation exactly: an identity that has a share $p_i$ of its pictures nearer than the
-# match stands before it with probability $p_i$, independently of the others, and the number of such
-# identities is a sum of unequal coins. Its distribution is built by adding one coin after the other.
+# Here there are two draws; with 700 identities of five images there would be $5^{700}$. Most scripts therefore sample some draws, and their
+# score changes from run to run. The library computes the expectation exactly. If a share $p_i$ of the images of identity $i$ is nearer than
+# the match, this identity comes before the match with probability $p_i$, independently of the others. The number of identities before the
+# match is therefore a sum of independent coin flips with different probabilities (a Poisson-binomial distribution). The library builds its
+# distribution by adding one identity at a time.
 
 # %% [markdown]
 # ## Queries without a match
 #
-# A query may have no match: nobody but its own camera saw that person. Its rank-1 is neither right nor wrong, and its AP is
-# 0/0. The means leave it out, and the count has to say so; a score that drops such queries in silence can be made as good as
-# one likes by dropping the hard ones.
+# A query may have no match, because only its own camera saw the person. Its rank-1 is then neither right nor wrong, and its AP is 0/0. The
+# means skip it, and the number of skipped queries must be reported: a score that silently drops queries can be made arbitrarily good by
+# dropping the hard ones.
 #
-# We add person 7 with one query and one picture in the gallery, both by camera 5. To see the score table do it, we make
-# features of a single channel, so that a distance is a difference of two numbers.
+# We add person 7 with one query and one gallery image, both from camera 5. The features have a single channel, so that a distance is the
+# difference of two numbers. The next cell scores them with the score table.
 
 # %%
 import torch
@@ -349,43 +353,45 @@ tiny = features.Features(values, torch.zeros(8, 0, 0), *known, names)  # ids, ca
 evaluation.evaluate(tiny, ("global",), False, name="by hand")
 
 # %% [markdown]
-# The last column reads "1 of 2": two queries were asked, one could be answered. The scores are those of the first
-# query, as before. The library marks the other and gives its AP as nan, never as 0 or 1.
+# The last column is "1 of 2": one of two queries has a match. The scores are those of the first query, as before. The library marks the
+# second query as not valid and gives its AP as nan, never as 0 or 1.
 
 # %% tags=["nbval-check-output"]
 row = evaluation.evaluate(tiny, ("global",), False).rows[0]
 matrix = abs(values[:2] - values[2:].T)
 both = ranking.score_ranking(matrix, [9, 7], [*ids, 7], [1, 5], [*cameras, 5])
 print("valid:", both.valid, "  AP:", both.ap_per_query.round(4))
-assert (row.num_queries, row.num_valid) == (2, 1), "two were asked, one could be answered"
-assert np.isnan(both.ap_per_query[1]), "no match, no AP"
-assert np.isclose(both.mean_ap, 1 / 3), "and no change of the mean"
+assert (row.num_queries, row.num_valid) == (2, 1), (
+    "there are two queries, and one of them has a match"
+)
+assert np.isnan(both.ap_per_query[1]), "the AP of a query without a match is nan"
+assert np.isclose(both.mean_ap, 1 / 3), "a query without a match does not change the mean"
 
 # %% [markdown]
 # ## Ties
 #
-# Equal distances have no order of their own. Somebody has to choose one, and the choice can be worth more than the model.
-# Here is a "model" that has collapsed: it gives 0.5 to every picture. We score it twice, the second time with the gallery
-# read backwards.
+# Equal distances do not define an order. The program must choose one, and this choice can change the score more than the model does. Here is
+# a "model" that has collapsed: it gives a distance of 0.5 to every image. We score it twice, the second time with the gallery in reverse
+# order.
 
 # %% tags=["nbval-check-output"]
 for name, way, by_hand in (("forwards", 1, 1), ("backwards", -1, (1 / 3 + 2 / 4) / 2)):
     collapsed = ([[0.5] * 5], [query_id], ids[::way], [query_camera], cameras[::way])
     scores = ranking.score_ranking(*collapsed, average_precision="step")
     print(f"{name:<9} rank-1 {scores.cmc[0]:.0%}, AP {scores.mean_ap:.4f}")
-    assert np.isclose(scores.mean_ap, by_hand), f"{name}: by hand it is {by_hand}"
+    assert np.isclose(scores.mean_ap, by_hand), f"{name}: the AP by hand is {by_hand}"
 
 # %% [markdown]
-# 100 % or 0 %, and the model knows nothing. The library orders ties as the gallery is, always; so a number can be
-# repeated, but it still means nothing where ties are many. Reading the gallery backwards is a cheap test, and we
-# come back to it with the real table.
+# Rank-1 is 100 % or 0 %, although the model has no information. The library always keeps ties in the gallery's order, so a score can be
+# repeated, but a score with many ties is still meaningless. Reversing the gallery is a cheap test for this; we apply it to the real table
+# below.
 
 # %% [markdown]
 # ## The test set
 #
-# Now the same for the book's model. It is a ResNet-18 without its last stage that was trained on the drawn people of
-# [chapter 1](01_datasets.ipynb); whoever asks first trains it ([chapter 6](06_training.ipynb) shows how), and the others
-# find it.
+# Now we score the book's model in the same way. It is a ResNet-18 without its last stage, trained on the drawn people of
+# [chapter 1](01_datasets.ipynb). It is trained the first time a chapter needs it ([chapter 6](06_training.ipynb) shows how); later chapters
+# load the saved weights.
 
 # %%
 from alignedreid_lib import book
@@ -394,8 +400,8 @@ trained = book.model()
 print(trained.origin)
 
 # %% [markdown]
-# The test part holds people whom the model has never seen. A mark says what each picture is for: 0 query, 1 gallery.
-# (Mark 2, multi-query, takes no part here.)
+# The test set contains people whom the model has never seen. A mark gives the role of each image: 0 for a query, 1 for the gallery. (Mark 2,
+# multi-query, is not used here.)
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.datasets import open_dataset
@@ -408,25 +414,24 @@ distractors = is_gallery & (dataset.ids == 0)
 print(f"{is_query.sum()} queries of {len(people)} people")
 print(f"{is_gallery.sum()} gallery pictures, {distractors.sum()} of them distractors")
 training_people = set(open_dataset(book.dataset_folder(), "trainval").ids.tolist())
-assert people.isdisjoint(training_people), "nobody in the test set was trained on"
+assert people.isdisjoint(training_people), "nobody in the test set is in the training set"
 
 # %% [markdown]
-# `features.extract` shows every picture to the network, without augmentation, at the size that the network was trained with.
-# The size matters: a network that learned on 64 x 32 pixels and is shown 256 x 128 sees people it does not know.
+# `features.extract` computes the features of every image, without augmentation, at the image size that the network was trained with. The size matters: a network trained on 64 x 32 pixels does not work on images of 256 x 128.
 
 # %% tags=["nbval-check-output"]
 learned = features.extract(trained.network, dataset, **book.AS_TRAINED)
 print("input", book.AS_TRAINED, "  global features", list(learned.global_features.shape))
-assert len(learned) == len(dataset), "one feature a picture, in the dataset's order"
+assert len(learned) == len(dataset), "there is one feature per image, in the dataset's order"
 
 # %% [markdown]
-# A score needs something to stand beside. Two baselines cost next to nothing:
+# A score means little without a baseline. Two baselines cost next to nothing:
 #
-# * **the same network, untrained**: random weights. What it scores comes with the architecture and the data;
-# * **a colour histogram**: which colours a picture holds, wherever they are. It knows nothing of people: a red
-#   shirt over white trousers counts as a white shirt over red ones would.
+# * **the same network, untrained**: it has random weights, so its score comes only from the architecture and the data;
+# * **a colour histogram**: it counts the colours of an image and ignores where they are. It has no notion of a person: a red shirt over white
+#   trousers gives the same histogram as a white shirt over red trousers.
 #
-# A model that does not beat both has learned nothing worth its electricity.
+# A model that does not beat both baselines has learned nothing useful.
 
 # %%
 from alignedreid_lib.model import AlignedReID
@@ -437,7 +442,7 @@ untrained = features.extract(network, dataset, **book.AS_TRAINED)
 colours = evaluation.colour_histograms(dataset)
 
 # %% [markdown]
-# Three sets of features of the same pictures, one table: `evaluation.evaluate` ranks by the euclidean distance of global features.
+# The table has one row for each of the three sets of features. `evaluation.evaluate` ranks by the Euclidean distance of global features.
 
 # %%
 table = (evaluation.evaluate(learned, ("global",), False, name="trained model")
@@ -446,19 +451,24 @@ table = (evaluation.evaluate(learned, ("global",), False, name="trained model")
 table
 
 # %% [markdown]
-# Both definitions of AP stand side by side, and step is the larger in each row, as equation {eq}`eq-ap-gap` says. All queries are valid, so the
-# last column is one number. ([Chapter 0](00_quickstart.ipynb) drew other random weights for its untrained network, and other scores.) The book promises three things of this table:
+# The table gives AP by both definitions, and step is the larger in each row, as equation {eq}`eq-ap-gap` predicts. All queries are valid, so
+# the last column is a single number. ([Chapter 0](00_quickstart.ipynb) used different random weights for its untrained network, so its scores
+# differ.) The book promises three things about this table:
 
 # %% tags=["bound"]
 model_row, untrained_row, colour_row = table.rows
-assert model_row.rank1 >= 0.75, f"rank-1 is {model_row.rank1:.1%}, not 75 % or more"
+assert model_row.rank1 >= 0.75, f"rank-1 is 75 % or more; it is {model_row.rank1:.1%}"
 for other in (untrained_row, colour_row):
-    assert model_row.rank1 > other.rank1, f"no better than: {other.name}"
-    assert model_row.mean_ap_step > other.mean_ap_step, f"no better than: {other.name}"
+    assert model_row.rank1 > other.rank1, (
+        f"the trained model has a higher rank-1 than: {other.name}"
+    )
+    assert model_row.mean_ap_step > other.mean_ap_step, (
+        f"the trained model has a higher mAP than: {other.name}"
+    )
 
 # %% [markdown]
-# They hold. Can the table itself be trusted? The naive loop from above, over every query, is slow but honest. (It divides in floating point
-# this time: fractions of four hundred rankings would take half a minute.)
+# All three are true. Can we trust the table itself? We check it with the naive loop from above, which is slow, for every query. (It now uses
+# floating point, because fractions would take half a minute for four hundred rankings.)
 
 # %%
 from operator import truediv
@@ -471,11 +481,13 @@ for row, query, camera in zip(matrix.tolist(), queries.ids, queries.cameras, str
     hits = find_hits(row, query, camera, *gallery_labels)
     naive.append((hits[0], walk(hits, False, truediv), walk(hits, True, truediv)))
 by_library = (model_row.rank1, model_row.mean_ap_step, model_row.mean_ap_trapezoid)
-assert np.allclose(np.mean(naive, axis=0), by_library), "loop and library differ"
+assert np.allclose(np.mean(naive, axis=0), by_library), (
+    "loop and library give the same three scores"
+)
 
 # %% [markdown]
-# The loop and the library agree on all three scores. Two more checks: the gap between the definitions is what
-# equation {eq}`eq-ap-gap` predicts from the ranks alone, and no tie decides anything, for the gallery read backwards scores the same.
+# The loop and the library agree on all three scores. We make two more checks: the gap between the definitions is what equation
+# {eq}`eq-ap-gap` predicts from the ranks alone, and ties do not matter, because the reversed gallery gives the same score.
 
 # %%
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
@@ -491,13 +503,13 @@ print(f"step is {100 * difference:.1f} points above trapezoid")
 turned = queries.ids, gallery.ids[::-1], queries.cameras, gallery.cameras[::-1]
 reverse = ranking.score_ranking(matrix.flip(1), *turned)
 difference = reverse.mean_ap - model_row.mean_ap_trapezoid
-assert abs(difference) < 1e-3, "the gallery's order decides"
+assert abs(difference) < 1e-3, "the order of the gallery does not change the mAP"
 
 # %% [markdown]
-# The order decides nothing here. The two definitions, both printed as mAP, differ by more than two points; many papers claim less
-# progress than that.
+# The order of the gallery does not matter here. The two definitions, both called mAP, differ by more than two points; many papers claim a
+# smaller improvement.
 #
-# `make run` prints the table at its end. It reads it from this file:
+# `make run` prints the table at its end. It reads the table from this file:
 
 # %%
 runs.write_json(runs.resolve("runs/book/scores.json"), table.to_dict())
@@ -505,7 +517,7 @@ runs.write_json(runs.resolve("runs/book/scores.json"), table.to_dict())
 # %% [markdown]
 # ## The curves
 
-# %% label="fig-cmc" alt="CMC over the rank 1 to 20 of three lines: the trained model on top, the colour histogram and the untrained network below."
+# %% label="fig-cmc" alt="CMC over the ranks 1 to 20 with three lines: the trained model on top, the colour histogram and the untrained network below."
 curves = {}
 for row, of_all in zip(table.rows, (learned, untrained, colours), strict=True):
     distances = evaluation.distance_matrix("global", *evaluation.split(of_all))
@@ -513,16 +525,15 @@ for row, of_all in zip(table.rows, (learned, untrained, colours), strict=True):
 figures.cmc_curves(curves)
 
 # %% [markdown]
-# The curves of [the figure](#fig-cmc) never fall: who is found among the first five is found among the first ten. The trained model starts high and is nearly flat
-# from rank 10 on; a user who looks at ten pictures misses few people. The baselines rise for long: they have the person
-# somewhere, and cannot say where.
+# The curves of [the figure](#fig-cmc) never fall: a person found in the top five is also in the top ten. The curve of the trained model
+# starts high and is nearly flat from rank 10, so a user who looks at ten images misses few people. The curves of the baselines rise slowly:
+# the right person is somewhere in their lists, but far from the top.
 
 # %% [markdown]
-# ## Asking with several pictures
+# ## Several images per query
 #
-# Market-1501 has more than one picture of a query's person in the query's camera: those of mark 2
-# ([chapter 1](01_datasets.ipynb)). Pool their features with the query's own, by the mean or the maximum of every channel, and the
-# question is better put: *multi-query*. Two channels, three pictures, by hand:
+# In Market-1501 the query's camera has more than one image of the query's person: those of mark 2 ([chapter 1](01_datasets.ipynb)). *Multi-query* pools their features with the query's own, by the mean or the maximum of every channel, which describes the person better. By
+# hand, with two channels and three images:
 
 # %% tags=["nbval-check-output"]
 three = torch.tensor([[0.0, 4.0], [2.0, 0.0], [4.0, 2.0]])
@@ -539,7 +550,7 @@ one = features.Features(
 )
 pooled = evaluation.pool_queries(one[:1], one[1:], "average")
 assert pooled.global_features.tolist() == [three.mean(0).tolist()], (
-    "the query is pooled with the other two"
+    "the query's feature is pooled with the other two"
 )
 
 # %%
@@ -552,28 +563,26 @@ by_queries
 
 # %% tags=["bound"]
 single, average, maximum = by_queries.rows
-assert average.mean_ap_step > single.mean_ap_step, (
-    "more pictures of the person ask a better question"
-)
+assert average.mean_ap_step > single.mean_ap_step, "several images per query give a higher mAP"
 
 # %%
-assert single.rank1 == model_row.rank1, "single query is what the table above shows"
+assert single.rank1 == model_row.rank1, "the single-query row has the rank-1 of the table above"
 
 # %% [markdown]
-# The average of a few views says more of a person than one of them. It costs nothing but pictures, and papers that use it say so.
+# The average of a few views describes a person better than one view. It costs nothing but images, and papers that use it should say so.
 #
 # ## An open set
 #
-# So far everybody who is asked for is in the gallery. On a real camera's day most are not, and a ranking cannot say "nobody": it
-# always has a first place. For that we need a threshold on the distance, and it errs in two ways: it turns
-# away pairs of one person, and it lets pairs of two people pass. Let $S$ be the pairs of pictures that show
-# one person, $D$ those that show two, and $d_s$ the distance of pair $s$. Accepting every pair up to a threshold $t$ gives
+# So far every query's person was in the gallery. On a real camera most people are not, and a ranking cannot answer "nobody": it always has a
+# rank 1. We therefore need a threshold on the distance. A threshold makes two kinds of errors: it rejects pairs of images that show one
+# person, and it accepts pairs that show two people. Let $S$ be the pairs of one person, $D$ the pairs of two people, and $d_s$ the distance
+# of pair $s$. Accepting every pair up to a threshold $t$ gives
 #
 # $$ \mathrm{TAR}(t) = \frac{|\{s \in S : d_s \le t\}|}{|S|}, \qquad \mathrm{FAR}(t) = \frac{|\{s \in D : d_s \le t\}|}{|D|} $$ (eq-open-set)
 #
-# the *true-accept* and the *false-accept rate*, for short what is *found* and the *false alarms*. Drawn against each other over all thresholds
-# they are the *ROC*, the receiver operating characteristic. Three pairs of one person at distances 1, 2 and 4, four of two at 3, 5, 6
-# and 7; which threshold accepts at most a quarter of the wrong ones?
+# the *true-accept rate* and the *false-accept rate*; the output below calls them *found* and *false alarms*. Plotted against each other over
+# all thresholds they form the *ROC* curve (receiver operating characteristic). As an example, take three pairs of one person at distances 1,
+# 2 and 4, and four pairs of two people at 3, 5, 6 and 7. Which threshold accepts at most a quarter of the wrong pairs?
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.evaluation import verification
@@ -584,8 +593,7 @@ for t, false, true in zip(*curve, strict=True):
 print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
 
 # %% [markdown]
-# Any threshold from 3 to just below 5 accepts only the 3 wrongly; the largest distance seen below 5 is 4. Now the test set, in
-# [the figure](#fig-open-set). A guard can look at one false alarm in a thousand comparisons:
+# Any threshold from 3 to just below 5 accepts one wrong pair, the one at 3. The largest observed distance below 5 is 4, so the threshold is 4. [The figure](#fig-open-set) shows the test set. We assume that a guard can look at one false alarm in a thousand comparisons:
 
 # %% label="fig-open-set" alt="Left: histograms of distances of pairs of one person and of two people, which overlap, and a threshold; right: the ROC with the chosen point"
 pairs = verification.pair_distances(learned)
@@ -595,17 +603,18 @@ figures.open_set(pairs.same, pairs.different, false_accept_rate=0.001)
 curve = verification.roc(*pairs)
 threshold = verification.choose_threshold(curve, 0.001)
 accepted = (pairs.different <= threshold).mean()
-assert accepted <= 0.001, "more false alarms than were allowed"
+assert accepted <= 0.001, "at most one pair of different people in a thousand is accepted"
 print(f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are accepted")
 
 # %% [markdown]
-# The two histograms overlap, so the threshold that keeps strangers out keeps many of the right ones out too. This is a much harder
-# question than rank-1, where each query only has to beat its own gallery; and one in a thousand is a lot where ten thousand people pass.
+# The two histograms overlap, so a threshold that rejects nearly all strangers also rejects many right pairs. This is a much harder task than
+# rank-1, where a match only has to be nearer than the other images of one gallery. One false alarm in a thousand is also a high rate at a place where ten
+# thousand people pass.
 #
 # ## A gallery too large for a matrix
 #
-# A rank is a count: how many gallery pictures lie before the match. Counts add up, so the gallery may come in pieces, and nobody
-# needs to hold all distances at once. `streaming.score_stream` asks for the distances chunk by chunk:
+# A rank is a count: the number of gallery images before the match, plus one. Counts can be added, so the gallery can be processed in chunks,
+# and no program has to store all distances at once. `streaming.score_stream` requests the distances chunk by chunk:
 
 # %%
 from alignedreid_lib.evaluation import streaming
@@ -618,39 +627,39 @@ def chunk_of(begin, end):
 in_chunks = streaming.score_stream(chunk_of, *labels, average_precision="step", chunk=100)
 whole = ranking.score_ranking(matrix, *labels, average_precision="step")
 assert (in_chunks.cmc == whole.cmc).all() and in_chunks.mean_ap == whole.mean_ap, (
-    "chunks change the scores"
+    "scoring in chunks gives the same scores"
 )
 
 # %% [markdown]
-# The same to the last bit. `make bench` scores a million pictures so, in the memory of a laptop.
+# The result is the same to the last bit. `make bench` scores a million images in this way, in the memory of a laptop.
 
 # %% [markdown]
 # ## The ranked lists
 #
-# Numbers hide what pictures show. First two queries with a perfect AP, from those with the most matches.
+# Scores do not show what the images show. We first look at two queries with a perfect AP, chosen from those with the most matches.
 
-# %% alt="Ranked lists of two queries whose matches all stand at the front, framed blue with a tick; what follows is framed vermillion with a cross."
+# %% alt="Ranked lists of two queries whose matches all come first, framed blue with a tick; the images after them are framed vermillion with a cross."
 scores = ranking.score_ranking(matrix, *labels, average_precision="step")
 best = np.lexsort((-found.counts, -scores.ap_per_query))[:40:20]  # two, not of one person
 figures.ranked_lists(best.tolist(), dataset, matrix, top=12)
 
 # %% [markdown]
-# The person is found from other sides, before other streets and in other light. What follows after the last match is
-# often somebody dressed alike.
+# The model finds the person from different sides, in different streets and in different light. After the last match, the list often continues
+# with people in similar clothes.
 #
-# Now the three queries whose first match comes latest.
+# Here are the three queries whose first match comes latest.
 
-# %% alt="Ranked lists of the three queries whose first match comes latest: nearly all pictures are wrong, framed vermillion with a cross."
+# %% alt="Ranked lists of the three queries whose first match comes latest: nearly all images are wrong, framed vermillion with a cross."
 first_ranks = found.rank[found.order == 0] + 1
 worst = np.argsort(-first_ranks, kind="stable")[:3]
 print("first match at rank", *first_ranks[worst])
 figures.ranked_lists(worst.tolist(), dataset, matrix, top=12)
 
 # %% [markdown]
-# Whoever looks at ten pictures hardly finds any of the three people. Would we have known them? Here is each query again, beside its
-# nearest match and the rank at which that match stands.
+# A user who looks at ten images finds hardly any of these three people. Would a human have recognised them? Here is each query again, with
+# its nearest match and the rank of that match.
 
-# %% alt="The three queries again, each beside the picture of the same person that the model ranks first among its matches."
+# %% alt="The three queries again, each with the image of the same person that the model ranks first among its matches."
 from alignedreid_lib.batches import images
 
 path_of = {path.name: path for path in dataset.paths}
@@ -665,13 +674,13 @@ for query in worst:
 figures.contact_sheet(pictures, titles, columns=11)
 
 # %% [markdown]
-# Read the rows. In each, those who come first wear what the query wears: a top of the same colour, and often the same
-# below. The match is the same person from another side: a backpack hides half a back, a stripe down the
-# trousers or a jacket's lining shows from one side alone. In other queries the box is badly cut, or something stands in the way.
+# Look at the rows. In each row the first people wear what the query wears: a top of the same colour, and often also trousers or a skirt of
+# the same colour. The match shows the same person from a different side: a backpack hides half of the back, or a stripe on the trousers or
+# the lining of a jacket can be seen only from one side. In other queries the box is badly placed, or an obstacle hides part of the person.
 #
-# Three queries are anecdotes; the generator allows a count. It knows what everybody wears, and an identity of the test set is
-# a person's number. For every query with a wrong first place we compare the two people, and for reference all pairs of
-# people.
+# Three queries are only anecdotes, but the generator allows us to count. It records what everybody wears, and an identity of the test set is
+# the number of a person in the generator. For every query with a wrong image at rank 1 we compare the two people, and for reference we
+# compare all pairs of people.
 
 # %%
 wearing = {
@@ -684,7 +693,7 @@ wearing = {
 everybody = {number: synthetic.sample_person(number, seed=0) for number in people}
 
 # %% [markdown]
-# Who stands wrongly in first place? Distractors have no number, so they are counted and left out of the comparison.
+# First we collect the wrong images at rank 1. Distractors have no person number, so they are counted and left out of the comparison.
 
 # %%
 first = []  # who stands in first place
@@ -692,13 +701,15 @@ for row, query, camera in zip(matrix.numpy(), queries.ids, queries.cameras, stri
     shown = evaluation.ranked_list(row, query, gallery.ids, camera, gallery.cameras, top=1)
     first.append(shown[0])
 wrong = gallery.ids[first] != queries.ids
-assert np.isclose(1 - wrong.mean(), model_row.rank1), "the rest is rank-1"
+assert np.isclose(1 - wrong.mean(), model_row.rank1), (
+    "the share of queries without an error at rank 1 is rank-1"
+)
 both = np.stack([queries.ids, gallery.ids[first]])[:, wrong].T.tolist()
 confused = [(a, b) for a, b in both if b != 0]
 print(f"wrong first places: {len(both)}, {len(confused)} of them show a test person")
 
 # %% [markdown]
-# And in how many of these pairs do both wear the same, compared with all pairs of people?
+# In how many of these pairs do both people wear the same, compared with all pairs of people?
 
 # %%
 anybody = [(a, b) for a in people for b in people if a < b]
@@ -711,15 +722,19 @@ for what, look in wearing.items():
     times[what] = share / usual
 
 # %% tags=["bound"]
-assert times["colour of the top"] > 1.5, "whom it confuses wear tops of one colour"
-assert times["colour below"] > 1.5, "and trousers or skirts of one colour"
+assert times["colour of the top"] > 1.5, (
+    "confused people have tops of the same colour more than 1.5 times as often"
+)
+assert times["colour below"] > 1.5, (
+    "confused people have the same colour below more than 1.5 times as often"
+)
 
 # %% [markdown]
-# Those it confuses wear the same colours several times as often as any two people do: colour is what this model goes by first.
-# What a model ignores is shared by the confused about as often as by any two people. The pattern of the top, the bag and the kind
-# of garment come close to that. A minute of training on 64 x 32 pixels gets this far.
+# Confused people wear the same colours several times as often as two random people: this model relies mostly on colour. A property that a
+# model ignores is shared by confused people about as often as by two random people. The pattern of the top, the bag and the kind of garment
+# come close to that. This is the result of one minute of training on 64 x 32 pixels.
 #
-# The other suspect is the camera. Does the model take the street for the person?
+# The camera is a second possible cause. Does the model recognise the street instead of the person?
 
 # %%
 other_people = gallery.ids[None, :] != queries.ids[:, None]  # [Q, G]
@@ -732,53 +747,55 @@ print(
 )
 
 # %% [markdown]
-# If the first share lies more than twice the ± above the second, luck no longer explains it: the street helps. Those people have
-# the advantage of the query's own street and light, while every match must come from a different camera. Nearer than that, nothing can be said
-# from so few wrong answers; most of them come from other cameras in any case.
+# If the first share is more than twice the ± above the second, chance no longer explains the difference: the street influences the ranking.
+# Wrong images from the query's own camera have the advantage of the same street and light, while every match must come from a different
+# camera. A smaller difference proves nothing with so few wrong answers. In any case most wrong answers come from other cameras.
 #
 # ## What the papers report
 #
 # :::{admonition} The paper says
-# *AlignedReID* (Zhang et al., arXiv 1711.08184, 2017) reports rank-1 94.4 % on Market-1501 and 97.8 % on CUHK03. Both are
-# after re-ranking, with four training sets merged, and CUHK03's is of its old protocol.
+# *AlignedReID* (Zhang et al., arXiv 1711.08184, 2017) reports rank-1 94.4 % on Market-1501 and 97.8 % on CUHK03. Both are after re-ranking,
+# with four training sets merged, and the CUHK03 result is for its old protocol.
 #
-# *The original reproduction* (2017-18) trains on Market-1501 alone, evaluates with Market-1501's own definition, the **trapezoid**,
-# and publishes 87.05 rank-1 / 71.38 mAP for the global loss, 88.78 / 75.76 with mutual learning.
+# *The original reproduction* (2017-18) trains on Market-1501 alone, evaluates with Market-1501's own definition, the **trapezoid**, and
+# publishes 87.05 rank-1 / 71.38 mAP for the global loss, 88.78 / 75.76 with mutual learning.
 #
 # *AlignedReID++* (Luo et al., Pattern Recognition 94, 2019) reports 90.6 / 77.7 on Market-1501 with the global distance,
-# the *strong baseline* (Luo et al., CVPR-W 2019) 94.5 / 85.9; both by the **step** definition.
+# the *strong baseline* (Luo et al., CVPR-W 2019) 94.5 / 85.9; both use the **step** definition.
 # :::
 #
-# We read these numbers with three questions. *Which AP?* Between the two definitions lie 2.1 to 2.6 points in our runs on CUHK03, with
-# the same distances: an mAP of 71.4 by trapezoid and one of 73 by step may be one model. *Which split?* CUHK03's "old protocol" is another test set: it has a
-# gallery of one picture for each of 100 people, the new one (Zhong et al., CVPR 2017) several pictures of each of 700 and
-# fewer people to train with; scores of the two have nothing to say to each other. *What was done to the list afterwards?* Re-ranking, the subject
-# of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many of mAP.
+# Ask three questions when you read such numbers. *Which AP?* In our CUHK03 runs the two definitions differ by 2.1 to 2.6 points for the same
+# distances: an mAP of 71.4 (trapezoid) and an mAP of 73 (step) may come from the same model. *Which split?* CUHK03's "old protocol" is a
+# different test set: it has a gallery of one image for each of 100 people. The new protocol (Zhong et al., CVPR 2017) has several images of
+# each of 700 people, and fewer people to train with. Scores under the two protocols cannot be compared. *What was done to the list
+# afterwards?* Re-ranking, the subject of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many points of mAP.
 #
-# Our own table is of drawn people, a small network and a minute of training. It can be compared with its two baselines, and with
-# none of the published numbers above.
+# Our own table uses drawn people, a small network and one minute of training. It can be compared with its two baselines, but not with the
+# published numbers above.
 
 # %% [markdown]
 # ## Summary
 #
-# * Sort by distance, cross out what is ignored, note the ranks of the matches: CMC and AP follow from these.
-# * CMC asks for the first match; AP asks for all of them. How the CMC is counted never changes the AP; another split of the data changes everything.
-# * AP has two definitions. Step is never below trapezoid, and the gap, equation {eq}`eq-ap-gap`, follows from the ranks. Every mAP has to say which it is.
-# * Queries without a match are counted beside the score. Ties are ordered as the gallery is; a score that depends on them is no score.
-# * A ranking cannot say "nobody". A threshold can, at a false-accept rate that has to be chosen.
-# * A number stands beside a baseline, and the ranked lists beside the number.
+# * Sort by distance, remove the ignored images, and note the ranks of the matches: CMC and AP follow from these.
+# * CMC depends on the first match, AP on all matches. The counting protocol of the CMC never changes the AP; a different split of the data
+#   changes everything.
+# * AP has two definitions. Step is never below trapezoid, and the gap, equation {eq}`eq-ap-gap`, follows from the ranks. Every reported mAP
+#   must name its definition.
+# * Report the number of queries without a match. Ties keep the gallery's order; a score that depends on that order is meaningless.
+# * A ranking cannot answer "nobody". A threshold can, at a false-accept rate that you must choose.
+# * Always report a baseline with a score, and look at ranked lists as well as scores.
 #
-# Next: [chapter 9](09_reranking.ipynb) ranks a second time, by whom the pictures have for neighbours.
+# Next: [chapter 9](09_reranking.ipynb) re-ranks the list using the neighbours of each image.
 
 # %% [markdown]
 # ## Exercises
 #
-# **1. On paper.** A ranking reads *match, wrong, match*. What are both APs, and which match makes the difference?
+# **1. On paper.** A ranking is *match, wrong, match*. What are both APs, and which match causes the difference?
 #
 # :::{dropdown} Solution
 # Step: $\frac12 (1 + \frac23) = \frac56$. Trapezoid: $\frac12 (1 + \frac12(\frac23 + \frac12)) = \frac12 (1 + \frac7{12}) = \frac{19}{24}$.
-# The first match has nothing wrong before it and counts the same in both. The second brings
-# $\frac{3-2}{2 \cdot 3 \cdot 2} = \frac1{12}$, half of which is the difference $\frac{20}{24} - \frac{19}{24}$.
+# The first match has no wrong image before it and counts the same in both. The gap of the second match is
+# $\frac{3-2}{2 \cdot 3 \cdot 2} = \frac1{12}$, and half of it is the difference $\frac{20}{24} - \frac{19}{24}$.
 #
 # ```python
 # hits = [True, False, True]
@@ -786,11 +803,11 @@ print(
 # ```
 # :::
 #
-# **2. Chance.** What rank-1 does a model reach that ranks at random? Work it out from the test set, without any model, and put it beside the
-# untrained network's.
+# **2. Chance.** What rank-1 does a model reach that ranks at random? Compute it from the test set, without any model, and compare it with the
+# rank-1 of the untrained network.
 #
 # :::{dropdown} Solution
-# With $m$ matches among $n$ pictures that are not ignored, the first place is a match with probability $m/n$.
+# With $m$ matches among $n$ images that are not ignored, the image at rank 1 is a match with probability $m/n$.
 #
 # ```python
 # same_id = queries.ids[:, None] == gallery.ids[None, :]
@@ -799,14 +816,13 @@ print(
 # print(f"chance {chance:.1%}, untrained network {untrained_row.rank1:.1%}")
 # ```
 #
-# The untrained network lies above chance: random convolutions still tell dark from light and red from blue.
+# The untrained network is above chance: random convolutions can still tell dark from light and red from blue.
 # :::
 #
-# **3. Without the rule.** What does rank-1 become if pictures of the query's own camera count as matches? Which baseline
-# gains most, and why?
+# **3. Without the rule.** What does rank-1 become if images from the query's own camera count as matches? Which baseline gains most, and why?
 #
 # :::{dropdown} Solution
-# Give the gallery cameras that no query has; then nothing is ignored.
+# Give the gallery camera numbers that no query has; then nothing is ignored.
 #
 # ```python
 # for row, of_all in zip(table.rows, (learned, untrained, colours)):
@@ -816,6 +832,6 @@ print(
 #     print(f"{row.name:<28} {row.rank1:.1%} -> {easy.cmc[0]:.1%}")
 # ```
 #
-# The baselines gain most. Their features describe the street, the light and the colours of the camera as much as the person, and
-# in the query's own camera all of these stay the same.
+# The baselines gain most. Their features describe the street, the light and the colours of the camera as much as the person, and all of these
+# are the same in the query's own camera.
 # :::

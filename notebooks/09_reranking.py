@@ -1,16 +1,16 @@
 # %% [markdown]
 # # 09 Re-ranking
 #
-# A ranking asks one question: how far is each gallery picture from the query? Re-ranking asks a second one, of pictures
-# that nobody asked about: who are *your* neighbours?
+# A ranking uses the distance of each gallery image from the query. Re-ranking also uses the distances between gallery images: it compares the
+# neighbours of the query with the neighbours of each gallery image.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * k-reciprocal neighbours, their expansion and the Jaccard distance, step by step on twenty points in the plane;
-# * the published method in loops of a few lines, and the library's, which holds no matrix of all against all;
-# * what re-ranking lifts on the test set, a query that it hurts, and what it costs.
+# * what k-reciprocal neighbours, their expansion and the Jaccard distance are, step by step on twenty points in the plane;
+# * how the published method works, in loops of a few lines, and how the library does it without a matrix of all images against all;
+# * what re-ranking improves on the test set, which query it hurts, and what it costs.
 #
-# **Time** on two cores: a quarter of a minute, and a minute more if the book's model is not trained yet.
+# **Time** on two cores: a quarter of a minute, plus one minute if the book's model is not trained yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -20,7 +20,7 @@ k2 = 6  # neighbours over which weights are averaged
 lambda_value = 0.3  # share of the original distance
 
 # %% [markdown]
-# The next cell turns the parameters into settings. A name or a value that makes no sense ends the chapter here.
+# The next cell turns the parameters into settings. An unknown name or an invalid value stops the chapter here.
 
 # %%
 from dataclasses import dataclass
@@ -50,11 +50,11 @@ class Settings:
 settings = runs.read_parameters(Settings, globals())
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# Twenty pictures, each a point in the plane: two people, seven pictures each, and six strangers. Person A walks from the
-# sun into the shade, so A's pictures form a chain; the query stands at its sunny end. Person B stands still, so B's form a
-# crowd, and it happens to lie near the query.
+# The example has twenty images, each a point in the plane: two people with seven images each, and six strangers. Person A walks from the sun
+# into the shade, so A's images form a chain; the query is at its sunny end. Person B does not move, so B's images form a cluster, which
+# happens to be near the query.
 
 # %%
 chain = [(0.0, 0.0), (0.6, 0.3), (1.2, 0.7), (1.8, 1.2), (2.5, 1.7), (3.1, 2.2), (3.7, 2.9)]
@@ -95,7 +95,7 @@ def draw(ax, title, marked=(), lines=(), numbers=True):
     ax.grid(False)
 
 
-# %% label="fig-points" alt="Twenty points in the plane: person A is a chain that leads away from the query, person B a crowd of points below it; the six nearest of the query are ringed, four of them B"
+# %% label="fig-points" alt="Twenty points in the plane: person A is a chain that leads away from the query, person B a cluster of points below it; the six nearest of the query are ringed, four of them B"
 squared = ((points[:, None] - points[None]) ** 2).sum(2)  # [N, N]
 nearest = squared.argsort(axis=1, kind="stable")  # each row begins with the point itself
 fig = figures.Figure(figsize=(6, 3.6), layout="constrained")
@@ -105,18 +105,18 @@ ax.legend(loc="lower right")
 fig
 
 # %% [markdown]
-# By distance the query's list in [the figure](#fig-points) begins with A's next two pictures, and then come four of B, before A's next: they lie closer to the query
-# than the rest of A's chain does. No threshold on the distance can mend that. But B's pictures have each other for
-# neighbours; the query is nothing special to them.
+# Sorted by distance, the query's list in [the figure](#fig-points) starts with A's next two images, followed by four of B's before A's third:
+# these four are nearer to the query than the rest of A's chain. No distance threshold fixes this. But B's images are each other's nearest
+# neighbours; the query is not among them.
 #
 # ## Reciprocal neighbours
 #
-# Let $N(i, k)$ be the $k$ nearest of picture $i$, itself not counted. Two pictures are *$k$-reciprocal* neighbours if each is
-# among the nearest of the other; a picture belongs to its own set, too, which matters for the counts below:
+# Let $N(i, k)$ be the $k$ nearest images of image $i$, without $i$ itself. Two images are *$k$-reciprocal* neighbours if each is among the
+# $k$ nearest of the other. An image also belongs to its own set, which matters for the counts below:
 #
 # $$ R(i, k) = \{i\} \cup \{\, j : j \in N(i, k) \ \text{and}\ i \in N(j, k) \,\} $$ (eq-reranking-reciprocal)
 #
-# As a loop, with a small $k$, since twenty points have few neighbours:
+# Here is this definition as a loop, with a small $k$ because there are only twenty points:
 
 
 # %% tags=["nbval-check-output"]
@@ -129,20 +129,22 @@ print("nearest of the query:   ", [int(j) for j in nearest[query, 1 : small_k + 
 print("reciprocal with it:     ", sorted(reciprocal(query, small_k) - {query}))
 
 # %% [markdown]
-# Check one in [the figure](#fig-points): is the query among the six nearest of picture 7, the B that is closest to it? It is not: the
-# other six of B are nearer. So B is out, every one of them. The library finds the same sets for all pictures at once, as a sparse matrix with a row for each
-# picture:
+# Check one of them in [the figure](#fig-points): is the query among the six nearest images of image 7, which is the image of B nearest to the
+# query? It is not, because the other six images of B are nearer. So image 7 is not a reciprocal neighbour, and the same is true for all other
+# images of B. The library finds the same sets for all images at once, as a sparse matrix with one row per image:
 
 # %%
 by_library = reranking.reciprocal(nearest, small_k).toarray()  # [N, N]
 for i in range(N):
-    assert set(np.flatnonzero(by_library[i])) == reciprocal(i, small_k), f"picture {i} differs"
+    assert set(np.flatnonzero(by_library[i])) == reciprocal(i, small_k), (
+        f"library and loop find the same reciprocal neighbours of image {i}"
+    )
 
 # %% [markdown]
 # ## Expansion
 #
-# A reciprocal neighbour may know further friends. Take each $j \in R(i, k)$ and its own reciprocal neighbours for half of $k$ (rounded to a whole number); where
-# more than two thirds of them are in $R(i, k)$ already, the others are let in as well:
+# A reciprocal neighbour may lead to further images of the person. Take each $j \in R(i, k)$ and its own reciprocal neighbours for half of $k$
+# (rounded to a whole number). If more than two thirds of them are already in $R(i, k)$, the others are added as well:
 #
 # $$ R^*(i, k) = R(i, k) \;\cup \bigcup_{\substack{j \in R(i, k)\\ |R(i, k) \cap R(j, k/2)| \,>\, \frac23 |R(j, k/2)|}} R(j, \tfrac k2) $$ (eq-reranking-expansion)
 
@@ -166,7 +168,9 @@ print("who gains: ", {i: gained for i, gained in gains.items() if gained})
 # %%
 by_library = reranking.expanded(nearest, small_k).toarray()
 for i in range(N):
-    assert set(np.flatnonzero(by_library[i])) == expand(i, small_k), f"picture {i} differs"
+    assert set(np.flatnonzero(by_library[i])) == expand(i, small_k), (
+        f"library and loop find the same expanded set of image {i}"
+    )
 
 # %% label="fig-sets" alt="The points three times: the six nearest of the query, its reciprocal neighbours, and the expanded set"
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
@@ -181,17 +185,17 @@ for ax, (title, members) in zip(fig.subplots(1, 3), sets.items(), strict=True):
 fig
 
 # %% [markdown]
-# [The figure](#fig-sets) shows how reciprocity throws the intruders out, and only those are added whom the remaining ones vouch for: of
-# $R(2, 3) = \{0, 1, 2, 3\}$ three are in already, so picture 2 brings the fourth.
+# [The figure](#fig-sets) shows that reciprocity removes the images of B, and that expansion adds only images that are supported by the
+# remaining ones: three of the four images of $R(2, 3) = \{0, 1, 2, 3\}$ are in the set already, so image 2 adds the fourth.
 #
 # ## A row of weights
 #
-# A set is turned into a row of numbers, so that sets can be compared softly: a neighbour weighs more the nearer it is. With
-# $d$ the squared distance, divided by the largest of its row, and $R^*(i)$ short for $R^*(i, k)$,
+# Each set becomes a row of weights, so that sets can be compared gradually: the nearer a neighbour, the larger its weight. Let $d$ be the
+# squared distance divided by the largest one in its row, and let $R^*(i)$ stand for $R^*(i, k)$. The weights are
 #
 # $$ V_{ij} = \frac{e^{-d_{ij}}}{\sum_{l \in R^*(i)} e^{-d_{il}}} \quad \text{for } j \in R^*(i), \qquad 0 \text{ elsewhere} $$ (eq-reranking-weights)
 #
-# (The published code divides the row by its sum, as here; the paper's equation leaves the exponentials as they are.)
+# (The published code divides the row by its sum, as here; the paper's equation does not.)
 
 
 # %%
@@ -206,11 +210,11 @@ def weigh(k):
 
 
 d, V = weigh(small_k)
-assert np.allclose(V.sum(axis=1), 1), "a row adds up to one"
+assert np.allclose(V.sum(axis=1), 1), "every row of weights sums to 1"
 
 # %% [markdown]
-# *Local query expansion* then replaces each row by the mean of the rows of its $k_2$ nearest, itself among them: neighbours lend
-# each other their neighbourhoods.
+# *Local query expansion* then replaces each row by the mean of the rows of its $k_2$ nearest images, including itself. Each row thus also
+# contains the neighbours of its neighbours.
 #
 # $$ V_i \leftarrow \frac1{k_2} \sum_{j \in N(i, k_2 - 1)\, \cup\, \{i\}} V_j $$ (eq-reranking-average)
 
@@ -218,7 +222,7 @@ assert np.allclose(V.sum(axis=1), 1), "a row adds up to one"
 small_k2 = 3
 averaged = np.array([V[nearest[i, :small_k2]].mean(axis=0) for i in range(N)])
 
-# %% label="fig-weights" alt="Two matrices of twenty rows: the weights before and after averaging; dark blue outside a block for A, a block for B and a few strangers"
+# %% label="fig-weights" alt="Two matrices of twenty rows: the weights before and after averaging; dark blue outside one block for A, one block for B and a few strangers"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
 for ax, (title, matrix) in zip(
     fig.subplots(1, 2), {"weights V": V, "averaged": averaged}.items(), strict=True
@@ -230,16 +234,16 @@ fig.colorbar(image, ax=fig.axes, label="weight")
 fig
 
 # %% [markdown]
-# In [the figure](#fig-weights) pictures 0 to 6 are A, 7 to 13 are B. Each row holds a handful of numbers, and A's block and B's block do not meet: on that
-# everything below rests. Three quarters of the matrix are zero before averaging; with 19 281 pictures instead of twenty it is 99.9 %.
+# In [the figure](#fig-weights) images 0 to 6 are A, 7 to 13 are B. Each row has a few non-zero numbers. A's block and B's block do not
+# overlap; everything below relies on this. Before averaging, three quarters of the matrix are zero; with 19 281 images instead of twenty, 99.9 % are.
 #
 # ## The Jaccard distance
 #
-# Two pictures are near if their rows overlap:
+# Two images are close if their rows overlap:
 #
 # $$ d_J(i, j) = 1 - \frac{\sum_l \min(V_{il}, V_{jl})}{\sum_l \max(V_{il}, V_{jl})} $$ (eq-reranking-jaccard)
 #
-# By hand for two rows: (0.5, 0.5, 0) and (0, 0.5, 0.5) share 0.5 and cover 0.5 + 0.5 + 0.5, so their distance is $1 - 1/3$.
+# By hand for two rows: (0.5, 0.5, 0) and (0, 0.5, 0.5). Their minima sum to 0.5 and their maxima to 0.5 + 0.5 + 0.5, so their distance is $1 - 1/3$.
 
 # %% tags=["nbval-check-output"]
 from fractions import Fraction
@@ -253,8 +257,8 @@ half = Fraction(1, 2)
 print(jaccard((half, half, 0), (0, half, half)))
 
 # %% [markdown]
-# And the final distance keeps a share $\lambda$ of $d_{ij}$, the scaled square from the weights, so that pictures of equal Jaccard
-# distance still have an order:
+# The final distance keeps a share $\lambda$ of $d_{ij}$, the scaled squared distance used for the weights, so that images with equal Jaccard
+# distances still have an order:
 #
 # $$ d^*(i, j) = (1 - \lambda)\, d_J(i, j) + \lambda\, d_{ij} $$ (eq-reranking-final)
 
@@ -264,10 +268,10 @@ by_loop = np.array(
     [(1 - share) * jaccard(averaged[query], averaged[j]) + share * d[query, j] for j in range(1, N)]
 )
 by_library = reranking.rerank(points[:1], points[1:], small_k, small_k2, share)[0]
-assert np.allclose(by_loop, by_library, atol=1e-5), "loop and library differ"
+assert np.allclose(by_loop, by_library, atol=1e-5), "loop and library give the same final distances"
 
 # %% [markdown]
-# Loop and library agree. What has become of the query's list?
+# The loop and the library agree. How has the query's list changed?
 
 # %% tags=["nbval-check-output"]
 before = 1 + squared[query, 1:].argsort(kind="stable")
@@ -290,9 +294,9 @@ precision = [
     np.mean([k / r for k, r in enumerate(1 + np.flatnonzero(who[order] == "A"), 1)])
     for order in (before, after)
 ]
-assert precision[1] > precision[0], "re-ranking has not helped the query"
+assert precision[1] > precision[0], "re-ranking raises the query's average precision"
 
-# %% label="fig-reranked" alt="The points twice, the query joined to the first six of its list: by distance four of them are B, re-ranked five are A"
+# %% label="fig-reranked" alt="The points twice, the query joined to the first six of its list: by distance four of them are B; re-ranked, five are A"
 fig = figures.Figure(figsize=(8, 3.3), layout="constrained")
 for ax, (title, order) in zip(
     fig.subplots(1, 2), {"by distance": before, "re-ranked": after}.items(), strict=True
@@ -301,13 +305,13 @@ for ax, (title, order) in zip(
 fig
 
 # %% [markdown]
-# [The figure](#fig-reranked) shows that the chain carries: each of its links vouches for the next, and all of A comes before all of B. Two strangers stand
-# among the far end of the chain, since their rows share a little with the query's. B's rows share nothing with it: their Jaccard
-# distance is 1, and the original distance alone orders them.
+# [The figure](#fig-reranked) shows that the chain helps: neighbouring images of A share neighbours, so all of A comes before all of B. Two
+# strangers rank among the far end of the chain, because their rows overlap slightly with the query's. B's rows do not overlap with the
+# query's: their Jaccard distance is 1, and only the original distance orders them.
 #
 # ## The test set
 #
-# Now the book's model and its test pictures, with the published settings.
+# Now we re-rank the test set with the book's model and the published settings.
 
 # %%
 trained = book.model()
@@ -321,7 +325,7 @@ how = (settings.k1, settings.k2, settings.lambda_value)
 again = reranking.rerank(queries.global_features, gallery.global_features, *how)  # [Q, G]
 
 # %% [markdown]
-# `evaluation.evaluate` does it with `rerank=True`, the default; here is its table.
+# `evaluation.evaluate` re-ranks with `rerank=True`, which is the default. Here is its table.
 
 # %%
 table = evaluation.evaluate(embedded, ("global",), rerank=True, name="trained model")
@@ -334,26 +338,26 @@ scored = [
 ]
 if how == (20, 6, 0.3):
     assert np.isclose(table.rows[1].mean_ap_step, scored[1].mean_ap), (
-        "the table re-ranks by other settings"
+        "the table uses the published settings"
     )
 
 # %% tags=["bound"]
 if how == (20, 6, 0.3):
-    assert scored[1].mean_ap > scored[0].mean_ap, "re-ranking lifts mAP"
+    assert scored[1].mean_ap > scored[0].mean_ap, "re-ranking raises mAP"
 
 # %% [markdown]
-# mAP gains, and that is typical: matches far down the list, seen from a different side, are moved up by the matches before them. The
-# first rank was mostly right already, so there is little to gain; in our trainings rank-1 rose or fell by two or three points
-# from one to the next. Rank-5 and rank-10 fell in all of them.
+# mAP rises. This is typical: matches far down the list, seen from a different side, move up because they share neighbours with the matches
+# above them. Rank-1 can gain little, because most images at rank 1 were right already; in our training runs it rose or fell by two or three
+# points from one run to the next. Rank-5 and rank-10 fell in all of them.
 
 # %% label="fig-reranked-cmc" alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20; the re-ranked curve ends lower"
 figures.cmc_curves({"by distance": scored[0].cmc, "re-ranked": scored[1].cmc})
 
 # %% [markdown]
-# In [the figure](#fig-reranked-cmc) the re-ranked curve is the lower one further down the list: a person who is not found at once is found later than
-# before. The next figure compares the average precision query by query:
+# In [the figure](#fig-reranked-cmc) the re-ranked curve is the lower one at higher ranks: people who are not found at rank 1 are found later
+# than before. The next figure compares the average precision query by query:
 
-# %% alt="Average precision of each query before and after re-ranking, a point a query: about half lie above the diagonal, a quarter below, the rest on it"
+# %% alt="Average precision of each query before and after re-ranking, one point per query: about half are above the diagonal, a quarter below, the rest on it"
 change = scored[1].ap_per_query - scored[0].ap_per_query
 fig = figures.Figure(figsize=(4.2, 3.6), layout="constrained")
 ax = fig.subplots()
@@ -382,39 +386,39 @@ helped, hurt = (change > 1e-9).sum(), (change < -1e-9).sum()
 print(
     f"of {len(change)} queries {helped / len(change):.0%} are helped, {hurt / len(change):.0%} are hurt"
 )
-assert helped > hurt > 0, "it helps more queries than it hurts, and hurts some"
+assert helped > hurt > 0, "re-ranking helps more queries than it hurts, and it hurts some"
 
 # %% [markdown]
-# ### A query that it helps, and one that it hurts
+# ### One query that gains and one that loses
 #
-# The query with the largest gain, by distance and re-ranked:
+# Here is the query with the largest gain, first sorted by distance, then re-ranked:
 
 # %% alt="Ranked list of the query that gains most, by distance: matches are scattered"
 best, worst = int(change.argmax()), int(change.argmin())
 figures.ranked_lists([best], dataset, plain, top=12)
 
-# %% alt="The same query re-ranked: its matches stand at the front"
+# %% alt="The same query re-ranked: its matches come first"
 figures.ranked_lists([best], dataset, again, top=12)
 
 # %% [markdown]
-# And the one that loses most:
+# Here is the query with the largest loss:
 
 # %% alt="Ranked list of the query that loses most, by distance"
 figures.ranked_lists([worst], dataset, plain, top=12)
 
-# %% alt="The same query re-ranked: its first match has fallen behind people who look alike"
+# %% alt="The same query re-ranked: its first match has fallen behind people who look similar"
 figures.ranked_lists([worst], dataset, again, top=12)
 
 # %% [markdown]
-# The mechanism is the same in both. Re-ranking trusts the neighbourhood: company counts, not the first place. In the first list several
-# of the query's own person stand near the front and know each other; together they pass the strangers before them. In the second
-# the nearest is right, but there are many people who look alike and know each other. It amplifies what the model
-# believes, right or wrong.
+# The mechanism is the same in both cases. Re-ranking relies on the whole neighbourhood rather than on the image at rank 1. In the first list
+# several images of the query's person are near the top and are neighbours of each other; together they overtake the strangers before them. In
+# the second list the nearest image is right, but there are many people who look similar and are neighbours of each other. Re-ranking
+# amplifies what the model finds similar, whether this is right or wrong.
 #
 # ## What it costs
 #
-# The usual code holds a handful of matrices of all pictures against all: for Market-1501 19 281 x 19 281, 1.5 GB each. The library keeps the
-# neighbours of each picture and the few weights that are not zero. How few are they here?
+# The usual code stores several matrices of all images against all: for Market-1501 these are 19 281 x 19 281, 1.5 GB each. The library stores
+# the neighbours of each image and the few weights that are not zero. How few are they here?
 
 # %%
 whole = torch.cat([queries.global_features, gallery.global_features])
@@ -428,50 +432,52 @@ print(
 )
 
 # %% tags=["bound"]
-assert share_stored < 0.05, "the weights are not sparse"
+assert share_stored < 0.05, "less than 5 % of the weights are not zero"
 
 # %% [markdown]
-# The number of weights a picture depends on $k_1$ and not on how many pictures there are, so memory grows with $N k_1$ instead of
-# $N^2$. What remains of the cost is the search for neighbours: the distances of *all* pictures to all, queries and gallery together. At
-# Market-1501's size that is the product of 19 281 features with themselves, and everything else together takes less than half as
-# long again (`make bench` measures it where you are).
+# The number of weights per image depends on $k_1$, not on the number of images, so memory grows with $N k_1$ instead of $N^2$. The main
+# remaining cost is the search for neighbours, which needs the distances of *all* images, queries and gallery together. At Market-1501's size
+# this is the product of 19 281 features with themselves; everything else together takes less than half of that time (`make bench` measures it
+# on your machine).
 #
-# Local distances do not come from one feature a picture. For them `rerank_distances` takes three matrices: queries to gallery, queries to
-# queries, gallery to gallery. Both ways agree where both are possible:
+# Local distances do not come from one feature per image. For them `rerank_distances` takes three matrices: queries to gallery, queries to
+# queries, gallery to gallery. For distances of features, both functions agree:
 
 # %%
 matrices = [evaluation.distance_matrix("global", one, other) for one, other in (
     (queries, gallery), (queries, queries), (gallery, gallery))]  # fmt: skip
 from_matrices = reranking.rerank_distances(*matrices, *how)
-assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say different things"
+assert np.allclose(from_matrices, again, atol=2e-3), (
+    "re-ranking from features and from matrices gives the same distances"
+)
 
 # %% [markdown]
 # ## What the paper says, and what we see
 #
 # :::{admonition} The paper says
-# Zhong et al. (CVPR 2017) set $k_1 = 20$, $k_2 = 6$, $\lambda = 0.3$ on Market-1501. The original reproduction of AlignedReID
-# reports its global baseline there at 87.05 % rank-1 and 71.38 % mAP (trapezoid), and 89.85 % and 85.49 % re-ranked.
+# Zhong et al. (CVPR 2017) set $k_1 = 20$, $k_2 = 6$, $\lambda = 0.3$ on Market-1501. With these settings the original reproduction of
+# AlignedReID reports its global baseline at 87.05 % rank-1 and 71.38 % mAP (trapezoid), and 89.85 % and 85.49 % after re-ranking.
 # :::
 #
-# There mAP gains five times as much as rank-1. Two warnings stand in no table. Re-ranking uses all *queries* as well: they
-# are neighbours like others, so a score depends on who else was asked. And its distances compare inside one query's list only: they are no
-# measure of how alike two people are, and no threshold may be put on them ([chapter 8](08_evaluation.ipynb)).
+# In the original reproduction mAP gains five times as much as rank-1. Two caveats do not show up in any table. First, re-ranking uses all *queries* as neighbours too, so the score of a query depends on the other queries. Second, its distances can be compared only within one
+# query's list: they do not measure how similar two people are, so they cannot be thresholded ([chapter 8](08_evaluation.ipynb)).
 #
 # ## Summary
 #
-# * Reciprocity throws out pictures that are near the query but have nearer neighbours of their own.
-# * Each picture becomes a sparse row of weights; near is who shares them.
-# * It raises mAP; rank-1 changes little, in either direction; and it hurts queries whose matches are outnumbered by people who look alike.
-# * Neighbour lists instead of matrices: memory grows with the number of pictures, not with its square.
+# * Reciprocity removes images that are near the query but have nearer neighbours of their own.
+# * Each image becomes a sparse row of weights; two images are close if their rows overlap.
+# * Re-ranking raises mAP; rank-1 changes little, in either direction. It hurts queries whose matches are outnumbered by people who look
+#   similar.
+# * The library stores lists of neighbours instead of matrices, so memory grows with the number of images rather than with its square.
 #
-# Next: [chapter 10](10_reproduction.ipynb) puts all published scores beside ours.
+# Next: [chapter 10](10_reproduction.ipynb) compares all published scores with ours.
 #
 # ## Exercises
 #
-# **1.** What is $d_J$ of a picture with itself, and of two pictures whose sets do not meet?
+# **1.** What is $d_J$ of an image with itself, and of two images whose sets do not overlap?
 #
 # :::{dropdown} Solution
-# 0 and 1. Minima and maxima of a row with itself are equal; of rows that do not meet all minima are 0.
+# It is 0 and 1. For a row with itself the minima and maxima are equal; for rows that do not overlap all minima are 0.
 #
 # ```python
 # assert jaccard(V[0], V[0]) == 0
@@ -479,11 +485,11 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 # ```
 # :::
 #
-# **2.** What does $\lambda = 1$ give? Is the order the one by distance?
+# **2.** What does $\lambda = 1$ give? Is the order the same as the order by distance?
 #
 # :::{dropdown} Solution
-# The squared distance, divided by the largest of the query's row. Within a row both are rising functions of the distance, so the
-# order is the same.
+# It gives the squared distance divided by the largest one in the query's row. Within a row this is an increasing function of the distance, so
+# the order is the same.
 #
 # ```python
 # same = reranking.rerank(queries.global_features, gallery.global_features, lambda_value=1)
@@ -491,8 +497,8 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 # ```
 # :::
 #
-# **3.** A person of our test set has about nine pictures, queries and gallery together, and re-ranking searches among all of them. Try $k_1$ of 5, 10, 20 and 40. Where is mAP highest, and why does it fall
-# again?
+# **3.** A person of our test set has about nine images, queries and gallery together, and re-ranking uses all of them. Try $k_1$ of 5, 10, 20
+# and 40. For which $k_1$ is mAP highest, and why does it fall again?
 #
 # :::{dropdown} Solution
 # ```python
@@ -501,6 +507,6 @@ assert np.allclose(from_matrices, again, atol=2e-3), "features and matrices say 
 #     print(k, round(100 * ranking.score_ranking(matrix, *labels, average_precision="step").mean_ap, 1))
 # ```
 #
-# It is highest where $k_1$ is about the number of pictures a person has. Beyond it the sets are filled up with other
-# people, whose neighbourhoods overlap for no good reason.
+# It is highest if $k_1$ is about the number of images per person. With a larger $k_1$ the sets also contain other people, whose
+# neighbourhoods overlap by chance.
 # :::

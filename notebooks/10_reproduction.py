@@ -1,18 +1,19 @@
 # %% [markdown]
 # # 10 Reproduction
 #
-# What the original reproduction of AlignedReID published, what of it has been run here, and where each of our numbers comes from.
+# This chapter lists what the original reproduction of AlignedReID published, which of its results have been run here, and where each of our
+# numbers comes from.
 #
-# At the time of writing none of the 64 rows has a run of ours: they need the real data and a GPU. The chapter shows what would fill
-# them, and what has been run instead.
+# At the time of writing we have no run for any of the 64 rows, because they need the real data and a GPU. The chapter shows how to fill them,
+# and what has been run instead.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * all 64 published rows, each with the preset that would answer it, and our number where there is one;
-# * every finished run of this project with its seed, commit, versions, machine and minutes;
+# * which 64 rows were published, which preset answers each row, and what our number is, where there is one;
+# * which runs of this project are finished, each with its seed, commit, versions, machine and minutes;
 # * how to fill a row, and what the original itself could not reproduce.
 #
-# **Time** on two cores: seconds, since this chapter only reads files. **Hardware**: any laptop, no GPU.
+# **Time** on two cores: seconds, because this chapter only reads files. **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
 # Parameters: where the results lie.
@@ -52,10 +53,10 @@ class Settings:
 folder = runs.resolve(runs.read_parameters(Settings, globals()).results_folder)
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# A table in a paper says one number a row, of one run. The original published 64 of them: three test sets, several losses, with and
-# without mutual learning, all by the *trapezoid* average precision. Here are those tested on Market-1501.
+# A table in a paper gives one number per row, from a single run. The original published 64 rows: three test sets and several losses, with and
+# without mutual learning, all with the *trapezoid* average precision. The figure shows the rows that were tested on Market-1501.
 
 # %%
 with open(folder / "published_scores.csv", newline="") as file:
@@ -64,7 +65,7 @@ for line, row in enumerate(published, 2):  # line 1 is the head
     row["line"] = line
 assert len(published) == 64, "64 rows were published"
 
-# %% label="fig-published" alt="Published rank-1 against mAP on Market-1501: single models on Market-1501 alone lie lowest, mutual learning lies mostly above them though the clouds touch, and three merged sets with mutual learning stand alone at the top; three sets, single, lie between"
+# %% label="fig-published" alt="Published rank-1 against mAP on Market-1501: single models on Market-1501 alone are lowest, mutual learning is mostly above them though the two groups touch, three sets with single models are between, and three merged sets with mutual learning are separate at the top"
 fig = figures.Figure(figsize=(6, 3.4), layout="constrained")
 ax = fig.subplots()
 kinds = {
@@ -98,16 +99,17 @@ ax.legend()
 fig
 
 # %% [markdown]
-# In [the figure](#fig-published), by the same distance and losses, each mutual row has a higher mAP than its single one: by half a point for local distances on Market-1501, by
-# four or more of mAP for the global loss alone. Whether two neighbouring points differ by more than luck the table cannot say: there is one run of each.
+# [The figure](#fig-published) shows that, for the same distance and losses, mutual learning always has a higher mAP than a single model: by
+# half a point for local distances on Market-1501, and by four points or more for the global loss alone. The table cannot tell whether two
+# neighbouring points differ by more than chance, because each comes from a single run.
 #
-# ## A number with its spread
+# ## A score with its spread
 #
-# Of $n$ runs with scores $s_1 \ldots s_n$ we print the mean and the standard deviation of a sample,
+# For $n$ runs with scores $s_1 \ldots s_n$ we print the mean and the sample standard deviation,
 #
 # $$ \bar s = \frac1n \sum_i s_i, \qquad \sigma = \sqrt{\frac{1}{n-1} \sum_i (s_i - \bar s)^2} $$ (eq-reproduction-spread)
 #
-# Three runs of 70, 71 and 75 by hand: the mean is 72, the deviations are -2, -1 and 3, their squares add up to 14, and $\sqrt{14/2} = 2.65$.
+# By hand for three runs of 70, 71 and 75: the mean is 72, the deviations are -2, -1 and 3, their squares sum to 14, and $\sqrt{14/2} = 2.65$.
 
 # %% tags=["nbval-check-output"]
 three = [0.70, 0.71, 0.75]
@@ -118,14 +120,15 @@ print(f"{100 * mean:.1f} ± {100 * (sum((s - mean) ** 2 for s in three) / 2) ** 
 tables = [ScoreTable([ScoreRow("", "global", False, s, s, s, s, s, 10, 10)]) for s in three]
 (row,) = average(tables).rows
 assert np.isclose(row.rank1, mean) and np.isclose(row.spread["rank1"], statistics.stdev(three)), (
-    "another mean or spread"
+    "the library's mean and spread equal those by hand"
 )
 
 # %% [markdown]
 # ## All published rows
 #
-# Each row belongs to a training, and each training has a preset, which says in its first lines what it answers. A finished run leaves
-# `results/<preset>.json`; runs of other seeds stand beside it. *line* is the line in `published_scores.csv`, whose first is the head.
+# Each row belongs to one training, and each training has a preset, whose first lines name the rows that it answers. A finished run is saved
+# in `results/<preset>.json`; runs with different seeds are saved next to it. In the table *line* is the line in `published_scores.csv`; line 1 is
+# the header.
 
 
 # %%
@@ -143,7 +146,7 @@ results = {path.stem: runs.read_json(path) for path in sorted(folder.glob("*.jso
 finished = {
     name: run for name, run in results.items() if "config" in run
 }  # others are no trainings
-assert set(preset_of) == set(range(2, 66)), "a published row has no preset"
+assert set(preset_of) == set(range(2, 66)), "every published row has a preset"
 
 
 def of_preset(name):
@@ -181,8 +184,12 @@ def our_score(row, reranked=False):
 
 example = {"model": "M2", "train_set": "combined", "test_set": "duke", "test_distance": "local"}
 assert is_of({"name": "dukemtmc, model 2", "distance": "local"}, example)
-assert not is_of({"name": "dukemtmc, model 1", "distance": "local"}, example), "another model"
-assert not is_of({"name": "market1501, model 2", "distance": "local"}, example), "another set"
+assert not is_of({"name": "dukemtmc, model 1", "distance": "local"}, example), (
+    "a score of a different model is not of the row"
+)
+assert not is_of({"name": "market1501, model 2", "distance": "local"}, example), (
+    "a score of a different test set is not of the row"
+)
 
 head = "| line | train set, epochs, decay from | test | losses | distance | published rank-1 / mAP | ours | published, re-ranked | ours | preset |"
 lines = [head, "|---:|---|---|---|---|---:|---:|---:|---:|---|"]
@@ -207,16 +214,16 @@ Markdown("\n".join(lines))
 
 # %%
 print(f"{len(published) - gaps} of {len(published)} rows have a run of ours")
-assert gaps == sum("no run yet" in line for line in lines), "a gap is not marked"
+assert gaps == sum("no run yet" in line for line in lines), "every row without a run is marked"
 
 # %% [markdown]
-# The gaps are marked and not filled from elsewhere: these trainings want Market-1501, CUHK03 and DukeMTMC-reID and hours of a GPU. The third set was
-# withdrawn ([chapter 1](01_datasets.ipynb)), so rows that need it can be filled only by who has it already.
+# The gaps are marked and not filled from other sources: these training runs need Market-1501, CUHK03 and DukeMTMC-reID and hours of a GPU.
+# The third set was withdrawn ([chapter 1](01_datasets.ipynb)), so only people who already have a copy can fill the rows that need it.
 #
 # ## What has been run
 #
-# Every finished run, a line each, with what a number needs to be believed. Average precision here is by the *step* definition, as later
-# papers print it; the files hold both. A "+" after a commit says that files had changed since.
+# The table has one line for every finished run, with everything needed to trust its numbers. Average precision here uses the *step*
+# definition, like later papers; the files contain both. A "+" after a commit means that files had changed since that commit.
 
 # %%
 head = "| result | data | model | models | rank-1 / mAP (step), global | seed | minutes | commit | torch | machine |"
@@ -254,21 +261,23 @@ for name, run in finished.items():
     if "scores" not in run:
         continue
     preset = re.sub(r"_seed\d+$", "", name)
-    assert preset in presets, f"{name} is the result of no preset"
+    assert preset in presets, f"{name} is the result of a preset"
     given, config = yaml.safe_load(presets[preset])["parameters"], run["config"]
     for key in set(given) & set(config) - ({"seed"} if name != preset else set()):
         value = list(config[key]) if isinstance(config[key], list | tuple) else config[key]
         assert value == given[key] or (key, given[key]) == ("precision", "auto"), (
-            f"{name} was run with another {key}"
+            f"{name} was run with its preset's {key}"
         )
     defaults = json.loads(json.dumps(dataclasses.asdict(training.TrainConfig())))
     for key in defaults.keys() & config.keys() - set(given) - {"seed", *FREE_SETTINGS}:
-        assert config[key] == defaults[key], f"{name} was run with {key}={config[key]!r}"
+        assert config[key] == defaults[key], (
+            f"{name} was run with the default {key}; it has {config[key]!r}"
+        )
 
 # %% [markdown]
-# The last cell compares each result with its preset: no number here was made with other settings than the file of its name says.
+# The last cell compares each result with its preset: every number here was made with the settings of the preset that its file name gives.
 #
-# The real pictures among them are CUHK03's detected ones. Two seeds of the same training lie this far apart:
+# The only real images among them are the detected ones of CUHK03. Two seeds of the same training differ by this much:
 
 # %%
 pair = [run for run in of_preset("cuhk03_mobilenet")]
@@ -277,46 +286,48 @@ for run in pair:
     print(
         f"seed {run['config']['seed']}: rank-1 {100 * score['rank1']:.1f}, mAP {100 * score['mean_ap_step']:.1f} (step), {100 * score['mean_ap_trapezoid']:.1f} (trapezoid)"
     )
-assert len(pair) >= 2, "one run says nothing of its spread"
+assert len(pair) >= 2, "there are at least two runs, so that the spread is known"
 
 # %% [markdown]
 # ## How to fill a row
 #
-# Put the archives into `data/raw/`, say `make train PRESET=market1501_gl`, and copy `runs/market1501_gl/results.json` to
-# `notebooks/results/market1501_gl.json`; this chapter finds it. A second seed is `ARGS="-p seed 2"` and goes to
-# `market1501_gl_seed2.json`. On the original's TITAN X a training of 300 epochs took 2.25 hours, with mutual learning 2.9 hours on two of them; what a
-# present GPU takes is not yet measured here ([chapter 11](11_time_and_space.ipynb)). The presets train and test in bfloat16 (floating point of 16 bits) where the
-# GPU has it, and the results file says so; the original's arithmetic is `ARGS="-p precision float32"`. A run of several processes
-# normalises each share by itself, unless `sync_batch_norm` is on: say so beside its number.
+# Put the archives into `data/raw/`, run `make train PRESET=market1501_gl`, and copy `runs/market1501_gl/results.json` to
+# `notebooks/results/market1501_gl.json`; this chapter then finds it. For a second seed add `ARGS="-p seed 2"` and copy the result to
+# `market1501_gl_seed2.json`. On the original's TITAN X a training of 300 epochs took 2.25 hours, and with mutual learning 2.9 hours on two of
+# them; the time on a current GPU is not yet measured here ([chapter 11](11_time_and_space.ipynb)). The presets train and test in bfloat16
+# (16-bit floating point) if the GPU supports it, and the results file records this; `ARGS="-p precision float32"` gives the original's
+# arithmetic. In a run of several processes batch norm uses each process's images separately, unless `sync_batch_norm` is on: report this with
+# the score.
 #
 # :::{admonition} The original reproduction says
-# It did not reach the paper's 94.4 % on Market-1501. In its own words, the identification loss lowered scores, the local distance added
-# about a point, and merging three training sets did not help on Market-1501. (By the global loss alone, that is, lines 2 and 24; its best
-# rows are of three sets with all losses and mutual learning.)
+# It did not reach the paper's 94.4 % on Market-1501. In its own words, the identification loss lowered scores, the local distance added about
+# a point, and merging three training sets did not help on Market-1501. (This is true for the global loss alone, lines 2 and 24; its best rows
+# use three sets with all losses and mutual learning.)
 # :::
 #
-# What we see agrees as far as it goes: on CUHK03 the local loss lifts the global feature by 1.1 to 1.6 points (`cuhk03_mobilenet_local`, one seed, against two
-# of `cuhk03_mobilenet`), and on drawn people more training people help a lot (`embedded_combined`: rank-1 90.2 % on Market-1501's layout
-# with three sets merged, 80.9 % with one, both after 22 epochs, which have more steps for three sets; [chapter 8](08_evaluation.ipynb)'s model is another by now). On
-# the real sets, the original says, merging did not help. Drawn people are alike across the three layouts, real data sets are not; so
-# ours is no contradiction, and no confirmation either.
+# Our results agree with this where they can be compared. On CUHK03 the local loss improves the global feature by 1.1 to 1.6 points
+# (`cuhk03_mobilenet_local`, one seed, against two of `cuhk03_mobilenet`). On drawn people more training people help a lot: in
+# `embedded_combined` rank-1 on Market-1501's layout is 90.2 % with three sets merged and 80.9 % with one, both after 22 epochs, which have
+# more steps for three sets. ([Chapter 8](08_evaluation.ipynb) now uses a different model.) On the real sets, according to the original,
+# merging did not help. Drawn people are similar in all three layouts, while real datasets differ, so our result neither contradicts nor
+# confirms theirs.
 #
-# What we see of mutual learning does not agree: on CUHK03 two models that pull each other's distances together (`cuhk03_mobilenet_mutual`, one seed) end five
-# points of rank-1 and mAP *below* the single model of the same losses (`cuhk03_mobilenet_local`). In its 2 277 steps, says its log, distances shrink tenfold
-# and the margin is met by a third of the anchors only: the term, at its published weight, holds a short training back. Whether 300 epochs
-# repay it, as the original's rows say, is open here.
+# Our result for mutual learning does not agree. On CUHK03 two models with the mutual distance term (`cuhk03_mobilenet_mutual`, one seed) end
+# five points of rank-1 and mAP *below* the single model with the same losses (`cuhk03_mobilenet_local`). The log shows that over 2 277 steps
+# distances shrink tenfold and only a third of the anchors satisfy the margin: at its published weight the term slows down a short training.
+# We have not tested whether 300 epochs make up for this, as the original's rows suggest.
 #
 # ## Summary
 #
-# * 64 rows, 16 trainings, a preset each. A row without a run says so.
-# * Each number leads to a file, and the file to seed, commit, versions and machine.
-# * The spread of seeds comes before the comparison of means.
+# * 64 rows come from 16 trainings; each training has one preset. A row without a run is marked.
+# * Each number leads to a file, and the file to a seed, commit, versions and machine.
+# * Look at the spread over seeds before you compare means.
 #
-# Next: [chapter 11](11_time_and_space.ipynb) says what a run costs.
+# Next: [chapter 11](11_time_and_space.ipynb) measures what a run costs.
 #
 # ## Exercises
 #
-# **1.** By how much does mutual learning lift mAP in the published rows with the global loss alone, and how far are its two models apart?
+# **1.** By how much does mutual learning raise mAP in the published rows with the global loss alone, and how much do its two models differ?
 #
 # :::{dropdown} Solution
 # ```python
@@ -324,7 +335,8 @@ assert len(pair) >= 2, "one run says nothing of its spread"
 # print([round(m - alone, 2) for m in pair], round(abs(pair[0] - pair[1]), 2))
 # ```
 #
-# Over four points, and the two differ by less than a tenth. But the two were trained together, so this is not the spread of runs.
+# It raises mAP by over four points, and the two models differ by less than a tenth. But the two were trained together, so this is not the
+# spread of independent runs.
 # :::
 #
 # **2.** Does the identification loss help or hurt in the published rows, with one training set and with three?
@@ -337,13 +349,13 @@ assert len(pair) >= 2, "one run says nothing of its spread"
 #     print(train, both)
 # ```
 #
-# With one set it costs 2.4 points of rank-1; with three it brings mAP and next to nothing in rank-1, one run each.
+# With one set it costs 2.4 points of rank-1; with three sets it raises mAP and hardly changes rank-1. Each number is from one run.
 # :::
 #
 # **3.** What would you have to change to compare our step mAP with the published trapezoid one?
 #
 # :::{dropdown} Solution
-# Nothing but the column: both are in every results file.
+# Only the column: every results file contains both.
 #
 # ```python
 # print([s["mean_ap_trapezoid"] for s in finished["cuhk03_mobilenet"]["scores"]])

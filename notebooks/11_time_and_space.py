@@ -1,15 +1,15 @@
 # %% [markdown]
 # # 11 Time and space
 #
-# How long does each step take, how much memory, and how far is that from the least that is possible?
+# How long does each step take, how much memory does it need, and how far is this from the possible minimum?
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * the original reproduction's times beside measured ones, each with the floor below it;
-# * two floors worked out on paper: multiplications of a distance matrix, and bytes that a training step must keep;
-# * the command that measures all of it on your own machine.
+# * how the original reproduction's times compare with measured ones, each with its floor;
+# * how to compute two floors on paper: the operations of a distance matrix, and the bytes that a training step must keep;
+# * which command measures all of this on your own machine.
 #
-# **Time** on two cores: a few seconds; `make bench`, which measures at full size, about eight minutes.
+# **Time** on two cores: a few seconds; `make bench`, which measures at full size, takes about eight minutes.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -17,7 +17,7 @@
 bench = "notebooks/results/time_and_space_cpu.json"
 
 # %% [markdown]
-# The next cell turns the parameter into settings and reads the file. A name that is not there ends the chapter here.
+# The next cell turns the parameter into settings and reads the file. If the file does not exist, the chapter stops here.
 
 # %%
 from dataclasses import dataclass
@@ -52,10 +52,10 @@ print(
 )
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# The original reproduction published its times for Market-1501's test set, 3 368 queries and 15 913 gallery pictures, on a TITAN X
-# and the processor beside it. Ours are for the same sizes, from the file named above.
+# The original reproduction published its times for Market-1501's test set, 3 368 queries and 15 913 gallery images, on a TITAN X and its host
+# processor. Ours are for the same sizes, from the file named above.
 
 
 # %%
@@ -114,20 +114,20 @@ fig
 
 # %%
 for step, seconds in original.items():
-    assert ours[step] < seconds, f"{step} takes longer than eight years ago on another machine"
+    assert ours[step] < seconds, f"{step} takes less time than the original's"
 
 # %% [markdown]
-# These are two machines and eight years; [the figure](#fig-bars) is no race. What one can learn from is the *floor*: what the same machine needs for the
-# part that nobody can leave out. Where no such part can be named we take a *yardstick* in its place, the usual way to do the step:
-# sorting and a loop for the scores. A ratio below 1 says that the library beats it.
+# The two machines are eight years apart, so [the figure](#fig-bars) is not a fair comparison. More useful is the *floor*: the time that the
+# same machine needs for the part of a step that cannot be left out. Where there is no such part we use a *yardstick* instead, the usual way
+# to do the step: for scoring this is sorting and a loop. A ratio below 1 means that the library is faster than the yardstick.
 #
-# ## A floor on paper: multiplications
+# ## A floor on paper: operations
 #
-# The distances of $Q$ queries to $G$ gallery pictures with features of $C$ channels need the products of all with all:
+# The distances of $Q$ queries to $G$ gallery images with features of $C$ channels need the products of all pairs:
 #
 # $$ F = 2\,Q\,G\,C \quad \text{operations: a multiplication and an addition each} $$ (eq-time-product)
 #
-# Two queries, three pictures, four channels, counted in a loop:
+# The next cell counts them in a loop for two queries, three images and four channels:
 
 # %% tags=["nbval-check-output"]
 Q, G, C = 2, 3, 4
@@ -137,10 +137,10 @@ for _query in range(Q):
         for _channel in range(C):
             count += 2
 print(count, 2 * Q * G * C)
-assert count == 2 * Q * G * C, "the loop counts something else"
+assert count == 2 * Q * G * C, "the loop counts as many operations as the formula"
 
 # %% [markdown]
-# For Market-1501 and ResNet-50 the same formula gives 220 billion. Re-ranking needs all pictures against all:
+# For Market-1501 and ResNet-50 the formula gives 220 billion. Re-ranking needs the distances of all images to all:
 
 # %% tags=["nbval-check-output"]
 Q, G, C = 3368, 15913, 2048
@@ -148,29 +148,24 @@ print(f"ranking:    {2 * Q * G * C / 1e9:6.0f} billion operations")
 print(f"re-ranking: {2 * (Q + G) ** 2 * C / 1e9:6.0f} billion operations")
 
 # %% [markdown]
-# Re-ranking's floor is this product, with the search for the nearest in it, timed. Divided, they say what the machine multiplies in a
-# second at least; its data sheet says whether that is much:
+# The floor for re-ranking is the time of this product including the nearest-neighbour search. Dividing operations by time gives a lower bound
+# on the machine's throughput, to be compared with its data sheet:
 
 # %%
 row = find("re-ranking", "3368")
 rate = 2 * (Q + G) ** 2 * C / row["floor"]
 print(f"at least {rate / 1e9:.0f} billion operations a second, finding the nearest included")
-assert row["seconds"] > row["floor"], (
-    "re-ranking is faster than its own floor: something was not measured"
-)
+assert row["seconds"] > row["floor"], "re-ranking takes longer than its floor"
 
 # %% [markdown]
-# ## A floor on paper: what a step must remember
+# ## A floor on paper: the memory of a training step
 #
-# Backward needs what forward computed. Each convolution keeps its input, each batch norm too, and the sum grows with the batch size $N$ and
-# with the pictures' area:
+# The backward pass needs what the forward pass computed. Each convolution and each batch norm keeps its input, and the sum grows with the
+# batch size $N$ and with the area of the images:
 #
 # $$ M(N, h, w) = M_0 + N\, h\, w\, \mu $$ (eq-time-memory)
 #
-# $M_0$ are the parameters, $\mu$ bytes a pixel belong to the network. We can have it counted without computing anything: on torch's `meta`
-# device tensors have shapes and no content. First a network small enough for paper: one convolution from 3 to 8 channels and a ReLU
-# after it, a picture of 4 x 4. The convolution keeps its input, $3 \cdot 16$ numbers, and its weights, $8 \cdot 3 \cdot 9$; the ReLU keeps its output,
-# $8 \cdot 16$; four bytes each.
+# $M_0$ is the memory of the parameters; $\mu$, in bytes per pixel, depends on the network. We can count it without computing anything: on torch's `meta` device tensors have shapes and no content. We start with a network small enough for paper: one convolution from 3 to 8 channels, followed by a ReLU, on an image of 4 x 4. The convolution keeps its input, $3 \cdot 16$ numbers, and its weights, $8 \cdot 3 \cdot 9$; the ReLU keeps its output, $8 \cdot 16$. Each number has four bytes.
 
 
 # %% tags=["nbval-check-output"]
@@ -196,10 +191,12 @@ def kept_bytes(network, batch, height, width):
 small = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.ReLU())
 by_hand = 4 * (3 * 16 + 8 * 3 * 9 + 8 * 16)
 print(kept_bytes(small, 1, 4, 4), by_hand)
-assert kept_bytes(small, 1, 4, 4) == by_hand, "forward keeps something else"
+assert kept_bytes(small, 1, 4, 4) == by_hand, (
+    "the forward pass keeps as many bytes as counted by hand"
+)
 
 # %% [markdown]
-# Now ResNet-50 with AlignedReID's branches, by batch and picture size, in float32:
+# Here is ResNet-50 with AlignedReID's branches, by batch and image size, in float32:
 
 # %% tags=["nbval-check-output"]
 network = AlignedReID("resnet50")
@@ -215,24 +212,22 @@ for batch in (32, 64, 128):
 
 # %%
 steps = (table[64, 256, 128] - table[32, 256, 128], table[128, 256, 128] - table[64, 256, 128])
-assert np.isclose(2 * steps[0], steps[1], rtol=1e-3), (
-    "memory does not grow with the batch in a straight line"
-)
+assert np.isclose(2 * steps[0], steps[1], rtol=1e-3), "memory grows linearly with the batch"
 area = [table[64, h, w] - table[32, h, w] for h, w in ((128, 64), (256, 128))]
 assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
-    "nor with the area, but for the features at its end"
+    "memory grows linearly with the area, except for the features at the end"
 )
 
 # %% [markdown]
-# Twice the batch or twice the area is nearly twice the memory, but for the constant $M_0$, as equation {eq}`eq-time-memory` says. The original reports 9.6 GB at
-# 256 x 128 and a batch of 128, which is in this order of magnitude; gradients, Adam's moments and workspace come on top of our count.
+# Twice the batch or twice the area needs nearly twice the memory, except for the constant $M_0$, as equation {eq}`eq-time-memory` predicts.
+# The original reports 9.6 GB at 256 x 128 and a batch of 128, which is of the same order of magnitude; gradients, Adam's moments and
+# workspace are added to our count.
 #
-# ## Everything measured
+# ## All measurements
 #
-# Each row is a step at the size named, with its floor or yardstick from the same process. For the steps of a network the ratio is the median of
-# paired runs, so that a machine whose speed drifts touches both sides; elsewhere it is the quotient of the two times. Where the
-# project has promised a limit, it stands beside. In the rows of scoring, *chance* means distances at random, *trained* distances that
-# put most matches to the front.
+# Each row is a step at the given size, with its floor or yardstick from the same process. For the steps of a network the ratio is the median
+# of paired runs, so that a change in the machine's speed affects both; for the other steps it is the quotient of the two times. The last
+# column gives the limit that the project has promised, if there is one. In the rows of scoring, *chance* means random distances, and *trained* means distances that put most matches at low ranks.
 
 # %%
 from IPython.display import Markdown
@@ -251,8 +246,8 @@ for row in measured["rows"]:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# Where memory and pictures a second were measured. The memory of *chance* and *trained* is what they need beyond the start; that of
-# the other rows is the whole process, with torch, the features, and the floor's own needs:
+# The next table shows the rows for which memory and images per second were measured. The memory of *chance* and *trained* is what they need
+# in addition to the start; that of the other rows is the whole process, with torch, the features, and the memory of the floor:
 
 # %%
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]
@@ -272,34 +267,34 @@ late = [
     if "limit" in row and row["ratio"] > row["limit"]
 ]
 print("over what was promised:", "; ".join(late) or "nothing")
-assert len(measured["rows"]) >= 8, "the file is not a whole `make bench`"
+assert len(measured["rows"]) >= 8, "the file has all rows of `make bench`"
 
 # %% [markdown]
-# A row over its promise is named, not hidden (the promises are this project's own): the first thing to do on a new machine is to look at that line.
+# A row above its limit is named, not hidden (the limits are this project's own). On a new machine, look at that line first.
 #
 # ## What the original says, and what we see
 #
 # :::{admonition} The original reproduction says
-# On a TITAN X at 256 x 128 and a batch of 128: 1.08 s an iteration, 9.6 GB, 2.25 hours for 300 epochs; with mutual learning on two of them
-# 1.46 s and 2.92 hours. The test set: features 80 s, global distance 2 s, local distance 140 s, CMC and mAP 15 s, re-ranking 80 s by
-# the global and 800 s by the local distance.
+# On a TITAN X at 256 x 128 and a batch of 128: 1.08 s per iteration, 9.6 GB, 2.25 hours for 300 epochs; with mutual learning on two of them 1.46 s and 2.92 hours. For the test set: features 80 s, global distance 2 s, local distance 140 s, CMC and mAP 15 s, re-ranking 80 s with
+# the global and 800 s with the local distance.
 # :::
 #
-# The rows of a GPU are *not yet measured* here; the same command fills them on a machine that has one. On two processor cores the steps after the
-# features take seconds: scoring is counting and not sorting indices, local distances are one product and a few additions a cell, and
+# The rows of a GPU are *not yet measured* here; the same command fills them on a machine with a GPU. On two processor cores the steps after
+# the features take seconds: scoring counts instead of sorting indices, local distances are one product and a few additions per cell, and
 # re-ranking is a search for neighbours.
 #
 # ## Summary
 #
-# * A time alone says little; a time over its floor says what is left to gain.
+# * A time alone means little; a time divided by its floor shows how much can still be gained.
 # * Ranking costs $2QGC$ operations, re-ranking $2(Q+G)^2C$; a training step keeps bytes in proportion to batch and area.
-# * `make bench` measures all of it where you are; name `runs/bench.json` in this chapter's parameter to see it.
+# * `make bench` measures all of it on your machine; set this chapter's parameter to `runs/bench.json` to see the result.
 #
-# Next: [chapter 12](12_your_own_people.ipynb) searches among pictures of your own.
+# Next: [chapter 12](12_your_own_people.ipynb) searches your own images.
 #
 # ## Exercises
 #
-# **1.** How many operations would re-ranking need with a million gallery pictures and features 2 048 wide? At the rate above, how long?
+# **1.** How many operations would re-ranking need with a million gallery images and features of 2 048 channels? How long would it take at the
+# rate above?
 #
 # :::{dropdown} Solution
 # ```python
@@ -307,10 +302,11 @@ assert len(measured["rows"]) >= 8, "the file is not a whole `make bench`"
 # print(f"{operations / 1e15:.1f} million billion, {operations / rate / 3600:.1f} hours")
 # ```
 #
-# The square is what hurts; a search for neighbours that looks at part of the gallery only (an index) is the usual way out.
+# The square makes this expensive. The usual solution is an index, which searches only part of the gallery for neighbours.
 # :::
 #
-# **2.** Which batch of ResNet-50 at 256 x 128 fits into 6 GB by the count above, parameters, their gradients and Adam's two moments included (16 bytes a parameter)?
+# **2.** Which batch of ResNet-50 at 256 x 128 fits into 6 GB by the count above, including parameters, their gradients and Adam's two moments
+# (16 bytes per parameter)?
 #
 # :::{dropdown} Solution
 # ```python
@@ -320,11 +316,11 @@ assert len(measured["rows"]) >= 8, "the file is not a whole `make bench`"
 # ```
 # :::
 #
-# **3.** Why does the first convolution of ResNet-50 keep little, although its picture is the largest?
+# **3.** Why does the first convolution of ResNet-50 keep little, although its feature maps are the largest?
 #
 # :::{dropdown} Solution
-# It keeps its *input*, three channels at full size: $3 \cdot 256 \cdot 128$ numbers. Its output has 64 channels at half the height and width, more than five
-# times as much, and that is what the batch norm after it keeps.
+# It keeps its *input*, three channels at full size: $3 \cdot 256 \cdot 128$ numbers. Its output has 64 channels at half the height and width,
+# more than five times as many numbers; these are kept by the batch norm after it.
 #
 # ```python
 # print(64 * 128 * 64 / (3 * 256 * 128))

@@ -1,18 +1,18 @@
 # %% [markdown]
 # # 12 Your own people
 #
-# A folder of cut-out people goes in, a searchable index comes out: who else shows the person in this picture? For your own, set `pictures`
-# in the next cell (and `weights`, if they are photographs) and run all; [chapter 1](01_datasets.ipynb) shows the three forms
-# that a folder may have.
+# This chapter turns a folder of cropped images of people into an index that you can search: which other images show the person in this image?
+# For your own folder, set `pictures` in the next cell (and `weights`, if your images are photographs) and run all cells.
+# [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * an index of a folder of pictures, searched with a picture, and the nearest answers with their distances;
-# * which stripes the local distance matched with which, drawn for an answer;
-# * a threshold for "nobody", chosen from labelled pairs, and three ways in which all of this goes wrong;
-# * a page on what it must not be used for.
+# * how to build an index of a folder, search it with an image, and read the nearest answers with their distances;
+# * how to see which stripes the local distance has matched in an answer;
+# * how to choose a threshold for "nobody" from labelled pairs, and which three things go wrong;
+# * what this technique must not be used for.
 #
-# **Time** on two cores: half a minute, and a minute more if the book's model is not trained yet.
+# **Time** on two cores: half a minute, plus one minute if the book's model is not trained yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -80,10 +80,10 @@ class Settings:
 settings = runs.read_parameters(Settings, globals())
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# Without a folder of yours we draw one: twelve people who are in no other chapter, in files such as `p07_cam2_0.png`. That is how
-# pictures come out of most tools, and it is all that is needed.
+# Without a folder of yours we draw one: twelve people who are in no other chapter, in files such as `p07_cam2_0.png`. Most tools produce
+# images in this form, and the library needs nothing else.
 
 # %%
 import tempfile
@@ -106,15 +106,15 @@ folder = datasets.prepare("folder", source, temporary, pattern=name_pattern, tes
 people = datasets.open_dataset(folder, "test")
 print(datasets.describe(people))
 
-# %% alt="A picture each of the first twelve people of the folder"
+# %% alt="One image of each of the first twelve people of the folder"
 firsts = np.unique(people.ids, return_index=True)[1][:12]
 figures.contact_sheet([images.decode(people.paths[k]) for k in firsts], columns=12)
 
 # %% [markdown]
 # ## An index
 #
-# An index is nothing but the features of all pictures, kept. The book's model makes them; it was trained on other people, drawn
-# by the same hand. For photographs take weights trained on photographs (`make train`): this model has never seen one.
+# An index is the stored features of all images. Here the book's model computes them; it was trained on different people, drawn by the same
+# generator. For photographs use weights trained on photographs (`make train`), because this model has never seen one.
 
 # %%
 if settings.weights:
@@ -132,11 +132,11 @@ print(f"{len(index)} pictures, {index.global_features.shape[1]} numbers each")
 
 
 # %% [markdown]
-# To search is to sort by distance. The distance of a query $q$ to every entry $x_i$ of the index is
+# A search sorts the index by distance. The distance of a query $q$ to each entry $x_i$ of the index is
 #
 # $$ d_i = \sqrt{\textstyle\sum_c (q_c - x_{ic})^2} $$ (eq-own-search)
 #
-# Three entries and a query by hand: (0, 0), (3, 4) and (1, 1) from the query (0, 1) are 1, $\sqrt{18} = 4.24$ and 1 away.
+# By hand, with three entries and a query: (0, 0), (3, 4) and (1, 1) have the distances 1, $\sqrt{18} = 4.24$ and 1 from the query (0, 1).
 
 
 # %% tags=["nbval-check-output"]
@@ -157,13 +157,13 @@ matrix = evaluation.distance_matrix("global", index, index)  # [n, n]: every pic
 first = search(index.global_features[0], index.global_features, top=5)
 nearest = matrix[0].argsort(stable=True)[:5]
 assert np.allclose([d for _, d in first], matrix[0][nearest], atol=0.02), (
-    "loop and library measure differently"
+    "loop and library give the same distances"
 )
-assert first[0][0] == 0, "a picture is nearest to itself"
+assert first[0][0] == 0, "an image is nearest to itself"
 
 # %% [markdown]
-# Every picture finds itself first, so we leave it out and look at the next. Two queries and what they find; above each answer stands who it shows and
-# how far away. (Here 0 is a person like others, since a folder has no distractors.)
+# Every image finds itself first, so we leave it out. Here are two queries and their answers; above each answer are its identity and its
+# distance. (Here identity 0 is an ordinary person, because a folder has no distractors.)
 
 
 # %%
@@ -178,10 +178,10 @@ def answers(query, top=9):
     )
 
 
-# %% alt="A query and the nine nearest pictures of the folder: some show the same person, others somebody in clothes of the same colour"
+# %% alt="A query and the nine nearest images of the folder: some show the same person, others someone in clothes of the same colour"
 answers(int(firsts[0]))
 
-# %% alt="Another query and its nine nearest pictures"
+# %% alt="A second query and its nine nearest images"
 answers(int(firsts[min(5, len(firsts) - 1)]))
 
 # %%
@@ -193,10 +193,12 @@ print(f"{right / len(people):.0%} of all pictures find their own person first")
 
 # %% tags=["bound"]
 if not settings.pictures:
-    assert right / len(people) > 0.7, "the model knows people who are drawn like these"
+    assert right / len(people) > 0.7, (
+        "the model finds more than 70 % of people who are drawn like its training people"
+    )
 
 # %% [markdown]
-# That is an easier game than the protocol's, since the same camera may answer. By the protocol, other cameras only:
+# This is easier than the protocol's task, because images from the same camera count as matches. With the protocol's rule (other cameras only):
 
 # %%
 evaluation.evaluate(index, ("global",), rerank=True, name="this folder")
@@ -204,10 +206,10 @@ evaluation.evaluate(index, ("global",), rerank=True, name="this folder")
 # %% [markdown]
 # ## Why this answer?
 #
-# A distance of global features is one number and gives no reason. Local features can show one: which stripe of one picture was matched
-# with which of the other along the shortest path ([chapter 4](04_alignment.ipynb)). In place of a trained local branch each stripe has its
-# mean colour, taken from the middle quarter of the width, where the person stands, and scaled to 0 to 4; so each match can be
-# checked by eye.
+# A distance between global features is one number and does not explain an answer. Local features can: they show which stripe of one image was
+# matched with which stripe of the other along the shortest path ([chapter 4](04_alignment.ipynb)). Instead of a trained local branch we use
+# the mean colour of each stripe, taken from the middle quarter of the width, where the person is, and scaled to 0 to 4, so that you can check
+# each match by eye.
 
 
 # %%
@@ -227,7 +229,7 @@ one, other = stripes(people.paths[query]), stripes(people.paths[answer])
 costs = alignment.stripe_distances(one, other)
 path = alignment.trace_path(costs)
 
-# %% label="fig-why" alt="A query and its answer side by side, cut into eight stripes; lines join the stripes that the shortest path matches"
+# %% label="fig-why" alt="A query and its answer next to each other, divided into eight stripes; lines join the stripes that the shortest path matches"
 fig = figures.Figure(figsize=(4.4, 4), layout="constrained")
 ax = fig.subplots()
 for left, place in ((0.0, query), (2.4, answer)):
@@ -255,37 +257,39 @@ fig
 # %%
 total = sum(float(costs[i, j]) for i, j in path)
 assert np.isclose(total, float(alignment.shortest_path(costs)), atol=1e-5), (
-    "the lines are not the distance"
+    "the costs of the drawn lines sum to the distance"
 )
 
 # %% [markdown]
-# In [the figure](#fig-why) a thick line is a match at little cost. Between two matches the path takes a side step, so some stripes have two lines even where the
-# boxes fit. Three or more thick lines from one stripe mean that the boxes are cut differently there.
+# In [the figure](#fig-why) a thick line is a match with a low cost. Between two matches the path takes a side step, so some stripes have two
+# lines even if the boxes fit. Three or more thick lines from one stripe mean that the two boxes do not fit in the same way there.
 #
-# ## Nobody
+# ## People who are not in the folder
 #
-# The person you search for may not be in the folder. A threshold can say so, and it comes from labelled pairs
-# ([chapter 8](08_evaluation.ipynb)): at most a share of `false_accept_rate` of the comparisons of two people may pass.
+# The person you search for may not be in the folder. A threshold can detect this; it is chosen from labelled pairs
+# ([chapter 8](08_evaluation.ipynb)): at most a share of `false_accept_rate` of the comparisons of two people may be accepted.
 
-# %% alt="Histograms of the distances of pairs of one person and of two, with the threshold; and the ROC"
+# %% alt="Histograms of the distances of pairs of one person and of two people, with the threshold; and the ROC"
 pairs = verification.pair_distances(index)
 figures.open_set(pairs.same, pairs.different, settings.false_accept_rate)
 
 # %%
 threshold = verification.choose_threshold(verification.roc(*pairs), settings.false_accept_rate)
 passed = (pairs.different <= threshold).mean()
-assert passed <= settings.false_accept_rate, "more strangers pass than were allowed"
+assert passed <= settings.false_accept_rate, (
+    "the share of accepted strangers is at most false_accept_rate"
+)
 print(
     f"{(pairs.same <= threshold).mean():.0%} of the right pairs pass, {passed:.2%} of the wrong ones"
 )
 
 # %% [markdown]
-# A threshold belongs to a model, a camera set-up and a crowd. Take it along to other cameras, and both rates are unknown again.
+# A threshold is valid for one model, one camera set-up and one group of people. With different cameras both rates are unknown again.
 #
 # ## What goes wrong
 #
-# Three ways, each shown on a person of the folder: somebody else in the same clothes, a box that cuts off half of the body, and little light. We measure the
-# distance of a picture to the spoiled one, beside the threshold.
+# There are three typical errors, each shown for a person of the folder: a different person in similar clothes, a box that cuts off half of
+# the body, and little light. We measure the distance between an image and its degraded version, and compare it with the threshold.
 
 # %%
 base = images.decode(people.paths[query])  # [3, h, w]
@@ -308,7 +312,7 @@ with torch.no_grad():
     embedded = network(images.normalize(batch)).global_features
 away = losses.euclidean_distances(embedded[:1], embedded)[0].tolist()
 
-# %% label="fig-wrong" alt="Five pictures with their distance to the first: itself, another camera, darkened, the lower half, and somebody who looks alike"
+# %% label="fig-wrong" alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
 figures.contact_sheet(
     list(shown.values()),
     [f"{name}: {d:.1f}" for name, d in zip(shown, away, strict=True)],
@@ -321,50 +325,50 @@ print(
     f"threshold {threshold:.1f}; spoiled beyond it:",
     [name for name, d in distance.items() if d > threshold],
 )
-assert distance["itself"] < 0.1, "the same pixels are at distance 0"
+assert distance["itself"] < 0.1, "an image has distance 0 to itself"
 
 # %% tags=["bound"]
 assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
-    "spoiling a picture changes nothing"
+    "degrading an image increases its distance"
 )
 
 # %% [markdown]
-# As [the figure](#fig-wrong) shows, a spoiled picture of the person can lie farther away than a stranger in similar clothes, and the stranger nearer than the
-# person seen by another camera. No threshold is right for all. Whoever reads a list of answers must know that
-# *clothes* were compared: the model has no idea of faces, and people change clothes.
+# As [the figure](#fig-wrong) shows, a degraded image of the person can have a larger distance than a stranger in similar clothes, and the
+# stranger can be nearer than the person seen by a different camera. No threshold is right for all cases. Anyone who reads a result list must
+# know that it compares *clothes*: the model does not recognise faces, and people change clothes.
 #
 # ## Responsible use
 #
-# * **Consent.** Pictures of people are theirs. Ask before you collect, say what for, and delete when asked. Pictures found on the web
-#   were not given to you.
-# * **The lesson of DukeMTMC.** People were filmed on their way to lectures without being asked; the set was used for surveillance far away from
-#   what anybody had agreed to, and withdrawn in 2019 ([chapter 1](01_datasets.ipynb)). Publishing data cannot be undone.
-# * **What it must not be used for.** Not to follow people who have not agreed to it, not to decide about anybody's liberty, work or benefits, not at
-#   protests, not by origin or religion. In many places that is also against the law.
-# * **Errors fall on people.** A rank-1 of 95 % means that every twentieth search points at somebody else. Say so wherever a list of
-#   answers is shown, and let a person look who may say no.
-# * **Whom it fails.** A model knows those it was trained on. Measure the error rates for groups of people separately before you
-#   trust an average.
+# * **Consent.** Images of people belong to these people. Ask before you collect images, explain their purpose, and delete them on request.
+#   Images found on the web were not given to you.
+# * **The lesson of DukeMTMC.** People were filmed on their way to lectures without being asked; the dataset was used for surveillance, far
+#   beyond what anyone had agreed to, and withdrawn in 2019 ([chapter 1](01_datasets.ipynb)). Publishing data cannot be undone.
+# * **What it must not be used for.** Do not use it to follow people who have not agreed to it, to decide about anyone's liberty, work or
+#   benefits, at protests, or to select people by origin or religion. In many places this is also illegal.
+# * **Errors affect people.** A rank-1 of 95 % means that every twentieth search finds the wrong person. Say so wherever you show a result
+#   list, and let a person check it who is allowed to reject it.
+# * **Errors differ between groups.** A model works best for people like those it was trained on. Measure the error rates for groups of people
+#   separately before you trust an average.
 #
 # :::{admonition} The paper says
-# AlignedReID (Zhang et al. 2017) compared its model with annotators and called the result better than human level on two data sets. On these
-# sets, by these cameras, with everybody in the clothes of that day.
+# AlignedReID (Zhang et al. 2017) compared its model with annotators and called the result better than human level on two datasets. This is
+# true for these datasets and cameras, with everybody in the clothes of that day.
 # :::
 #
-# What we see here is the same: within one set-up and one day it works, and each of the three cases shows where it ends.
+# Our result is similar: the method works within one set-up and one day, and each of the three cases shows one of its limits.
 #
 # ## Summary
 #
-# * An index is the features of all pictures; to search is to sort by distance.
-# * The shortest path shows which parts were compared.
-# * A threshold says "nobody", at an error rate that is chosen and belongs to its cameras.
-# * It compares clothes. Ask people first.
+# * An index is the features of all images; a search sorts it by distance.
+# * The shortest path shows which parts of the body were compared.
+# * A threshold detects "nobody", at an error rate that you choose and that is valid only for its cameras.
+# * The model compares clothes. Ask people first.
 #
 # Next: [chapter 13](13_alignment_study.ipynb) measures what alignment is worth.
 #
 # ## Exercises
 #
-# **1.** Average the features of all pictures of each person and search with a single picture among these. Does it get better?
+# **1.** Average the features of all images of each person and search among these averages with a single image. Is the result better?
 #
 # :::{dropdown} Solution
 # ```python
@@ -374,13 +378,13 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # print((found == people.ids).mean())
 # ```
 #
-# The query's own picture is in the mean; leave it out for an honest number.
+# The average contains the query's own image; leave it out for an honest score.
 # :::
 #
 # **2.** What does re-ranking do in a folder of this size?
 #
 # :::{dropdown} Solution
-# The table above has the row. With eight pictures a person the published $k_1 = 20$ reaches beyond the person:
+# The table above has the row. With eight images per person, the published $k_1 = 20$ includes images of other people:
 #
 # ```python
 # from alignedreid_lib.evaluation import ranking
@@ -400,5 +404,5 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 #     print(rate, (pairs.same <= verification.choose_threshold(curve, rate)).mean())
 # ```
 #
-# It falls, and the ROC says by how much; where it is steep, a little more trust in strangers buys many right answers.
+# It falls, and the ROC shows by how much; where the curve is steep, accepting a few more strangers gives many more right answers.
 # :::

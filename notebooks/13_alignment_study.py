@@ -1,16 +1,16 @@
 # %% [markdown]
 # # 13 Alignment study
 #
-# What is alignment worth, what do stripes bring without it, and from which box error on does it pay? We own the people and the
-# boxes, so we can turn the one knob and leave everything else as it is.
+# What is alignment worth, what do stripes bring without it, and from which box error does it help? We draw the people and the boxes
+# ourselves, so we can change the box error and keep everything else the same.
 #
-# **What you will hold**
+# **What you will learn**
 #
-# * the scores of four distances over five box errors, three seeds each, from one kind of training;
-# * the part of the gain that alignment explains, and the part that stripes explain without it;
-# * the way to re-make every number: `make train PRESET=alignment_study`.
+# * how four distances score for five box errors, with three seeds each, from one kind of training;
+# * which part of the gain comes from alignment, and which part comes from stripes without alignment;
+# * how to reproduce every number: `make train PRESET=alignment_study`.
 #
-# **Time** on two cores: seconds, since this notebook reads the committed results; about a quarter of an hour to make them anew.
+# **Time** on two cores: seconds, because this notebook reads the committed results; about a quarter of an hour to compute them again.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
@@ -84,12 +84,12 @@ config = runs.read_parameters(training.TrainConfig, globals(), extra=of_study)
 study = runs.read_parameters(Study, globals(), extra=of_training)
 
 # %% [markdown]
-# ## The problem in a picture
+# ## The problem in one figure
 #
-# Four people, each in the boxes of five detectors that err more and more: the number above is the misalignment. Who is seen, where and when
-# stays the same.
+# The figure shows four people, each in the boxes of five detectors with larger and larger errors; the number above is the misalignment. The
+# person, the place and the moment stay the same.
 
-# %% label="fig-misaligned" alt="Four people in five boxes each: the larger the misalignment, the farther head or feet have wandered out of the box, in the end up to half the person"
+# %% label="fig-misaligned" alt="Four people in five boxes each: the larger the misalignment, the farther head or feet are outside the box, in the end up to half the person"
 cameras = synthetic.sample_cameras(6, seed=0)
 shots = [synthetic.Shot(person, camera=person % 6, moment=0, box=1) for person in (2, 5, 11, 17)]
 pictures = [synthetic.take(shot, cameras, m, seed=0) for shot in shots for m in study.misalignments]
@@ -97,20 +97,21 @@ titles = [f"{m:g}" for m in study.misalignments] * 4
 figures.contact_sheet(pictures, titles, columns=2 * len(study.misalignments))
 
 # %% [markdown]
-# At 1, on the right of [the figure](#fig-misaligned), a box is up to a third of the person's height too high or too low, a fifth too large or too small, and half of the boxes lose the
-# legs or the head.
+# At 1, on the right of [the figure](#fig-misaligned), a box is up to a third of the person's height too high or too low and up to a fifth too
+# large or too small, and half of the boxes cut off the legs or the head.
 #
 # :::{admonition} The paper says
-# AlignedReID++ (Luo et al. 2019) compared rigid and aligned stripes on Market-1501 as it is, 91.4 / 76.7 against 91.9 / 78.8 (rank-1 /
-# mAP, step AP), and with bodies cropped, 52.8 / 38.1 against 70.1 / 55.3. Two points of a curve, and what lies between them unknown.
+# AlignedReID++ (Luo et al. 2019) compared rigid and aligned stripes on the original Market-1501, 91.4 / 76.7 against 91.9 / 78.8 (rank-1 /
+# mAP, step AP), and with bodies cropped, 52.8 / 38.1 against 70.1 / 55.3. These are two points on a curve; the points between them are unknown.
 # :::
 
 # %% [markdown]
-# ## The trainings
+# ## The training runs
 #
-# One training a seed, whose local loss mines by its own distance, as the original reproduction's runs do: ResNet-18 from random weights, its last halving undone so that 128 × 64 pixels leave eight stripes, the global
-# and the local triplet loss and the identification loss, on pictures of misalignment one half. The test people are others, drawn once for each
-# misalignment. The network never learns which misalignment it is tested at.
+# We train once per seed; as in the original reproduction, the local loss mines triplets with its own distance. The network is a ResNet-18
+# from random weights, without its last halving, so that 128 × 64 pixels give eight stripes. It trains with the global and the local triplet
+# loss and the identification loss, on images of misalignment one half. The test people are different, and are drawn once for each
+# misalignment. The network gets no information about the misalignment of the test.
 
 
 # %%
@@ -162,12 +163,11 @@ found_seeds = {row["seed"] for row in results["scores"]}
 assert study.seeds or len(found_seeds) >= 3, "the committed results have three seeds or more"
 
 # %% [markdown]
-# ## What came out
+# ## The results
 #
-# *global* is the distance of the global features; *rigid* sums the costs of stripe 1 with 1, 2 with 2, and so on; *local* is the
-# shortest path, aligned stripes; *global+local* adds the first and the third. A row a misalignment: mean average precision (step) in
-# percent, mean over the seeds, and how far the seeds lie apart (largest minus
-# smallest).
+# *global* is the distance of the global features; *rigid* sums the costs of stripe 1 with 1, 2 with 2, and so on; *local* is the shortest
+# path, that is, aligned stripes; *global+local* is the sum of the first and the third. Each row is one misalignment: mAP (step) in percent,
+# averaged over the seeds, with the range over the seeds (largest minus smallest) in brackets.
 
 
 # %%
@@ -183,7 +183,7 @@ def values(distance, misalignment, score="mean_ap_step"):
 steps = sorted({row["misalignment"] for row in results["scores"]})
 for step in steps:
     for distance in DISTANCES:
-        assert len(values(distance, step)) == len(found_seeds), "a score of every seed"
+        assert len(values(distance, step)) == len(found_seeds), "there is a score for every seed"
 print(f"{'':>12}" + "".join(f"{distance:>17}" for distance in DISTANCES))
 for step in steps:
     cells = [values(distance, step) for distance in DISTANCES]
@@ -228,17 +228,17 @@ right.legend()
 fig
 
 # %% [markdown]
-# Bands in [the figure](#fig-study) are the range of the three seeds. Read it from left to right.
+# The bands in [the figure](#fig-study) are the range of the three seeds. From left to right:
 #
-# * **At 0** stripes are worth three points over the global feature, and alignment nothing: rigid stripes are even a little ahead. Where
-#   every box fits, stripe 3 belongs to stripe 3, and a path that may bend can only be led astray.
-# * **From a quarter on** rigid stripes fall steeply: at one half they have lost a third of their score. Aligned ones fall about as slowly as the
-#   global feature, which sees the whole box and hardly notices a shift.
-# * **The worse the boxes, the more alignment adds**, over rigid stripes some thirty points at 1. Over the global feature
-#   stripes with alignment win nearly three points at 0, next to nothing at one quarter, one at one half and four at 1: where boxes fit it is the
-#   stripes that bring it, where they do not the alignment.
-# * The sum of global and aligned distance, unweighted, is no better than the better of the two, except around one quarter and one half, by less than the
-#   seeds differ.
+# * **At 0** stripes are worth three points over the global feature, and alignment is worth nothing: rigid stripes are even slightly better.
+#   If every box fits, stripe 3 belongs to stripe 3, and a path that bends can only be wrong.
+# * **From one quarter** rigid stripes fall steeply: at one half they have lost a third of their score. Aligned stripes fall about as slowly
+#   as the global feature, which sees the whole box and hardly changes with a shift.
+# * **The worse the boxes, the more alignment adds**: about thirty points over rigid stripes at 1. Over the global feature, aligned stripes
+#   gain nearly three points at 0, almost nothing at one quarter, one point at one half and four points at 1. Where boxes fit, the gain comes
+#   from the stripes; where they do not, it comes from the alignment.
+# * The unweighted sum of the global and the aligned distance is no better than the better of the two, except around one quarter and one half,
+#   by less than the range of the seeds.
 
 
 # %%
@@ -256,13 +256,15 @@ for step in (s for s in steps if s >= 0.5):
     )
 
 # %%
-assert 0.0 not in steps or not beats("local", "rigid", 0.0), "where boxes are perfect it does not"
+assert 0.0 not in steps or not beats("local", "rigid", 0.0), (
+    "with perfect boxes aligned does not beat rigid by more than the spread"
+)
 
 # %% [markdown]
-# ## On real pictures
+# ## On real images
 #
-# CUHK03's detected boxes, new protocol, MobileNetV2 from ImageNet weights at 128 × 64, four stripes, one seed (presets `cuhk03_mobilenet` and
-# `cuhk03_mobilenet_local`); rank-1 and mAP (step) in percent.
+# The next table is for CUHK03's detected boxes, new protocol, with MobileNetV2 from ImageNet weights at 128 × 64, four stripes and one seed
+# (presets `cuhk03_mobilenet` and `cuhk03_mobilenet_local`); rank-1 and mAP (step) in percent.
 
 # %%
 for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
@@ -272,31 +274,33 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
         )
 
 # %% [markdown]
-# The local loss helped the global feature by one and a half points, as AlignedReID claims it does. Stripes were worth about three points of rank-1 and two of mAP more. Alignment
-# itself was worth nothing: rigid stripes are half a point ahead of aligned ones, in one training. We looked at the ranked lists, which their owners do not allow us to show: the boxes fit, and what stands before the right person wears the same colours, dark on dark, red on red. That is
-# the left end of our curve, where a path has nothing to mend.
+# The local loss improved the global feature by one and a half points, as AlignedReID claims. Stripes added about three points of rank-1 and
+# two of mAP. Alignment itself added nothing: rigid stripes are half a point better than aligned ones, in one training. We looked at the
+# ranked lists, which the licence does not allow us to show: the boxes fit, and the images ranked before the right person show people in the
+# same colours, dark with dark and red with red. This is the left end of our curve, where alignment has nothing to correct.
 #
 # ## Summary
 #
-# * Three things are easily confused: training with a local loss (better global features), testing with stripes (better where boxes fit), and aligning
-#   the stripes (better where boxes do not fit). Each was measured here by itself.
-# * Which distance to test with? Look at your boxes. If they fit, rigid stripes are as good and cost a third of the time ([chapter 11](11_time_and_space.ipynb)); if they do not, of
-#   the stripes only aligned ones are of use, a few points above the global feature; if you do not know, aligned stripes lose next to nothing.
+# * Three things are easily confused: training with a local loss (better global features), testing with stripes (better if boxes fit), and
+#   aligning the stripes (better if boxes do not fit). This chapter measures each of them separately.
+# * Which distance should you test with? Look at your boxes. If they fit, rigid stripes are as good and cost a third of the time
+#   ([chapter 11](11_time_and_space.ipynb)); if they do not, only aligned stripes help; they gain a few points over the global feature. If you
+#   do not know, aligned stripes lose almost nothing.
 #
-# This is the last chapter. The notation and the library's reference stand behind it.
+# This is the last chapter. After it come the notation table and the library reference.
 #
-# ## Doubts
+# ## Limits of the study
 #
-# The training's local loss was the aligned one, so rigid stripes were tested on features that were not trained for them; how much that costs them, a training
-# with rigid stripes would tell. The people are drawn, and differ in their clothes more cleanly than real ones do. Three seeds give a range, not an
-# error bar. The real run has one seed.
+# The training used the local loss with alignment, so rigid stripes were tested on features that were not trained for them; training with
+# rigid stripes would show how much this costs them. The people are drawn, and their clothes differ more clearly than those of real people.
+# Three seeds give a range, not an error bar. The real run has one seed.
 #
 # ## Exercises
 #
-# **1.** From which misalignment on does alignment pay, if a point of mAP counts?
+# **1.** From which misalignment does alignment help, if one point of mAP counts?
 #
 # :::{dropdown} Solution
-# The least gain of any seed is below 0 at 0 and above 5 at one quarter. The curve crosses in between.
+# The smallest gain of any seed is below 0 at 0 and above 5 at one quarter, so the answer is between them.
 #
 # ```python
 # print([(step, round(min(gains("local", "rigid")[k]), 1)) for k, step in enumerate(steps)])
@@ -306,13 +310,13 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 # **2.** Repeat the figure for rank-1.
 #
 # :::{dropdown} Solution
-# `values(distance, step, "rank1")` instead of `values(distance, step)` in `gains` (twice) and in the first call of `draw_band`. The picture is the same: at 1,
-# aligned stripes find about 78 % at once, rigid ones 55 %.
+# Use `values(distance, step, "rank1")` instead of `values(distance, step)` in `gains` (twice) and in the first call of `draw_band`. The
+# result is similar: at 1, aligned stripes find about 78 % of the people at rank 1, rigid stripes 55 %.
 # :::
 #
 # **3.** Train on perfect boxes and test on bad ones. What do you expect of the global feature?
 #
 # :::{dropdown} Solution
-# `make train PRESET=alignment_study ARGS="-p train_misalignment 0.0"` takes a folder of its own. The global feature has then never seen a
-# shifted person, and should lose its calm; aligned stripes compare parts, and should be hurt less.
+# Run `make train PRESET=alignment_study ARGS="-p train_misalignment 0.0"`, which uses a new run folder. The global feature has then never
+# seen a shifted person, and its score should fall more with the misalignment; aligned stripes compare body parts, and should lose less.
 # :::
