@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -149,6 +150,32 @@ def extract(
     if kept is not None:
         runs.write_atomic(kept, lambda beside: torch.save(list(parts), beside))
     return Features.of(dataset, *parts)
+
+
+def colour_histograms(dataset: Dataset, bins: int = 8) -> Features:
+    """A baseline that has learned nothing: which colours a picture holds, wherever they are.
+
+    Args:
+        dataset: its pictures are decoded one after the other.
+        bins: of hue, of saturation and of value each.
+
+    Returns:
+        Features whose global features [N, bins ** 3] are the roots of the colours' shares of the whole picture, so
+        that their euclidean distance is Hellinger's between the histograms, times a constant. No local features
+        ([N, 0, 0]).
+
+    Raises:
+        InputError: a picture that does not decode, or bins outside 1 ... 256.
+    """
+    if not 1 <= bins <= 256:
+        raise InputError(f"bins is {bins}; it has to be between 1 and 256")
+    shares = np.zeros((len(dataset), bins**3), np.float32)
+    for row, path in zip(shares, dataset.paths, strict=True):
+        picture = Image.fromarray(images.decode(path).permute(1, 2, 0).numpy())
+        hsv = np.asarray(picture.convert("HSV")).reshape(-1, 3).astype(np.int64) * bins // 256
+        colours = np.bincount(hsv @ (bins**2, bins, 1), minlength=bins**3)
+        row[:] = colours / len(hsv)
+    return Features.of(dataset, torch.from_numpy(np.sqrt(shares)), torch.zeros(len(dataset), 0, 0))
 
 
 def cache_key(model: AlignedReID, dataset: Dataset, height: int, width: int, flip: bool, precision: torch.dtype) -> str:

@@ -8,25 +8,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alignedreid_lib import losses
-from alignedreid_lib.batches import images
-from alignedreid_lib.datasets import Dataset
+from alignedreid_lib.datasets.partitions import GALLERY, MULTI_QUERY, QUERY
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import ranking
-from alignedreid_lib.evaluation.distances import DISTANCES, add_up, reranked_matrix, summand
+from alignedreid_lib.evaluation.distances import DISTANCES, distance_matrices, reranked_matrix
 from alignedreid_lib.evaluation.features import Features
-from alignedreid_lib.evaluation.scores import ScoreRow, ScoreTable
+from alignedreid_lib.evaluation.matches import RankingProblem, Values
+from alignedreid_lib.evaluation.scores import SCORES, QueryScores, ScoreRow, ScoreTable
 
-QUERY, GALLERY, MULTI_QUERY = 0, 1, 2  # marks
-
-_BLOCK_BYTES = 32 << 20  # of distances held at a time: 500 queries for a gallery of Market-1501's size
+_BLOCK_BYTES = 32 << 20  # of one distance at a time: 500 queries for a gallery of Market-1501's size
 
 
 def evaluate(
@@ -71,27 +69,57 @@ def evaluate(
     if multi_query is not None:
         queries = pool_queries(queries, features[features.marks == MULTI_QUERY], multi_query)
         queries = _unit_length(queries) if normalize else queries
-    found = _score_blocks(distances, queries, gallery, protocol)
+    blocks: dict[str, list[NDArray[np.float64]]] = {distance: [] for distance in distances}
+    step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
+    for begin in range(0, len(queries), step):  # a whole matrix is never held, a local distance never computed twice
+        block = queries[begin : begin + step]
+        for distance, matrix in distance_matrices(distances, block, gallery).items():
+            blocks[distance].append(_score_queries(matrix, block, gallery, protocol))
     rows = []
     for distance in distances:
-        rows.append(_row(name, distance, False, *found[distance], gallery.cameras_known))
+        scored = {False: np.concatenate(blocks[distance])}
         if rerank:
-            matrix = reranked_matrix(distance, queries, gallery)
-            scored = _score(matrix, queries, gallery, protocol)
-            rows.append(_row(name, distance, True, *scored, gallery.cameras_known))
+            again = reranked_matrix(distance, queries, gallery)
+            scored[True] = _score_queries(again, queries, gallery, protocol)
+        for reranked, scores in scored.items():
+            valid = ~np.isnan(scores).any(axis=1)
+            entries: dict[str, Any] = {
+                score: _mean(column[valid]) for score, column in zip(SCORES, scores.T, strict=True)
+            }
+            if protocol == "market1501":  # under the others a query's rank-1 may be a fraction
+                entries["per_query"] = QueryScores(scores[:, 0], scores[:, 3])
+            entries |= {"num_queries": len(scores), "num_valid": int(valid.sum())}
+            rows.append(ScoreRow(name, distance, reranked, **entries, cameras_known=gallery.cameras_known))
     return ScoreTable(rows)
+
+
+def _score_queries(
+    matrix: Values, queries: Features, gallery: Features, protocol: ranking.Protocol
+) -> NDArray[np.float64]:
+    """The scores of each query in the order of `scores.SCORES`, [Q, 5]; nan where it is not valid."""
+    people = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
+    problem = RankingProblem(*people, keep_same_camera=not gallery.cameras_known)
+    found = problem.find_matches(matrix)
+    places = ranking.curves(problem, matrix, found, protocol, top=10)[:, [0, 4, 9]]
+    places[found.counts == 0] = math.nan
+    aps = (ranking.average_precisions(found, definition) for definition in ("step", "trapezoid"))
+    return np.column_stack([places, *aps])
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def pool_queries(queries: Features, others: Features, how: str) -> Features:
     """Each query's features pooled with those of other images of its person in its camera.
 
     Args:
-        queries: the single queries; one nobody stands beside keeps its own features.
+        queries: the single queries; a query without such images keeps its own features.
         others: multi-query images.
         how: average or max, channel by channel; likewise for each stripe.
 
     Raises:
-        InputError: another way, or no multi-query images at all.
+        InputError: an unknown way, or no multi-query images at all.
 
     Source: Zheng et al. ICCV 2015, section 5.
     """
@@ -99,14 +127,11 @@ def pool_queries(queries: Features, others: Features, how: str) -> Features:
         raise InputError(f"multi_query is {how!r}: give 'average', 'max' or None")
     if not len(others):
         raise InputError("there are no multi-query images (mark 2): only Market-1501 has them; leave multi_query None")
-    places: dict[tuple[int, int], list[int]] = {}
-    for place, seen in enumerate(zip(others.ids.tolist(), others.cameras.tolist(), strict=True)):
-        places.setdefault(seen, []).append(place)
-    groups = [places.get(seen, []) for seen in zip(queries.ids.tolist(), queries.cameras.tolist(), strict=True)]
+    alike = (queries.ids[:, None] == others.ids) & (queries.cameras[:, None] == others.cameras)  # [Q, M]
 
     def pool(own: Tensor, rest: Tensor) -> Tensor:
-        joined = [torch.cat([one[None], rest[group]]) for one, group in zip(own, groups, strict=True)]
-        return torch.stack([group.mean(0) if how == "average" else group.amax(0) for group in joined])
+        groups = [torch.cat([one[None], rest[row]]) for one, row in zip(own, torch.from_numpy(alike), strict=True)]
+        return torch.stack([group.mean(0) if how == "average" else group.amax(0) for group in groups])
 
     return dataclasses.replace(
         queries,
@@ -124,7 +149,7 @@ def split(features: Features) -> tuple[Features, Features]:
     """The queries and the gallery among the features of a val or test part.
 
     Raises:
-        InputError: there are none of one.
+        InputError: no queries, or no gallery.
     """
     queries, gallery = features[features.marks == QUERY], features[features.marks == GALLERY]
     if not len(queries) or not len(gallery):
@@ -155,74 +180,3 @@ def ranked_list(
     """
     kept = np.flatnonzero((gallery_ids != query_id) | (gallery_cameras != query_camera) | keep_same_camera)
     return kept[np.argsort(distances[kept], kind="stable")[:top]]
-
-
-def colour_histograms(dataset: Dataset, bins: int = 8) -> Features:
-    """A baseline that has learned nothing: which colours a picture holds, wherever they are.
-
-    Args:
-        dataset: its pictures are decoded one after the other.
-        bins: of hue, of saturation and of value each.
-
-    Returns:
-        Features whose global features [N, bins ** 3] are the roots of the colours' shares of the whole picture, so
-        that their euclidean distance is Hellinger's between the histograms, times a constant. No local features
-        ([N, 0, 0]).
-
-    Raises:
-        InputError: a picture that does not decode, or bins outside 1 ... 256.
-    """
-    if not 1 <= bins <= 256:
-        raise InputError(f"bins is {bins}; it has to be between 1 and 256")
-    shares = np.zeros((len(dataset), bins**3), np.float32)
-    for row, path in zip(shares, dataset.paths, strict=True):
-        picture = Image.fromarray(images.decode(path).permute(1, 2, 0).numpy())
-        hsv = np.asarray(picture.convert("HSV")).reshape(-1, 3).astype(np.int64) * bins // 256
-        colours = np.bincount(hsv @ (bins**2, bins, 1), minlength=bins**3)
-        row[:] = colours / len(hsv)
-    return Features.of(dataset, torch.from_numpy(np.sqrt(shares)), torch.zeros(len(dataset), 0, 0))
-
-
-def _score_blocks(
-    distances: Sequence[str], queries: Features, gallery: Features, protocol: ranking.Protocol
-) -> dict[str, tuple[ranking.MatchRanks, np.ndarray]]:
-    """Matches and CMC by each distance, without ever holding a whole matrix or computing a part twice."""
-    parts: dict[str, list[tuple[ranking.MatchRanks, np.ndarray]]] = {distance: [] for distance in distances}
-    names = sorted({part for distance in distances for part in distance.split("+")})
-    step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
-    for begin in range(0, len(queries), step):
-        block = queries[begin : begin + step]
-        summands = {name: summand(name, block, gallery) for name in names}
-        for distance, scored in parts.items():
-            scored.append(_score(add_up(distance, summands), block, gallery, protocol))
-    return {
-        distance: (ranking.join_matches([found for found, _ in scored]), np.concatenate([cmc for _, cmc in scored]))
-        for distance, scored in parts.items()
-    }
-
-
-def _score(
-    matrix: Tensor | np.ndarray, queries: Features, gallery: Features, protocol: ranking.Protocol
-) -> tuple[ranking.MatchRanks, np.ndarray]:
-    """Matches, and the first ten places of the CMC of each query."""
-    labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
-    keep = not gallery.cameras_known
-    found = ranking.find_matches(matrix, *labels, keep_same_camera=keep)
-    if protocol != "cuhk03":
-        return found, ranking.cumulative_matches(found, protocol, 10)
-    scores = ranking.score_ranking(matrix, *labels, protocol, top=10, keep_same_camera=keep)
-    return found, scores.cmc_per_query
-
-
-def _row(
-    name: str, distance: str, reranked: bool, found: ranking.MatchRanks, cmc: np.ndarray, cameras_known: bool
-) -> ScoreRow:
-    valid = found.counts > 0
-
-    def mean(values: np.ndarray) -> float:
-        return float(values[valid].mean()) if valid.any() else math.nan
-
-    rank1, rank5, rank10 = (mean(cmc[:, k - 1]) for k in (1, 5, 10))
-    step, trapezoid = (mean(ranking.average_precisions(found, kind)) for kind in ("step", "trapezoid"))
-    counts = (found.num_queries, int(valid.sum()))
-    return ScoreRow(name, distance, reranked, rank1, rank5, rank10, step, trapezoid, *counts, cameras_known)
