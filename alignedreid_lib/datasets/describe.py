@@ -78,12 +78,6 @@ class DatasetCard:
         compared = [count.found == count.published for count in self.counts if count.published is not None]
         return all(compared) if compared else None
 
-    def __str__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
-
     def to_markdown(self) -> str:
         """The card as a Markdown table of three columns: what, found, published."""
         rows = [(c.what, f"{c.found}", "-" if c.published is None else f"{c.published}") for c in self.counts]
@@ -97,6 +91,8 @@ class DatasetCard:
         rows.append(("files of equal content", _listed([" = ".join(group) for group in self.duplicates]), "-"))
         rows.append(("files that do not decode", _listed([name for name, _ in self.unreadable]), "-"))
         return tabulate(rows, (self.name, "found", "published"), tablefmt="pipe", disable_numparse=True)
+
+    __str__ = _repr_markdown_ = to_markdown
 
 
 @disk_errors("give a dataset that you may read")

@@ -1,4 +1,4 @@
-"""Whether the difference between two tests may be luck.
+"""Two tests compared: a difference, its interval, and the probability of so large a difference by chance.
 
 Derived in notebooks/08_evaluation.
 """
@@ -16,7 +16,7 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.scores import ScoreRow
 
 _NAMES = {"rank1": "Rank-1", "mean_ap_step": "mAP (step)"}  # in the order of QueryScores
-_RESAMPLES = 999  # 3 368 queries take half a second on one slow core; probabilities are multiples of 1/500
+_RESAMPLES = 999  # so probabilities are multiples of 1/500
 _BATCH = 500  # resamples at a time
 
 
@@ -37,10 +37,8 @@ class Comparison:
 
     rows: list[Difference]
 
-    def __str__(self) -> str:
-        return self._repr_markdown_()
-
-    def _repr_markdown_(self) -> str:
+    def to_markdown(self) -> str:
+        """A Markdown table, columns aligned, differences in points."""
         head = ("Score", "Over", "Difference (b - a)", "95 % interval", "Probability by chance")
         lines = []
         for row in self.rows:
@@ -51,14 +49,16 @@ class Comparison:
         aligned = ("left", "left", "right", "right", "right")
         return tabulate(lines, head, tablefmt="pipe", colalign=aligned, disable_numparse=True)
 
+    __str__ = _repr_markdown_ = to_markdown
+
 
 def compare(a: ScoreRow | Sequence[ScoreRow], b: ScoreRow | Sequence[ScoreRow]) -> Comparison:
     """Compare two tests of the same queries: rank-1 and mAP (step), query by query and seed by seed.
 
-    Over queries: the values of a query are averaged over the rows of a side and paired. The interval is the percentile
-    bootstrap's over queries, the probability that of a permutation test that swaps the two sides of queries, both with
-    999 resamples and a fixed seed. It holds for these trainings: other seeds may differ by more.
-    Over seeds: Welch's t test on the scores of the rows, where both sides have two or more; nan if no score varies.
+    Over queries: the values of each query are averaged over the rows of a side, and paired. The interval comes from a
+    percentile bootstrap, the probability from a permutation test that swaps the sides of queries, both with 999
+    resamples (half a second for 3 368 queries) and a fixed seed. Other trainings may differ by more than this interval.
+    Over seeds, if both sides have two or more rows: Welch's t test on their scores; nan if no score varies.
 
     Args:
         a, b: a row of `evaluation.evaluate`, or the rows of the same test after trainings with several seeds.
@@ -78,14 +78,14 @@ def compare(a: ScoreRow | Sequence[ScoreRow], b: ScoreRow | Sequence[ScoreRow]) 
             what = " ".join(filter(None, (row.name, row.distance)))
             raise InputError(f"the row {what!r} has no per-query scores: evaluate again, under protocol market1501")
         tests.append(np.stack(row.per_query))
-    valid = ~np.isnan(tests[0][1])
-    if any(not np.array_equal(~np.isnan(test[1]), valid) for test in tests):
-        counts = ", ".join(f"{np.count_nonzero(~np.isnan(test[1]))} of {test.shape[1]}" for test in tests)
+    valid, *others = (~np.isnan(test[1]) for test in tests)
+    if any(not np.array_equal(other, valid) for other in others):
+        counts = ", ".join(f"{one.sum()} of {len(one)}" for one in (valid, *others))
         raise InputError(f"the tests are of different queries (valid: {counts}): compare tests of one dataset")
     if valid.sum() < 2:
         raise InputError(f"{valid.sum()} queries are valid: a comparison needs two or more")
-    split = len(sides[0])
-    gained = np.mean(tests[split:], axis=0)[:, valid] - np.mean(tests[:split], axis=0)[:, valid]  # [2, Q]
+    means = (np.mean(side, axis=0)[:, valid] for side in (tests[len(sides[0]) :], tests[: len(sides[0])]))
+    gained = np.subtract(*means)  # [2, Q], b - a
     how = {"axis": 1, "vectorized": True, "n_resamples": _RESAMPLES, "batch": _BATCH, "rng": 0}
     low, high = stats.bootstrap((gained,), np.mean, method="percentile", **how).confidence_interval
     # With one sample, permuting is changing signs: swapping the two sides of a query.

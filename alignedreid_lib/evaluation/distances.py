@@ -1,9 +1,7 @@
-"""Distances of queries to gallery images by their features: global, local, rigid, sums of these, re-ranked.
+"""Distances of queries to gallery images: global, local, rigid, sums of these, re-ranked.
 
 Derived in notebooks/08_evaluation.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce

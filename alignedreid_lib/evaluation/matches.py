@@ -68,11 +68,11 @@ class RankingProblem:
     ):
         self.query_ids, self.gallery_ids = _numbered("ids", query_ids, gallery_ids)
         self.query_cameras, self.gallery_cameras = _numbered("cameras", query_cameras, gallery_cameras)
-        for side in ("query", "gallery"):
-            ids, cameras = (len(getattr(self, f"{side}_{what}")) for what in ("ids", "cameras"))
-            if ids != cameras:
-                raise InputError(f"there are {ids} {side}_ids and {cameras} {side}_cameras: give one of each per image")
         self.shape = (len(self.query_ids), len(self.gallery_ids))
+        cameras = (len(self.query_cameras), len(self.gallery_cameras))
+        for side, ids, found in zip(("query", "gallery"), self.shape, cameras, strict=True):
+            if ids != found:
+                raise InputError(f"there are {ids} {side}_ids and {found} {side}_cameras: give one of each per image")
         if keep_same_camera:
             self.query_cameras = np.full(self.shape[0], -1)  # no gallery image has this camera
 
@@ -82,13 +82,12 @@ class RankingProblem:
         Raises:
             InputError: a wrong shape, or not real numbers.
         """
-        name, given = "distances", distances
-        if callable(distances):
-            name, given = f"distances({begin}, {end})", distances(begin, end)
+        name = f"distances({begin}, {end})" if callable(distances) else "distances"
+        given = distances(begin, end) if callable(distances) else distances
         matrix: Any = given if isinstance(given, torch.Tensor) else np.asarray(given)
-        wanted = (self.shape[0], end - begin)
-        if tuple(matrix.shape) != wanted:
-            raise InputError(f"{name} has shape {tuple(matrix.shape)}: the ids and cameras ask for {wanted}")
+        shape, wanted = tuple(matrix.shape), (self.shape[0], end - begin)
+        if shape != wanted:
+            raise InputError(f"{name} has shape {shape}: the ids and cameras ask for {wanted}")
         if _array(matrix[:1]).dtype.kind not in "fiu":
             raise InputError(f"{name} is {matrix.dtype}: give real numbers")
         return matrix
@@ -137,12 +136,12 @@ class RankingProblem:
 
     def _own_images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Gallery images of each query's identity, junk included: where each query's begin [Q + 1], and indices [M]."""
-        count = 1 + max(self.query_ids.max(), self.gallery_ids.max())
-        asked, given = (
-            sparse.csr_array((np.ones(len(ids), bool), (np.arange(len(ids)), ids)), shape=(len(ids), count))
+        num_ids = 1 + max(self.query_ids.max(), self.gallery_ids.max())
+        one_hot = [
+            sparse.csr_array((np.ones(len(ids), bool), ids, np.arange(len(ids) + 1)), shape=(len(ids), num_ids))
             for ids in (self.query_ids, self.gallery_ids)
-        )
-        own = (asked @ given.T.tocsr()).sorted_indices()
+        ]
+        own = (one_hot[0] @ one_hot[1].T).sorted_indices()
         return own.indptr.astype(np.int64), own.indices.astype(np.int64)
 
 

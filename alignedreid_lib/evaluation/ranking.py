@@ -55,7 +55,6 @@ def score_ranking(
         InputError: a wrong shape or length, no query, no gallery, nan, or an unknown protocol or definition.
 
     Source: Zheng et al. ICCV 2015 (Market-1501), Li et al. CVPR 2014 (CUHK03).
-    Derived in notebooks/08_evaluation.
     """
     problem = RankingProblem(query_ids, gallery_ids, query_cameras, gallery_cameras, keep_same_camera)
     return score(problem, distances, protocol, average_precision, top)
@@ -87,14 +86,13 @@ def average_precisions(found: MatchRanks, definition: AveragePrecision) -> NDArr
     """Area under the precision-recall curve of each query, [Q]; nan where a query has no match.
 
     Args:
-        found: the matches.
         definition: `step`: the mean of the precision at every match. `trapezoid`: at every match the mean of
             the precision there and one rank before; before rank 1 precision is 1.
 
     Raises:
         InputError: an unknown definition.
 
-    Source: Zheng et al. ICCV 2015 for the trapezoid. Derived in notebooks/08_evaluation.
+    Source: Zheng et al. ICCV 2015 for the trapezoid.
     """
     if definition not in get_args(AveragePrecision):
         known = ", ".join(get_args(AveragePrecision))
@@ -116,8 +114,6 @@ def curves(
     Args:
         distances: only the protocol `cuhk03` reads them again; it needs a matrix.
         found: the matches by these distances.
-
-    Derived in notebooks/08_evaluation.
     """
     if protocol == "cuhk03":
         return _single_shot_cmc(problem, problem.columns(distances, 0, problem.shape[1]), top)

@@ -46,7 +46,7 @@ def rerank(
     Raises:
         InputError: shapes that do not fit, nothing to rank, nan, or a setting out of range.
 
-    Source: Zhong et al. CVPR 2017. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017.
     """
     queries, gallery = _matrix("query_features", query_features), _matrix("gallery_features", gallery_features)
     if queries.shape[1] != gallery.shape[1]:
@@ -69,7 +69,7 @@ def rerank_distances(
     Args:
         query_gallery, query_query, gallery_gallery: [Q, G], [Q, Q], [G, G] distances, not squared.
 
-    The other arguments, the result and the errors are those of `rerank`. Derived in notebooks/09_reranking.
+    The other arguments, the result and the errors are those of `rerank`.
     """
     qg, qq = _matrix("query_gallery", query_gallery), _matrix("query_query", query_query)
     gg = _matrix("gallery_gallery", gallery_gallery)
@@ -142,7 +142,7 @@ def sparse_rows(neighbours: NDArray[np.int64], values: ArrayLike) -> sparse.csr_
 def reciprocal(neighbours: NDArray[np.int64], k: int) -> sparse.csr_array:
     """int32 [N, N]: 1 where two images are both among the other's first k + 1 neighbours.
 
-    Source: Zhong et al. CVPR 2017, eq. 2. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 2.
     """
     first = sparse_rows(neighbours[:, : k + 1], np.int32(1))
     return first.multiply(first.T).tocsr()
@@ -154,7 +154,7 @@ def expanded(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_array:
     For each reciprocal neighbour, its own reciprocal neighbours for half of k1 are added if more than two thirds of
     them are reciprocal neighbours of the image already.
 
-    Source: Zhong et al. CVPR 2017, eq. 3. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 3.
     """
     half = int(np.around(k1 / 2))  # to the even number, as published
     near, close = reciprocal(neighbours, k1), reciprocal(neighbours, half)
@@ -170,7 +170,7 @@ def gaussian_weights(
 ) -> sparse.csr_array:
     """exp(-d) for each neighbour, with d the squared distance over the largest of its row; each row sums to 1.
 
-    Source: Zhong et al. CVPR 2017, eq. 7. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 7.
     """
     known = torch.exp(-near.squared / largest[:, None])  # [N, depth] includes most of the neighbours
     weights = neighbours.multiply(sparse_rows(near.indices.cpu().numpy(), known.cpu().numpy())).tocsr()
@@ -186,7 +186,7 @@ def gaussian_weights(
 def average_weights(weights: sparse.csr_array, neighbours: NDArray[np.int64]) -> sparse.csr_array:
     """The mean of the rows of each image's first k2 neighbours, [N, k2]: local query expansion.
 
-    Source: Zhong et al. CVPR 2017, eq. 11. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 11.
     """
     return sparse_rows(neighbours, np.float32(1 / neighbours.shape[1])) @ weights
 
@@ -197,7 +197,7 @@ def add_jaccard(result: NDArray[np.float32], weights: sparse.csr_array, share: f
     With rows V: 1 - sum min(V_q, V_g) / sum max(V_q, V_g). Rows sum to 1, so the sum of maxima is 2 minus that of
     minima, and only columns in which both are above 0 count.
 
-    Source: Zhong et al. CVPR 2017, eq. 10. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 10.
     """
     queries, gallery = result.shape
     by_column = weights[queries:].tocsc()

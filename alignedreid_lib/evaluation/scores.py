@@ -34,7 +34,7 @@ class QueryScores(NamedTuple):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> QueryScores:
-        """The scores that `to_dict` gave."""
+        """The scores that `to_dict` gave, AP rounded."""
         rank1 = np.array([{"0": 0.0, "1": 1.0, "-": math.nan}[letter] for letter in data["rank1"]])
         return cls(rank1, np.array([math.nan if value is None else value / 10_000 for value in data["ap"]]))
 
@@ -71,12 +71,6 @@ class ScoreTable:
     def __add__(self, other: ScoreTable) -> ScoreTable:
         return ScoreTable(self.rows + other.rows)
 
-    def __str__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
-
     def to_markdown(self) -> str:
         """A Markdown table, columns aligned, scores in percent."""
         head = ["Features", "Distance", "Rank-1", "Rank-5", "Rank-10", "mAP (step)", "mAP (trapezoid)", "Queries"]
@@ -88,6 +82,8 @@ class ScoreTable:
         if all(row.cameras_known for row in self.rows):
             return table
         return f"{table}\n\nCameras are not known: no image was left out for being of the query's own camera."
+
+    __str__ = _repr_markdown_ = to_markdown
 
     def named(self, name: str) -> ScoreTable:
         """The same rows with a name added to theirs."""

@@ -3,8 +3,6 @@
 Derived in notebooks/08_evaluation.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -40,22 +38,20 @@ def evaluate(
 
     Args:
         features: of a val or test part: mark 0 are the queries, mark 1 the gallery; mark 2 is for `multi_query`.
-        distances: what to rank by, a row of the table each, see `distance_matrix`.
-        rerank: add a re-ranked row after each; it needs the distances of the gallery to itself, G x G for local ones.
-        multi_query: pool each query with the images of mark 2 that show its person in its camera: by the mean or the
-            maximum of every channel. None: single query.
+        distances: what to rank by, one row of the table each, see `distance_matrix`.
+        rerank: add a re-ranked row after each; it needs the distances within the gallery, G x G for local ones.
+        multi_query: pool each query's features with those of mark 2, see `pool_queries`. None: single query.
         name: of the features, for the table's first column.
-        normalize: bring features to unit length first, for networks trained so.
+        normalize: scale features to unit length first, for networks trained so.
         protocol: how the CMC counts, see `ranking.score_ranking`.
 
     Returns:
         ScoreTable with a row for each distance, and for each re-ranked one.
 
     Raises:
-        InputError: no query or no gallery, an unknown distance or protocol, nothing to pool with, or a feature that is
-            not a number.
+        InputError: no query or no gallery, an unknown distance or protocol, nothing to pool with, or nan in features.
 
-    Source: Zheng et al. ICCV 2015; Zhong et al. CVPR 2017 for re-ranking. Derived in notebooks/08_evaluation.
+    Source: Zheng et al. ICCV 2015; Zhong et al. CVPR 2017 for re-ranking.
     """
     if isinstance(distances, str) or not distances or any(distance not in DISTANCES for distance in distances):
         raise InputError(f"distances are {distances!r}: give a list of some of {', '.join(DISTANCES)}")
@@ -111,11 +107,9 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def pool_queries(queries: Features, others: Features, how: str) -> Features:
-    """Each query's features pooled with those of other images of its person in its camera.
+    """Each query's features pooled with those of multi-query images of its person in its camera, if there are any.
 
     Args:
-        queries: the single queries; a query without such images keeps its own features.
-        others: multi-query images.
         how: average or max, channel by channel; likewise for each stripe.
 
     Raises:
@@ -167,13 +161,10 @@ def ranked_list(
     top: int = 10,
     keep_same_camera: bool = False,
 ) -> np.ndarray:
-    """Which gallery images a user of the system would be shown for one query.
+    """The gallery images that a user would be shown for one query, without junk unless `keep_same_camera`.
 
     Args:
-        distances: [G] to that query.
-        gallery_ids, gallery_cameras: [G].
-        top: how many at most.
-        keep_same_camera: show images of the query's identity from its own camera too.
+        distances, gallery_ids, gallery_cameras: [G]; the distances are those to the query.
 
     Returns:
         indices into the gallery [top or fewer], nearest first; equal distances in the gallery's order.

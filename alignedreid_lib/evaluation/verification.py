@@ -15,7 +15,7 @@ from alignedreid_lib.evaluation.features import Features
 
 
 class PairDistances(NamedTuple):
-    """Distances of the pairs of a query and a gallery image."""
+    """Distances of pairs of a query and a gallery image."""
 
     same: NDArray[np.float32]  # [S] of one person, seen by two cameras
     different: NDArray[np.float32]  # [D] of two people
@@ -57,8 +57,6 @@ def roc(same: ArrayLike, different: ArrayLike) -> Roc:
 
     Raises:
         InputError: no distances of one kind, or nan.
-
-    Derived in notebooks/08_evaluation.
     """
     one, two = np.asarray(same, np.float64).ravel(), np.asarray(different, np.float64).ravel()
     if not len(one) or not len(two):
