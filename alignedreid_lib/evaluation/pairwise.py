@@ -52,9 +52,10 @@ class MatrixDistances:
     def rows(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
         q = self.num_queries
         queries, gallery = slice(min(begin, q), min(end, q)), slice(max(begin, q) - q, max(end, q) - q)
-        to_queries = torch.cat([self.qq[:, queries].T, self.qg[:, gallery].T])
-        to_gallery = torch.cat([self.qg[queries], self.gg[:, gallery].T])
-        return torch.cat([to_queries, to_gallery], dim=1).square_(), torch.zeros(end - begin, device=self.device)
+        block = torch.empty(end - begin, self.size, device=self.device)
+        torch.cat([self.qq[:, queries].T, self.qg[:, gallery].T], out=block[:, :q])
+        torch.cat([self.qg[queries], self.gg[:, gallery].T], out=block[:, q:])
+        return block.square_(), torch.zeros(end - begin, device=self.device)
 
     def pairs(self, one: Tensor, other: Tensor) -> Tensor:
         q = self.num_queries
