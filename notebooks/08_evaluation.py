@@ -491,7 +491,7 @@ assert np.allclose(np.mean(naive, axis=0), by_library), (
 
 # %%
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
-found = ranking.find_matches(matrix, *labels)  # of all matches, counted from 0
+found = ranking.RankingProblem(*labels).find_matches(matrix)  # of all matches, counted from 0
 j, r = found.order + 1, found.rank + 1
 gap = np.where(r > 1, (r - j) / np.maximum(2 * r * (r - 1), 1), 0.0)
 predicted = (np.bincount(found.query, weights=gap) / found.counts).mean()

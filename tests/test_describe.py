@@ -30,7 +30,12 @@ def test_a_card_by_hand(tiny_data):
         "gallery": 9,
         "multi-query": 0,
     }
-    assert "| ids" in str(test) and "| found" in str(test)
+    assert str(test).splitlines()[:4] == [
+        "| tiny, test                           | found      | published   |",
+        "|:-------------------------------------|:-----------|:------------|",
+        "| ids                                  | 3          | -           |",
+        "| images                               | 12         | -           |",
+    ]
 
 
 def test_duplicates_and_unreadable_files_are_listed(tiny_data, tmp_path):

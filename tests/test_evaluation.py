@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import oracles
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alignedreid_lib import evaluation
+from alignedreid_lib import evaluation, runs
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import colour_histograms, evaluate, table
@@ -64,12 +65,12 @@ def test_table_in_text():
     table = evaluate(people, GLOBAL, False, name="trained") + evaluate(people, GLOBAL, False)
     assert table.to_markdown() == str(table) == table._repr_markdown_()
     assert str(table).splitlines() == [
-        "| Features | Distance | Rank-1 | Rank-5 | Rank-10 | mAP (step) | mAP (trapezoid) | Queries |",
-        "| -------- | -------- | -----: | -----: | ------: | ---------: | --------------: | ------: |",
-        "| trained  | global   |    0.0 |  100.0 |   100.0 |       50.0 |            25.0 |  1 of 2 |",
-        "|          | global   |    0.0 |  100.0 |   100.0 |       50.0 |            25.0 |  1 of 2 |",
+        "| Features   | Distance   |   Rank-1 |   Rank-5 |   Rank-10 |   mAP (step) |   mAP (trapezoid) |   Queries |",
+        "|:-----------|:-----------|---------:|---------:|----------:|-------------:|------------------:|----------:|",
+        "| trained    | global     |      0.0 |    100.0 |     100.0 |         50.0 |              25.0 |    1 of 2 |",
+        "|            | global     |      0.0 |    100.0 |     100.0 |         50.0 |              25.0 |    1 of 2 |",
     ]
-    assert str(evaluate(people, GLOBAL, False)).startswith("| Distance | Rank-1")
+    assert str(evaluate(people, GLOBAL, False)).startswith("| Distance   |   Rank-1")
 
 
 def test_table_as_data():
@@ -83,11 +84,53 @@ def test_table_as_data():
     assert data["rows"][0] == {
         "name": "", "distance": "global", "reranked": False, "rank1": 1.0, "rank5": 1.0, "rank10": 1.0,
         "mean_ap_step": 1.0, "mean_ap_trapezoid": 1.0, "num_queries": 1, "num_valid": 1, "cameras_known": True,
-        "runs": 1, "spread": None,
+        "runs": 1, "spread": None, "per_query": {"rank1": "1", "ap": [10000]},
     }  # fmt: skip
     assert data["rows"][1]["rank1"] is None and data["rows"][1]["num_valid"] == 0
-    assert "|      - |" in str(evaluate(nobody, GLOBAL, False))
+    assert "|        - |" in str(evaluate(nobody, GLOBAL, False))
     assert isinstance(evaluate(people, GLOBAL, False), ScoreTable)
+
+
+def test_scores_of_each_query(features):
+    features = features[(features.cameras != 1) | (features.marks != 1)]
+    features.ids[np.flatnonzero(features.marks == 0)[:3]] = 99  # three queries without a match
+    queries, gallery = evaluation.split(features)
+    people = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
+    matrix = evaluation.distance_matrix("global", queries, gallery)
+    wanted = score_ranking(matrix, *people, average_precision="step")
+    (row,) = evaluate(features, GLOBAL, False).rows
+    np.testing.assert_array_equal(row.per_query.ap, wanted.ap_per_query)
+    np.testing.assert_array_equal(row.per_query.rank1, np.where(wanted.valid, wanted.cmc_per_query[:, 0], np.nan))
+    assert np.isnan(row.per_query.rank1[:3]).all()
+    assert evaluate(features, GLOBAL, False, protocol="cuhk03").rows[0].per_query is None
+
+
+def test_a_table_read_back(features):
+    table = evaluate(features, GLOBAL, name="x")
+    data = json.loads(json.dumps(table.to_dict()))
+    assert set(data["rows"][0]["per_query"]["rank1"]) <= set("01-")
+    again = ScoreTable.from_dict(data)
+    assert again == table
+    for one, other in zip(table.rows, again.rows, strict=True):
+        np.testing.assert_array_equal(one.per_query.rank1, other.per_query.rank1)
+        np.testing.assert_allclose(one.per_query.ap, other.per_query.ap, atol=0.5e-4)
+    nobody = make_features([[0.0], [1.0]], [1, 2], [0, 1], [0, 1])
+    (row,) = ScoreTable.from_dict(json.loads(json.dumps(evaluate(nobody, GLOBAL, False).to_dict()))).rows
+    assert np.isnan(row.rank1) and np.isnan(row.per_query.rank1).all() and np.isnan(row.per_query.ap).all()
+
+
+@pytest.mark.parametrize("name", ["cuhk03_mobilenet", "alignment_study"])
+def test_rows_of_finished_runs_are_read(name):
+    rows = runs.read_json(Path(__file__).parents[1] / "notebooks" / "results" / f"{name}.json")["scores"]
+    table = ScoreTable.from_dict({"rows": [{k: v for k, v in row.items() if k != "per_query"} for row in rows]})
+    assert len(table.rows) == len(rows) > 0 and table.rows[0].per_query is None
+    assert table.rows[0].rank1 == rows[0]["rank1"]
+
+
+@pytest.mark.parametrize("data", [{}, [], {"rows": [{"name": "x"}]}, {"rows": [1]}, {"rows": None}])
+def test_what_is_no_table_is_refused(data):
+    with pytest.raises(InputError, match="not a score table"):
+        ScoreTable.from_dict(data)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +280,7 @@ def test_tables_of_several_runs_are_averaged(features):
     (row,) = average(tables).rows
     firsts = [table.rows[0].rank1 for table in tables]
     assert row.rank1 == pytest.approx(np.mean(firsts)) and row.spread["rank1"] == pytest.approx(np.std(firsts, ddof=1))
+    assert row.per_query is None, "a mean of 0 and 1 is neither"
     assert row.runs == 3 and "±" in str(average(tables)) and "±" not in str(average(tables[:1]))
     json.dumps(average(tables).to_dict(), allow_nan=False)
     with pytest.raises(InputError, match="different rows"):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation.ranking import average_precisions, find_matches, score_ranking
+from alignedreid_lib.evaluation.matches import RankingProblem
+from alignedreid_lib.evaluation.ranking import average_precisions, score_ranking
 
 pytestmark = pytest.mark.arithmetic
 
@@ -34,7 +35,7 @@ def test_known_by_eye():
 
 
 def test_both_definitions_call_a_perfect_list_perfect():
-    found = find_matches([[0.1, 0.2, 0.3]], [1], [1, 1, 2], [0], [1, 2, 1])
+    found = RankingProblem([1], [1, 1, 2], [0], [1, 2, 1]).find_matches([[0.1, 0.2, 0.3]])
     assert [average_precisions(found, name)[0] for name in DEFINITIONS] == [1.0, 1.0]
 
 
@@ -186,8 +187,8 @@ GOOD = {
     ("change", "words"),
     [
         ({"distances": np.ones(3)}, r"shape \(3,\)"),
-        ({"distances": np.ones((2, 0)), "gallery_ids": [], "gallery_cameras": []}, r"shape \(2, 0\)"),
-        ({"distances": np.ones((0, 3)), "query_ids": [], "query_cameras": []}, r"shape \(0, 3\)"),
+        ({"distances": np.ones((2, 0)), "gallery_ids": [], "gallery_cameras": []}, r"gallery_ids have shape \(0,\)"),
+        ({"distances": np.ones((0, 3)), "query_ids": [], "query_cameras": []}, r"query_ids have shape \(0,\)"),
         ({"distances": np.array([[0, 1, 2], [3, np.nan, 5]])}, "query 1 contain nan"),
         ({"distances": np.ones((2, 3), complex)}, "complex128"),
         ({"query_ids": [1, 2, 3]}, "query_ids"),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from tabulate import tabulate
 from tqdm import tqdm
 
 from alignedreid_lib.datasets.dataset import Dataset
@@ -77,12 +78,6 @@ class DatasetCard:
         compared = [count.found == count.published for count in self.counts if count.published is not None]
         return all(compared) if compared else None
 
-    def __str__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
-
     def to_markdown(self) -> str:
         """The card as a Markdown table of three columns: what, found, published."""
         rows = [(c.what, f"{c.found}", "-" if c.published is None else f"{c.published}") for c in self.counts]
@@ -95,11 +90,9 @@ class DatasetCard:
             rows.append(("queries that are multi-query pictures too", str(self.repeated_queries), "-"))
         rows.append(("files of equal content", _listed([" = ".join(group) for group in self.duplicates]), "-"))
         rows.append(("files that do not decode", _listed([name for name, _ in self.unreadable]), "-"))
-        rows.insert(0, (self.name, "found", "published"))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        lines.insert(1, " | ".join("-" * width for width in widths))
-        return "\n".join(f"| {line} |" for line in lines)
+        return tabulate(rows, (self.name, "found", "published"), tablefmt="pipe", disable_numparse=True)
+
+    __str__ = _repr_markdown_ = to_markdown
 
 
 @disk_errors("give a dataset that you may read")

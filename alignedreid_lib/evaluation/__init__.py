@@ -1,23 +1,20 @@
 """What a model is worth: features, ranking, scores, re-ranking. Explained in notebooks/08_evaluation and 09."""
 
+from alignedreid_lib.datasets.partitions import GALLERY, QUERY
+from alignedreid_lib.evaluation.comparison import Comparison, compare
 from alignedreid_lib.evaluation.distances import DISTANCES, distance_matrix, reranked_matrix
+from alignedreid_lib.evaluation.features import colour_histograms
 from alignedreid_lib.evaluation.scores import ScoreTable
-from alignedreid_lib.evaluation.table import (
-    GALLERY,
-    QUERY,
-    colour_histograms,
-    evaluate,
-    pool_queries,
-    ranked_list,
-    split,
-)
+from alignedreid_lib.evaluation.table import evaluate, pool_queries, ranked_list, split
 
 __all__ = [
     "DISTANCES",
     "GALLERY",
     "QUERY",
+    "Comparison",
     "ScoreTable",
     "colour_histograms",
+    "compare",
     "distance_matrix",
     "evaluate",
     "pool_queries",

@@ -1,11 +1,11 @@
-"""Distances of queries to gallery images by their features: global, local, rigid, sums of these, re-ranked.
+"""Distances of queries to gallery images: global, local, rigid, sums of these, re-ranked.
 
 Derived in notebooks/08_evaluation.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
 from torch import Tensor
@@ -46,17 +46,15 @@ def distance_matrix(distance: str, queries: Features, gallery: Features) -> Tens
     """
     if distance not in DISTANCES:
         raise InputError(f"distance {distance!r} is not known: choose one of {', '.join(DISTANCES)}")
-    return add_up(distance, {part: summand(part, queries, gallery) for part in distance.split("+")})
+    return distance_matrices([distance], queries, gallery)[distance]
 
 
-def summand(part: str, queries: Features, gallery: Features) -> Tensor:
-    """One distance that is no sum, [Q, G]: `global`, `local` or `rigid`."""
-    if part == "global":
-        return losses.euclidean_distances(queries.global_features, gallery.global_features)
-    return local_distances(queries.local_features, gallery.local_features, aligned=part == "local")
-
-
-def add_up(distance: str, summands: Mapping[str, Tensor]) -> Tensor:
-    """A distance from the summands, [Q, G] each, that its name lists."""
-    first, *others = (summands[part] for part in distance.split("+"))
-    return first + others[0] if others else first
+def distance_matrices(distances: Sequence[str], queries: Features, gallery: Features) -> dict[str, Tensor]:
+    """Several distances by name, [Q, G] each; what two sums share is computed once."""
+    parts = {}
+    for part in {part for distance in distances for part in distance.split("+")}:
+        if part == "global":
+            parts[part] = losses.euclidean_distances(queries.global_features, gallery.global_features)
+        else:
+            parts[part] = local_distances(queries.local_features, gallery.local_features, aligned=part == "local")
+    return {distance: reduce(add, (parts[part] for part in distance.split("+"))) for distance in distances}

@@ -1,4 +1,4 @@
-"""What the network says of every picture of a dataset, in the dataset's order.
+"""The features of every image of a dataset, in the dataset's order.
 
 Derived in notebooks/08_evaluation.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -21,20 +22,17 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.runs import tensorfiles
 
-UNMARKED = -1  # what a picture of a training part has instead of a mark
-
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of N pictures, and what is known of each.
+    """Features of N images, and what is known of each image.
 
     Attributes:
         global_features: float32 [N, C] on the CPU.
         local_features: float32 [N, H, c] on the CPU.
-        ids, cameras: int64 [N].
-        marks: int64 [N], 0 query, 1 gallery, 2 multi-query; -1 in trainval and train.
+        ids, cameras, marks: int64 [N]; a mark is 0 query, 1 gallery, 2 multi-query, and -1 in trainval and train.
         names: the N file names.
-        cameras_known: if not, no picture is left out for its camera.
+        cameras_known: if not, no image is left out because of its camera.
     """
 
     global_features: Tensor
@@ -47,8 +45,8 @@ class Features:
 
     @classmethod
     def of(cls, dataset: Dataset, global_features: Tensor, local_features: Tensor) -> Features:
-        """Put the features of a dataset's pictures, in its order, beside what the dataset knows of them."""
-        marks = np.full(len(dataset), UNMARKED) if dataset.marks is None else dataset.marks
+        """Join the features of a dataset's images, in its order, with the ids, cameras and marks of the dataset."""
+        marks = np.full(len(dataset), -1) if dataset.marks is None else dataset.marks
         names = [path.name for path in dataset.paths]
         return cls(global_features, local_features, dataset.ids, dataset.cameras, marks, names, dataset.cameras_known)
 
@@ -56,7 +54,7 @@ class Features:
         return len(self.names)
 
     def __getitem__(self, chosen: np.ndarray | slice) -> Features:
-        """The features of some pictures: indices [M], a mask [N], or a slice, which copies nothing."""
+        """The features of some images: indices [M], a mask [N], or a slice, which copies no features."""
         index = np.arange(len(self))[chosen]
         rows = chosen if isinstance(chosen, slice) else torch.from_numpy(index)
         names = [self.names[i] for i in index]
@@ -79,24 +77,23 @@ def extract(
     cache: str | Path | None = None,
     progress: bool = False,
 ) -> Features:
-    """Show the network every picture of a dataset, in its order, without augmentation.
+    """The features of every image of a dataset, in its order, without augmentation.
 
     Args:
-        model: used in evaluation mode; the modes of its modules are as before when this returns or fails.
+        model: used in evaluation mode; its device and the modes of its modules are restored on return or failure.
         height, width: pixels of the network's input.
-        batch_size: pictures at a time; the features do not depend on it.
-        device: "auto", "cpu", "cuda", ...; None is where the model is. The model is back there afterwards.
-        precision: "auto", "float32" or "bfloat16", see `devices.choose_precision`; features are float32 always.
-        workers: threads that decode, while the network works on earlier pictures.
-        store: pictures of the same dataset that are decoded already; None decodes each once and keeps none.
-        flip: show every picture mirrored too and average the two features; twice the work.
-        cache: a folder in which features are kept, and found again by the same weights and settings for the same
-            files; None keeps nothing.
+        batch_size: images at a time; the features do not depend on it.
+        device: "auto", "cpu", "cuda", ...; None is the model's device.
+        precision: "auto", "float32" or "bfloat16", see `devices.choose_precision`; features are always float32.
+        workers: threads that decode images, while the network works on earlier ones.
+        store: decoded images of the same dataset; None decodes each image once and keeps none.
+        flip: average the features of every image and its mirror image; twice the work.
+        cache: a folder for features; the same weights, settings and files find them again. None keeps nothing.
         progress: show a progress bar.
 
     Raises:
-        InputError: no pictures, a store of another dataset, a device or precision that is not there, or a picture
-            that does not decode.
+        InputError: no images, a store of another dataset, an unavailable device or precision, or an image that does
+            not decode.
     """
     if len(dataset) == 0:
         raise InputError(f"{dataset.folder}: part {dataset.part} has no pictures to extract features of")
@@ -109,12 +106,10 @@ def extract(
     home = next(model.parameters()).device
     there = home if device is None else devices.choose_device(device)
     dtype = devices.choose_precision(precision, there, width)
-
     kept = None
     if cache is not None:
-        key = cache_key(model, dataset, height, width, flip, dtype)
         runs.make_folder(Path(cache))  # before the work, not after it
-        kept = Path(cache) / f"features_{key}.pt"
+        kept = Path(cache) / f"features_{cache_key(model, dataset, height, width, flip, dtype)}.pt"
         found = _load_cached(kept, len(dataset))
         if found is not None:
             return Features.of(dataset, *found)
@@ -124,10 +119,10 @@ def extract(
         return torch.stack([images.resize(picture, (height, width)) for picture in pictures])
 
     begins = range(0, len(dataset), batch_size)
-    # On a CPU decoding beside the network makes its threads wait for each other: in turn is faster.
+    # On a CPU, decoding while the network runs makes their threads wait for each other; taking turns is faster.
     batches = map(batch, begins) if there.type == "cpu" else images.prefetch(batch, begins)
     bar = tqdm(total=len(dataset), unit="images", disable=not progress, desc="features")
-    global_parts, local_parts = [], []
+    parts = []
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.to(there).eval()
@@ -135,27 +130,52 @@ def extract(
             for pictures in batches:
                 batch_images = images.normalize(pictures.to(there, non_blocking=True))
                 views = [model(view) for view in ((batch_images, batch_images.flip(3)) if flip else (batch_images,))]
-                # Left on the device: a copy of each batch would make the GPU wait for the host.
-                global_parts.append(sum(view.global_features.float() for view in views) / len(views))
-                local_parts.append(sum(view.local_features.float() for view in views) / len(views))
+                both = ([view.global_features for view in views], [view.local_features for view in views])
+                # Kept on the device: a copy of each batch would make the GPU wait for the host.
+                parts.append([sum(features.float() for features in same) / len(same) for same in both])
                 bar.update(len(pictures))
     finally:
         for module, training in modes:
             module.training = training
         model.to(home)
         bar.close()
-    # Joined outside of inference mode, so that the features are tensors like any other.
-    parts = torch.cat(global_parts).cpu(), torch.cat(local_parts).cpu()
+    # Joined outside of inference mode, so that the features are ordinary tensors.
+    joined = [torch.cat(of_batches).cpu() for of_batches in zip(*parts, strict=True)]
     if kept is not None:
-        runs.write_atomic(kept, lambda beside: torch.save(list(parts), beside))
-    return Features.of(dataset, *parts)
+        runs.write_atomic(kept, lambda beside: torch.save(joined, beside))
+    return Features.of(dataset, *joined)
+
+
+def colour_histograms(dataset: Dataset, bins: int = 8) -> Features:
+    """A baseline without learning: the colours of an image, wherever they are.
+
+    Args:
+        bins: of hue, of saturation and of value each.
+
+    Returns:
+        Features whose global features [N, bins ** 3] are the square roots of each colour's share of the image, so that
+        their euclidean distance is the Hellinger distance of the histograms, times a constant. The local features are
+        empty, [N, 0, 0].
+
+    Raises:
+        InputError: an image that does not decode, or bins outside 1 ... 256.
+    """
+    if not 1 <= bins <= 256:
+        raise InputError(f"bins is {bins}; it has to be between 1 and 256")
+    shares = np.zeros((len(dataset), bins**3), np.float32)
+    for row, path in zip(shares, dataset.paths, strict=True):
+        picture = Image.fromarray(images.decode(path).permute(1, 2, 0).numpy())
+        hsv = np.asarray(picture.convert("HSV")).reshape(-1, 3).astype(np.int64) * bins // 256
+        colours = np.bincount(hsv @ (bins**2, bins, 1), minlength=bins**3)
+        row[:] = colours / len(hsv)
+    return Features.of(dataset, torch.from_numpy(np.sqrt(shares)), torch.zeros(len(dataset), 0, 0))
 
 
 def cache_key(model: AlignedReID, dataset: Dataset, height: int, width: int, flip: bool, precision: torch.dtype) -> str:
-    """What features depend on, as 16 hexadecimal digits: the weights, the files (names, sizes, times), the settings."""
+    """A hash of all that features depend on: the weights, the files (names, sizes, times), the settings."""
     digest = hashlib.sha256(f"{height} {width} {flip} {precision} {torch.__version__}".encode())
     for name, value in model.state_dict().items():
-        if not name.startswith("fc."):  # the classifier has no say in features
+        if not name.startswith("fc."):  # features do not depend on the classifier
             digest.update(f"{name} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     for path in dataset.paths:
@@ -165,7 +185,7 @@ def cache_key(model: AlignedReID, dataset: Dataset, height: int, width: int, fli
 
 
 def _load_cached(path: Path, count: int) -> tuple[Tensor, Tensor] | None:
-    """Kept features, None where there are none or they cannot be read: they are made anew then."""
+    """Kept features; None if there are none, or if they cannot be read: then they are computed again."""
     try:
         found = tensorfiles.load(path)
     except (FileNotFoundError, tensorfiles.UnreadableError):

@@ -1,89 +1,211 @@
-"""Where a query's matches stand: their ranks, counted without sorting the gallery's indices.
+"""The rank of every match, counted without sorting the gallery's indices.
+
+A query's *matches* are the gallery images of its identity from other cameras. Images of its identity from its own
+camera are *junk* and are left out. A match's rank is the number of gallery images before it, without junk, so it is
+enough to know the distances of the matches and to count the smaller ones. Images at equal distance keep their order
+in the gallery.
 
 Derived in notebooks/08_evaluation.
 """
 
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from alignedreid_lib.errors import InputError
+
+Values = ArrayLike | torch.Tensor
+Columns = Callable[[int, int], Values]  # gives the distances [Q, end - begin] to gallery images begin ... end
+
+T = TypeVar("T")
+
+_BLOCK = 64  # queries per thread at a time: 4 MB of working memory for a gallery of Market-1501's size
 
 
 class MatchRanks(NamedTuple):
-    """All M matches of Q queries, query after query, the nearest first."""
+    """All M matches of Q queries, sorted by query, then by distance."""
 
-    num_queries: int  # Q, those without a match counted too
-    query: NDArray[np.int64]  # [M] which query, ascending
-    order: NDArray[np.int64]  # [M] how many matches of the same query lie before: 0, 1, 2, ...
-    rank: NDArray[np.int64]  # [M] how many gallery images lie before, matches counted, junk not
+    num_queries: int  # Q, including queries without a match
+    query: NDArray[np.int64]  # [M] index of the query, ascending
+    rank: NDArray[np.int64]  # [M] how many gallery images come before: matches count, junk does not
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """[Q] matches of each query."""
         return np.bincount(self.query, minlength=self.num_queries)
 
-
-class OwnImages(NamedTuple):
-    """All M gallery images of the queries' identities, junk included, query after query."""
-
-    begins: NDArray[np.int64]  # [Q + 1] where each query's begin
-    query: NDArray[np.int64]  # [M]
-    image: NDArray[np.int64]  # [M] ascending inside a query
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """[M] how many matches of the same query come before: 0, 1, 2, ..."""
+        return np.arange(len(self.query)) - (np.cumsum(self.counts) - self.counts)[self.query]
 
 
-def own_images(query_ids: NDArray[np.int64], gallery_ids: NDArray[np.int64]) -> OwnImages:
-    """Find the gallery images of each query's identity; ids [Q] and [G] are numbers."""
-    by_id = np.argsort(gallery_ids, kind="stable")  # [G] stable: inside an id the gallery's order
-    sorted_ids = gallery_ids[by_id]
-    firsts = np.searchsorted(sorted_ids, query_ids, "left")
-    sizes = np.searchsorted(sorted_ids, query_ids, "right") - firsts
-    begins = np.append(0, np.cumsum(sizes))
-    query = np.repeat(np.arange(len(query_ids)), sizes)
-    return OwnImages(begins, query, by_id[np.arange(len(query)) + np.repeat(firsts - begins[:-1], sizes)])
-
-
-def add_before(
-    before: NDArray[np.int64],
-    block: NDArray[Any],
-    first: int,
-    value: NDArray[Any],
-    image: NDArray[np.int64],
-    begins: NDArray[np.int64],
-) -> None:
-    """Count, for images of each row, how many entries of the row lie before: smaller, or equal and earlier.
+class RankingProblem:
+    """Queries, a gallery, and which gallery images match a query: everything except the distances.
 
     Args:
-        before: [M] the counts to add to.
-        block: [n, g] distances to gallery images first ... first + g.
-        value, image: [M] distances and places of the images, row after row, ascending in each.
-        begins: [n + 1] where each row's begin.
+        query_ids, gallery_ids: [Q], [G] identities: integers of any value, or strings.
+        query_cameras, gallery_cameras: [Q], [G] cameras: likewise.
+        keep_same_camera: images of the query's identity from its own camera are matches too, not junk.
+
+    Raises:
+        InputError: no query, no gallery, different lengths, or labels that are neither integers nor strings.
     """
-    ordered = np.sort(
-        block, axis=1
-    )  # values, not indices: several times faster; and whole rows: to pick some is slower
-    smaller, through = np.empty_like(before), np.empty_like(before)
-    for row, begin, end in zip(ordered, begins[:-1].tolist(), begins[1:].tolist(), strict=True):
-        smaller[begin:end] = row.searchsorted(value[begin:end], "left")
+
+    def __init__(
+        self,
+        query_ids: Values,
+        gallery_ids: Values,
+        query_cameras: Values,
+        gallery_cameras: Values,
+        keep_same_camera: bool = False,
+    ):
+        self.query_ids, self.gallery_ids = _numbered("ids", query_ids, gallery_ids)
+        self.query_cameras, self.gallery_cameras = _numbered("cameras", query_cameras, gallery_cameras)
+        self.shape = (len(self.query_ids), len(self.gallery_ids))
+        cameras = (len(self.query_cameras), len(self.gallery_cameras))
+        for side, ids, found in zip(("query", "gallery"), self.shape, cameras, strict=True):
+            if ids != found:
+                raise InputError(f"there are {ids} {side}_ids and {found} {side}_cameras: give one of each per image")
+        if keep_same_camera:
+            self.query_cameras = np.full(self.shape[0], -1)  # no gallery image has this camera
+
+    def columns(self, distances: Values | Columns, begin: int, end: int) -> Any:
+        """Distances to gallery images begin ... end, array or tensor [Q, end - begin]; a matrix gives all of its own.
+
+        Raises:
+            InputError: a wrong shape, or not real numbers.
+        """
+        name = f"distances({begin}, {end})" if callable(distances) else "distances"
+        given = distances(begin, end) if callable(distances) else distances
+        matrix: Any = given if isinstance(given, torch.Tensor) else np.asarray(given)
+        shape, wanted = tuple(matrix.shape), (self.shape[0], end - begin)
+        if shape != wanted:
+            raise InputError(f"{name} has shape {shape}: the ids and cameras ask for {wanted}")
+        if _array(matrix[:1]).dtype.kind not in "fiu":
+            raise InputError(f"{name} is {matrix.dtype}: give real numbers")
+        return matrix
+
+    def find_matches(self, distances: Values | Columns, chunk: int | None = None) -> MatchRanks:
+        """The rank of every match.
+
+        Args:
+            distances: matrix [Q, G], or a function that gives some of its columns, see `streaming.score_stream`.
+            chunk: columns at a time, for a function.
+
+        Raises:
+            InputError: distances of a wrong shape or type, or nan.
+        """
+        num_queries, num_gallery = self.shape
+        chunk = chunk or num_gallery
+        firsts = range(0, num_gallery, chunk)
+
+        def columns(first: int) -> Any:
+            return self.columns(distances, first, min(first + chunk, num_gallery))
+
+        begins, image = self._own_images()
+        query = np.repeat(np.arange(num_queries), np.diff(begins))
+        places, values = [np.zeros(0, np.int64)], [np.zeros(0, bool)]  # bool: the distances decide the joined type
+        for first in firsts:
+            here = np.flatnonzero((image >= first) & (image < first + chunk))
+            if len(here):
+                places.append(here)
+                values.append(_array(columns(first)[query[here], image[here] - first]))
+        value = np.concatenate(values)[np.argsort(np.concatenate(places))]
+        nearest = np.lexsort((value, query))  # stable: equal distances stay in the gallery's order
+        image, value = image[nearest], value[nearest]
+        before = np.zeros(len(image), np.int64)
+        for first in firsts:
+
+            def count(start: int, rows: NDArray[Any], first: int = first) -> None:
+                bounds = begins[start : start + len(rows) + 1]
+                own = slice(bounds[0], bounds[-1])  # a view: each thread writes to its own part
+                before[own] += _count_before(rows, first, value[own], image[own], bounds - bounds[0])
+
+            over_blocks(count, columns(first))
+        junk = self.gallery_cameras[image] == self.query_cameras[query]
+        junk_before = np.cumsum(junk) - junk  # over all queries: subtract the junk of earlier queries
+        rank = before - (junk_before - junk_before[begins[query]])
+        return MatchRanks(num_queries, query[~junk], rank[~junk])
+
+    def _own_images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Gallery images of each query's identity, junk included: where each query's begin [Q + 1], and indices [M]."""
+        num_ids = 1 + max(self.query_ids.max(), self.gallery_ids.max())
+        one_hot = [
+            sparse.csr_array((np.ones(len(ids), bool), ids, np.arange(len(ids) + 1)), shape=(len(ids), num_ids))
+            for ids in (self.query_ids, self.gallery_ids)
+        ]
+        own = (one_hot[0] @ one_hot[1].T).sorted_indices()
+        return own.indptr.astype(np.int64), own.indices.astype(np.int64)
+
+
+def over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> list[T]:
+    """What a function of (first query, [n, G] on the CPU) gives for each block of rows; sorting needs no GIL.
+
+    Raises:
+        InputError: nan.
+    """
+
+    def of_block(start: int) -> T:
+        block = _array(distances[start : start + _BLOCK])
+        if block.dtype == np.float16:
+            block = block.astype(np.float32)  # numpy has no fast sort for half precision
+        if np.isnan(block.max()):  # the maximum of values with a nan is nan
+            query = start + int(np.flatnonzero(np.isnan(block).any(axis=1))[0])
+            raise InputError(f"distances of query {query} contain nan: look for broken features first")
+        return function(start, block)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(of_block, range(0, len(distances), _BLOCK)))
+
+
+def _count_before(
+    rows: NDArray[Any], first: int, value: NDArray[Any], image: NDArray[np.int64], bounds: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """For M images, [M]: how many entries of their row are smaller, or equal and earlier in the gallery.
+
+    Args:
+        rows: [n, g] distances to gallery images first ... first + g.
+        value, image: [M] distances and gallery indices, row by row, ascending in each.
+        bounds: [n + 1] where each row's images begin.
+    """
+    value = value.astype(rows.dtype, copy=False)  # comparing 64 bits with 32 is slow
+    counts, through = np.empty((2, len(value)), np.int64)
+    # Sorting values is several times faster than sorting indices, and sorting whole rows faster than partitioning.
+    for row, begin, end in zip(np.sort(rows, axis=1), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        counts[begin:end] = row.searchsorted(value[begin:end], "left")
         through[begin:end] = row.searchsorted(value[begin:end], "right")
-    before += smaller
-    inside = (image >= first) & (image < first + block.shape[1])
-    for i in np.flatnonzero(through - smaller > inside):  # not alone: ties
-        row = block[np.searchsorted(begins, i, "right") - 1]
-        before[i] += np.count_nonzero(row[: max(image[i] - first, 0)] == value[i])
+    inside = (image >= first) & (image < first + rows.shape[1])
+    for i in np.flatnonzero(through - counts > inside):  # other images are at the same distance
+        row = rows[np.searchsorted(bounds, i, "right") - 1]
+        counts[i] += np.count_nonzero(row[: max(image[i] - first, 0)] == value[i])
+    return counts
 
 
-def without_junk(
-    own: OwnImages,
-    image: NDArray[np.int64],
-    before: NDArray[np.int64],
-    query_cameras: NDArray[np.int64],
-    gallery_cameras: NDArray[np.int64],
-) -> MatchRanks:
-    """The ranks of the matches among the queries' own images, in their order of distance: junk is taken off."""
-    junk = gallery_cameras[image] == query_cameras[own.query]
-    junk_before = np.cumsum(np.append(0, junk))  # over all: take off what earlier queries had
-    rank = before - (junk_before[:-1] - np.repeat(junk_before[own.begins[:-1]], np.diff(own.begins)))
-    query, rank = own.query[~junk], rank[~junk]
-    counts = np.bincount(query, minlength=len(query_cameras))
-    order = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return MatchRanks(len(query_cameras), query, order, rank)
+def _numbered(what: str, query: Values, gallery: Values) -> list[NDArray[np.int64]]:
+    """Labels of both sides as numbers from 0 on: [Q], [G]."""
+    both = []
+    for name, values in ((f"query_{what}", query), (f"gallery_{what}", gallery)):
+        labels = _array(values)
+        if labels.ndim != 1 or not len(labels):
+            raise InputError(f"{name} have shape {labels.shape}: give a list, one for each image, at least one")
+        if labels.dtype.kind not in "iuUS":
+            raise InputError(f"{name} are {labels.dtype}: give integers or strings")
+        both.append(labels.astype(np.int64) if labels.dtype.kind in "iu" else labels)
+    if both[0].dtype.kind != both[1].dtype.kind:
+        raise InputError(f"query_{what} are {both[0].dtype}, gallery_{what} {both[1].dtype}: give one type")
+    codes = np.unique(np.concatenate(both), return_inverse=True)[1]
+    return np.split(codes, [len(both[0])])
+
+
+def _array(values: Any) -> NDArray[Any]:
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()

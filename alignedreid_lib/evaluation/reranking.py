@@ -1,11 +1,9 @@
-"""k-reciprocal re-ranking: two pictures are near if they have the same neighbours.
+"""k-reciprocal re-ranking: two images are near if they have the same neighbours.
 
-The published code holds several dense matrices of all pictures against all, 9 GB for Market-1501. Nearly all of their
-entries are zero. Here no dense [N, N] matrix is held: distances come in blocks of rows, and neighbours and weights are
-sparse matrices. N = Q + G pictures, queries first. Derived in notebooks/09_reranking.
+The published code holds several dense matrices of all images against all, 9 GB for Market-1501, and nearly all of
+their entries are zero. Here distances are read in blocks of rows, and neighbours and weights are sparse matrices.
+N = Q + G images, queries first. Derived in notebooks/09_reranking.
 """
-
-from __future__ import annotations
 
 from typing import Any, NamedTuple
 
@@ -16,43 +14,39 @@ from scipy import sparse
 from torch import Tensor
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation.pairwise import Distances, FeatureDistances, MatrixDistances
+from alignedreid_lib.evaluation.matches import Values
+from alignedreid_lib.evaluation.pairwise import FeatureDistances, MatrixDistances
 
-Values = ArrayLike | Tensor
+Distances = FeatureDistances | MatrixDistances
 
 _BLOCK_BYTES = 128 << 20  # of a block of rows of distances
 
 
 class Neighbours(NamedTuple):
-    """The nearest pictures of each, nearest first."""
+    """The nearest images of each image, nearest first."""
 
     indices: Tensor  # int64 [N, depth]
     squared: Tensor  # float32 [N, depth], distances
 
 
 def rerank(
-    query_features: Values,
-    gallery_features: Values,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_value: float = 0.3,
+    query_features: Values, gallery_features: Values, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> NDArray[np.float32]:
-    """Re-ranked distances of queries to gallery images, by their features' euclidean distance.
+    """Re-ranked distances of queries to gallery images, from the euclidean distances of their features.
 
     Args:
-        query_features: [Q, C], array or tensor; the work is done where the tensor is.
-        gallery_features: [G, C].
+        query_features, gallery_features: [Q, C], [G, C], arrays or tensors; the work is done on the tensors' device.
         k1: how many neighbours count; may be more than there are.
-        k2: over how many neighbours weights are averaged (1: none, the published "local query expansion" off).
+        k2: over how many neighbours weights are averaged; 1 turns the published "local query expansion" off.
         lambda_value: share of the original distance in the result, 0 to 1; the rest is Jaccard distance.
 
     Returns:
-        float32 [Q, G], smaller is nearer; comparable inside a row only.
+        float32 [Q, G], smaller is nearer; only comparable within a row.
 
     Raises:
         InputError: shapes that do not fit, nothing to rank, nan, or a setting out of range.
 
-    Source: Zhong et al. CVPR 2017. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017.
     """
     queries, gallery = _matrix("query_features", query_features), _matrix("gallery_features", gallery_features)
     if queries.shape[1] != gallery.shape[1]:
@@ -70,15 +64,12 @@ def rerank_distances(
     k2: int = 6,
     lambda_value: float = 0.3,
 ) -> NDArray[np.float32]:
-    """Re-ranked distances from the distances of all to all, for distances that are no features' (local ones).
+    """Re-ranked distances from three matrices, for distances that are not euclidean (local ones).
 
     Args:
-        query_gallery: [Q, G] distances, not squared.
-        query_query: [Q, Q].
-        gallery_gallery: [G, G].
-        k1, k2, lambda_value: as in `rerank`.
+        query_gallery, query_query, gallery_gallery: [Q, G], [Q, Q], [G, G] distances, not squared.
 
-    Returns and errors are those of `rerank`. Derived in notebooks/09_reranking.
+    The other arguments, the result and the errors are those of `rerank`.
     """
     qg, qq = _matrix("query_gallery", query_gallery), _matrix("query_query", query_query)
     gg = _matrix("gallery_gallery", gallery_gallery)
@@ -111,7 +102,7 @@ def _rerank(distances: Distances, k1: int, k2: int, lambda_value: float) -> NDAr
 
 
 def nearest(distances: Distances, depth: int) -> tuple[Neighbours, Tensor, Tensor]:
-    """Of every picture its nearest ones, itself among them, and the largest squared distance of its row.
+    """The nearest images of every image, itself included, and the largest squared distance of its row.
 
     Returns:
         neighbours [N, depth]; largest float32 [N]; squared distances of queries to gallery images [Q, G], a by-product.
@@ -137,37 +128,37 @@ def nearest(distances: Distances, depth: int) -> tuple[Neighbours, Tensor, Tenso
             torch.add(block[:cut, queries:], offset[:cut, None], out=original[begin : begin + cut]).clamp_(min=0)
     if not largest.isfinite().all():
         raise InputError("the distances hold nan or infinity: look for broken features first")
-    return Neighbours(indices, squared), largest.clamp_(min=1e-12), original  # all pictures alike: 0 / 0 otherwise
+    return Neighbours(indices, squared), largest.clamp_(min=1e-12), original  # clamped: 0 / 0 for equal images
 
 
 def sparse_rows(neighbours: NDArray[np.int64], values: ArrayLike) -> sparse.csr_array:
-    """A row for each picture with `values`, [] or [N, k], at its neighbours [N, k]: [N, N]."""
+    """Sparse [N, N]: row i has the `values`, [] or [N, k], at the k neighbours of image i, [N, k]."""
     size, k = neighbours.shape
     data = np.broadcast_to(np.asarray(values), neighbours.shape).flatten()
-    # Flattened is a copy: scipy sorts the columns of a row where they lie.
+    # `flatten` copies, because scipy sorts the columns of a row in place.
     return sparse.csr_array((data, neighbours.flatten(), np.arange(0, size * k + 1, k)), shape=(size, size))
 
 
 def reciprocal(neighbours: NDArray[np.int64], k: int) -> sparse.csr_array:
-    """A row for each picture, 1 at each of its first k + 1 neighbours that has it among its own: int32 [N, N].
+    """int32 [N, N]: 1 where two images are both among the other's first k + 1 neighbours.
 
-    Source: Zhong et al. CVPR 2017, eq. 2. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 2.
     """
     first = sparse_rows(neighbours[:, : k + 1], np.int32(1))
     return first.multiply(first.T).tocsr()
 
 
 def expanded(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_array:
-    """The expanded k-reciprocal neighbours of each picture, a row for each: bool [N, N].
+    """The expanded k-reciprocal neighbours, one row per image: bool [N, N].
 
-    The reciprocal neighbours of a reciprocal neighbour, for half of k1, are added where more than two thirds of them
-    are reciprocal neighbours already.
+    For each reciprocal neighbour, its own reciprocal neighbours for half of k1 are added if more than two thirds of
+    them are reciprocal neighbours of the image already.
 
-    Source: Zhong et al. CVPR 2017, eq. 3. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 3.
     """
     half = int(np.around(k1 / 2))  # to the even number, as published
     near, close = reciprocal(neighbours, k1), reciprocal(neighbours, half)
-    shared = near.multiply(near @ close.T).tocoo()  # of each pair: how many of the second's are the first's already
+    shared = near.multiply(near @ close.T).tocoo()  # how many neighbours of the second are the first's already
     row, column = shared.coords
     taken = 3 * shared.data > 2 * close.sum(axis=1)[column]
     joined = sparse.csr_array((shared.data[taken] > 0, (row[taken], column[taken])), shape=near.shape)
@@ -177,11 +168,11 @@ def expanded(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_array:
 def gaussian_weights(
     neighbours: sparse.csr_array, distances: Distances, near: Neighbours, largest: Tensor
 ) -> sparse.csr_array:
-    """exp(-d) for each neighbour, d the squared distance over the largest of its row; each row adds up to 1.
+    """exp(-d) for each neighbour, with d the squared distance over the largest of its row; each row sums to 1.
 
-    Source: Zhong et al. CVPR 2017, eq. 7. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 7.
     """
-    known = torch.exp(-near.squared / largest[:, None])  # [N, depth]: the distances of most neighbours are known
+    known = torch.exp(-near.squared / largest[:, None])  # [N, depth] includes most of the neighbours
     weights = neighbours.multiply(sparse_rows(near.indices.cpu().numpy(), known.cpu().numpy())).tocsr()
     rest = (neighbours.astype(np.int8) - weights.astype(bool).astype(np.int8)).tocoo()
     rest.eliminate_zeros()
@@ -193,9 +184,9 @@ def gaussian_weights(
 
 
 def average_weights(weights: sparse.csr_array, neighbours: NDArray[np.int64]) -> sparse.csr_array:
-    """The mean of the rows of each picture's first k2 neighbours, [N, k2]: local query expansion.
+    """The mean of the rows of each image's first k2 neighbours, [N, k2]: local query expansion.
 
-    Source: Zhong et al. CVPR 2017, eq. 11. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 11.
     """
     return sparse_rows(neighbours, np.float32(1 / neighbours.shape[1])) @ weights
 
@@ -203,10 +194,10 @@ def average_weights(weights: sparse.csr_array, neighbours: NDArray[np.int64]) ->
 def add_jaccard(result: NDArray[np.float32], weights: sparse.csr_array, share: float) -> None:
     """Add share * Jaccard distance of every query to every gallery image to `result` [Q, G].
 
-    With rows V: 1 - sum min(V_q, V_g) / sum max(V_q, V_g). Rows add up to 1, so the sum of maxima is 2 less that of
-    minima, and only columns in which both are above 0 need a look.
+    With rows V: 1 - sum min(V_q, V_g) / sum max(V_q, V_g). Rows sum to 1, so the sum of maxima is 2 minus that of
+    minima, and only columns in which both are above 0 count.
 
-    Source: Zhong et al. CVPR 2017, eq. 10. Derived in notebooks/09_reranking.
+    Source: Zhong et al. CVPR 2017, eq. 10.
     """
     queries, gallery = result.shape
     by_column = weights[queries:].tocsc()

@@ -8,20 +8,42 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tabulate import tabulate
 
 from alignedreid_lib.errors import InputError
 
 SCORES = ("rank1", "rank5", "rank10", "mean_ap_step", "mean_ap_trapezoid")
 
 
+class QueryScores(NamedTuple):
+    """The scores of each query, for `comparison.compare`."""
+
+    rank1: NDArray[np.float64]  # [Q] 1 if the nearest image is a match, else 0; nan where the query is not valid
+    ap: NDArray[np.float64]  # [Q] average precision (step); nan likewise
+
+    def to_dict(self) -> dict[str, Any]:
+        """A short form for JSON, AP rounded to four decimals."""
+        rank1 = "".join("-" if value != value else f"{value:.0f}" for value in self.rank1)
+        return {"rank1": rank1, "ap": [None if value != value else round(10_000 * value) for value in self.ap]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> QueryScores:
+        """The scores that `to_dict` gave, AP rounded."""
+        rank1 = np.array([{"0": 0.0, "1": 1.0, "-": math.nan}[letter] for letter in data["rank1"]])
+        return cls(rank1, np.array([math.nan if value is None else value / 10_000 for value in data["ap"]]))
+
+
 @dataclass(frozen=True)
 class ScoreRow:
-    """The scores of one distance: fractions in [0, 1], means over the valid queries; nan where there is none.
+    """The scores of one distance: fractions in [0, 1], means over the valid queries; nan if no query is valid.
 
-    A query is valid if the gallery holds its identity, seen by another camera.
+    A query is valid if the gallery has an image of its identity from another camera.
     """
 
     name: str  # of the features
@@ -37,22 +59,17 @@ class ScoreRow:
     cameras_known: bool = True  # if not, images of the query's own camera were not left out
     runs: int = 1  # over how many the scores are means
     spread: dict[str, float] | None = None  # standard deviation of each score over them
+    per_query: QueryScores | None = field(default=None, compare=False, repr=False)  # of one run, protocol market1501
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Rows of scores; shown as a table in a notebook, printed as Markdown, `+` puts tables below each other."""
+    """Rows of scores; shown as a table in a notebook, printed as Markdown; `+` joins the rows of two tables."""
 
     rows: list[ScoreRow]
 
     def __add__(self, other: ScoreTable) -> ScoreTable:
         return ScoreTable(self.rows + other.rows)
-
-    def __str__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
 
     def to_markdown(self) -> str:
         """A Markdown table, columns aligned, scores in percent."""
@@ -60,15 +77,13 @@ class ScoreTable:
         lines = [head] + [_cells(row) for row in self.rows]
         if not any(row.name for row in self.rows):
             lines = [line[1:] for line in lines]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        pads = [str.ljust] * (len(widths) - 6) + [str.rjust] * 6  # six columns of numbers stand to the right
-        rule = ["-" * (w - 1) + ("-" if pad is str.ljust else ":") for w, pad in zip(widths, pads, strict=True)]
-        lines.insert(1, rule)
-        padded = ([pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)] for line in lines)
-        table = "\n".join(f"| {' | '.join(line)} |" for line in padded)
+        aligned = ["left"] * (len(lines[0]) - 6) + ["right"] * 6
+        table = tabulate(lines[1:], lines[0], tablefmt="pipe", colalign=aligned, disable_numparse=True)
         if all(row.cameras_known for row in self.rows):
             return table
         return f"{table}\n\nCameras are not known: no image was left out for being of the query's own camera."
+
+    __str__ = _repr_markdown_ = to_markdown
 
     def named(self, name: str) -> ScoreTable:
         """The same rows with a name added to theirs."""
@@ -77,15 +92,37 @@ class ScoreTable:
 
     def to_dict(self) -> dict[str, Any]:
         """What `json.dump` takes: {"rows": [{...}, ...]}; fractions, and None instead of nan."""
-        rows = [dataclasses.asdict(row) for row in self.rows]
-        return {"rows": [{k: None if v != v else v for k, v in row.items()} for row in rows]}  # nan != nan
+        rows = []
+        for row in self.rows:
+            values = vars(row) | {"per_query": row.per_query and row.per_query.to_dict()}
+            rows.append({name: None if value != value else value for name, value in values.items()})  # nan != nan
+        return {"rows": rows}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ScoreTable:
+        """The table that `to_dict` gave; entries of a row that are not a ScoreRow's are ignored.
+
+        Raises:
+            InputError: it is not such a table.
+        """
+        names = {field.name for field in dataclasses.fields(ScoreRow)}
+        try:
+            rows = []
+            for row in data["rows"]:
+                found = {name: row[name] for name in names & set(row)}
+                found |= {name: math.nan for name in SCORES if row[name] is None}
+                per_query = found.pop("per_query", None)
+                rows.append(ScoreRow(**found, per_query=per_query and QueryScores.from_dict(per_query)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not a score table ({error!r}): give what ScoreTable.to_dict returned") from None
+        return cls(rows)
 
 
 def average(tables: Sequence[ScoreTable]) -> ScoreTable:
     """Several runs' tables as one: the mean of every score, and its spread.
 
     Args:
-        tables: of the same rows (names, distances, re-ranking), one table a run.
+        tables: one table per run, with the same rows (names, distances, re-ranking).
 
     Returns:
         ScoreTable whose rows have `runs` and `spread`, the standard deviation over the runs (of a sample: n - 1).
@@ -94,7 +131,7 @@ def average(tables: Sequence[ScoreTable]) -> ScoreTable:
         InputError: no tables, or rows that differ in more than their scores.
     """
     if not tables:
-        raise InputError("no tables to average; give one a run")
+        raise InputError("no tables to average; give one per run")
     kinds = [[(row.name, row.distance, row.reranked, row.cameras_known) for row in table.rows] for table in tables]
     if any(kind != kinds[0] for kind in kinds):
         raise InputError("the tables have different rows; average runs that were tested alike")
@@ -102,12 +139,12 @@ def average(tables: Sequence[ScoreTable]) -> ScoreTable:
     for same in zip(*(table.rows for table in tables), strict=True):
         means = {name: statistics.fmean(getattr(row, name) for row in same) for name in SCORES}
         spread = {name: _spread([getattr(row, name) for row in same]) for name in SCORES}
-        rows.append(dataclasses.replace(same[0], **means, runs=len(same), spread=spread))
+        rows.append(dataclasses.replace(same[0], **means, runs=len(same), spread=spread, per_query=None))
     return ScoreTable(rows)
 
 
 def _spread(values: list[float]) -> float:
-    """Of a sample; 0 where it says nothing: a single value, or scores of nobody."""
+    """Standard deviation of a sample; 0 for a single value and for nan."""
     found = statistics.stdev(values) if len(values) > 1 else 0.0
     return 0.0 if math.isnan(found) else found
 

@@ -1,10 +1,8 @@
-"""Same person or not: the question of an open set, where the person asked for may not be in the gallery at all.
+"""Same person or not: with an open set, the person in a query may not be in the gallery at all.
 
-A ranking always has a first place; a threshold on the distance can also say "nobody". How often it errs in either
+A ranking always has a first rank; a threshold on the distance can also answer "nobody". How often it errs in either
 direction is a curve, the ROC. Derived in notebooks/08_evaluation.
 """
-
-from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -17,22 +15,22 @@ from alignedreid_lib.evaluation.features import Features
 
 
 class PairDistances(NamedTuple):
-    """Distances of the pairs of a query and a gallery image."""
+    """Distances of pairs of a query and a gallery image."""
 
     same: NDArray[np.float32]  # [S] of one person, seen by two cameras
     different: NDArray[np.float32]  # [D] of two people
 
 
 class Roc(NamedTuple):
-    """What accepting every pair up to a threshold costs and brings; all rise together."""
+    """The error and success rates of accepting every pair up to a threshold; all three ascend."""
 
     thresholds: NDArray[np.float64]  # [T]
-    false_accept_rate: NDArray[np.float64]  # [T] share of the pairs of two people that are accepted
-    true_accept_rate: NDArray[np.float64]  # [T] share of the pairs of one person that are
+    false_accept_rate: NDArray[np.float64]  # [T] accepted share of the pairs of two people
+    true_accept_rate: NDArray[np.float64]  # [T] accepted share of the pairs of one person
 
 
 def pair_distances(features: Features, distance: str = "global") -> PairDistances:
-    """The distances of all pairs that count: a query with the gallery, junk left out.
+    """The distances of all pairs of a query and a gallery image, without junk.
 
     Args:
         features: of a val or test part.
@@ -52,16 +50,13 @@ def pair_distances(features: Features, distance: str = "global") -> PairDistance
 
 
 def roc(same: ArrayLike, different: ArrayLike) -> Roc:
-    """The receiver operating characteristic of a threshold on distances, a point for each different distance.
+    """The receiver operating characteristic of a threshold on distances, with a point for each different distance.
 
     Args:
-        same: [S] distances of pairs that should be accepted.
-        different: [D] of pairs that should not.
+        same, different: [S], [D] distances of pairs that should be accepted, and of pairs that should not.
 
     Raises:
         InputError: no distances of one kind, or nan.
-
-    Derived in notebooks/08_evaluation.
     """
     one, two = np.asarray(same, np.float64).ravel(), np.asarray(different, np.float64).ravel()
     if not len(one) or not len(two):
@@ -74,12 +69,10 @@ def roc(same: ArrayLike, different: ArrayLike) -> Roc:
 
 
 def choose_threshold(curve: Roc, false_accept_rate: float) -> float:
-    """The largest threshold whose false-accept rate is at most the given one; minus infinity where none is.
-
-    Accept pairs with a distance up to it.
+    """The largest distance to accept so that the false-accept rate is at most the given one, else minus infinity.
 
     Raises:
-        InputError: a rate that is no share.
+        InputError: a rate outside 0 to 1.
     """
     if not 0 <= false_accept_rate <= 1:
         raise InputError(f"false_accept_rate is {false_accept_rate!r}; give a share from 0 to 1")

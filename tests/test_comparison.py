@@ -1,0 +1,130 @@
+"""Two tests of the same queries: by eye, against loops, and how often an interval covers the truth."""
+
+from statistics import mean, variance
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import compare
+from alignedreid_lib.evaluation.scores import QueryScores, ScoreRow
+
+pytestmark = pytest.mark.arithmetic
+
+
+def row(rank1, ap, name="x"):
+    """A row with the scores of each query, and their means."""
+    rank1, ap = np.asarray(rank1, float), np.asarray(ap, float)
+    first, mean_ap, valid = np.nanmean(rank1), np.nanmean(ap), int((~np.isnan(ap)).sum())
+    scores = (first, first, first, mean_ap, mean_ap)
+    return ScoreRow(name, "global", False, *scores, len(ap), valid, per_query=QueryScores(rank1, ap))
+
+
+def some(rng, queries, shift=0.0):
+    """Two tests; the second has a higher AP by `shift` in the mean, and queries vary in how hard they are."""
+    hard = rng.uniform(0.2, 0.7, queries)
+    aps = [np.clip(hard + rng.normal(0, 0.1, queries) + plus, 0, 1) for plus in (0, shift)]
+    return [row(ap > 0.5, ap) for ap in aps]
+
+
+def test_equals_loops():
+    rng = np.random.default_rng(0)
+    a, b = some(rng, 80, 0.02)
+    found = compare(a, b)
+    assert [(line.score, line.over) for line in found.rows] == [("Rank-1", "80 queries"), ("mAP (step)", "80 queries")]
+    for line, name in zip(found.rows, ("rank1", "ap"), strict=True):
+        sides = (getattr(test.per_query, name).tolist() for test in (a, b))
+        gained = [y - x for x, y in zip(*sides, strict=True)]
+        assert line.difference == pytest.approx(mean(gained))
+        means = sorted(np.mean(rng.choice(gained, 80)) for _ in range(4000))
+        assert (line.low, line.high) == pytest.approx((means[100], means[3900]), abs=0.01)
+        flips = [abs(np.mean(rng.choice([-1, 1], 80) * gained)) >= abs(mean(gained)) - 1e-12 for _ in range(4000)]
+        assert line.probability == pytest.approx(np.mean(flips), abs=0.06)
+
+
+def test_few_queries_are_permuted_exactly():
+    """Of the 8 ways to sign three equal gains, 2 have a mean as large."""
+    rank_1, map_ = compare(row([0, 0, 0], [0.1, 0.2, 0.3]), row([1, 1, 1], [0.2, 0.3, 0.4])).rows
+    assert rank_1.probability == map_.probability == 0.25
+    assert rank_1.difference == rank_1.low == rank_1.high == 1 and map_.difference == pytest.approx(0.1)
+
+
+def test_equal_tests_do_not_differ():
+    a, _ = some(np.random.default_rng(1), 50)
+    for line in compare(a, a).rows:
+        assert (line.difference, line.low, line.high, line.probability) == (0, 0, 0, 1)
+
+
+def test_a_shift_is_found_and_its_sign_is_b_less_a():
+    a, b = some(np.random.default_rng(2), 400, 0.05)
+    line = compare(a, b).rows[1]
+    assert line.low < 0.05 < line.high and line.low > 0.02 and line.probability < 0.01
+    turned = compare(b, a).rows[1]
+    assert turned.difference == pytest.approx(-line.difference) and turned.probability == line.probability
+    assert compare(a, b) == compare(a, b), "the resamples have a fixed seed"
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    trials, covered, false_alarms = 150, 0, 0
+    for _ in range(trials):
+        gains = rng.normal(0.03, 0.2, 60)
+        start = np.full(60, 0.5)
+        line = compare(row(start > 1, start), row(start > 1, start + gains)).rows[1]
+        covered += line.low <= 0.03 <= line.high
+        false_alarms += compare(row(start > 1, start), row(start > 1, start + gains - 0.03)).rows[1].probability < 0.05
+    assert 0.87 <= covered / trials <= 0.99, covered  # 0.95, three deviations of 150 draws away
+    assert false_alarms / trials <= 0.11, false_alarms
+
+
+def test_seeds_are_averaged_for_queries_and_compared_with_welchs_test():
+    rng = np.random.default_rng(4)
+    hard = rng.uniform(0.3, 0.6, 90)
+    a, b = ([row(hard > 0.4, hard + rng.normal(plus, 0.05) + rng.normal(0, 0.05, 90)) for _ in range(3)]
+            for plus in (0.0, 0.1))  # fmt: skip
+    found = compare(a, b).rows
+    assert [line.over for line in found] == ["90 queries"] * 2 + ["3 + 3 seeds"] * 2
+    one, other = ([test.mean_ap_step for test in side] for side in (a, b))
+    error = (variance(one) / 3 + variance(other) / 3) ** 0.5
+    freedom = error**4 / ((variance(one) / 3) ** 2 / 2 + (variance(other) / 3) ** 2 / 2)
+    gained = mean(other) - mean(one)
+    assert found[1].difference == pytest.approx(gained) and found[3].difference == pytest.approx(gained)
+    assert found[3].probability == pytest.approx(2 * stats.t.sf(gained / error, freedom))
+    half = stats.t.ppf(0.975, freedom) * error
+    assert (found[3].low, found[3].high) == pytest.approx((gained - half, gained + half))
+    assert np.isnan(found[2].probability), "rank-1 is the same after every seed: nothing to say"
+    assert len(compare(a[:1], b).rows) == 2, "one seed has no spread"
+
+
+def test_queries_that_are_not_valid_take_no_part():
+    a = row([0, np.nan, 1, 0], [0.1, np.nan, 1, 0.3])
+    b = row([1, np.nan, 1, 0], [0.4, np.nan, 1, 0.3])
+    line = compare(a, b).rows[1]
+    assert line.over == "3 queries" and line.difference == pytest.approx(0.1)
+
+
+def test_in_text():
+    a, b = row([0, 0, 0], [0.1, 0.2, 0.3]), row([1, 1, 1], [0.2, 0.3, 0.4])
+    found = compare([a, a], [b, b])
+    assert str(found) == found._repr_markdown_()
+    assert str(found).splitlines()[2:] == [
+        "| Rank-1     | 3 queries   |               +100.0 | +100.0 to +100.0 |                   0.250 |",
+        "| mAP (step) | 3 queries   |                +10.0 |   +10.0 to +10.0 |                   0.250 |",
+        "| Rank-1     | 2 + 2 seeds |               +100.0 |                - |                       - |",
+        "| mAP (step) | 2 + 2 seeds |                +10.0 |                - |                       - |",
+    ]
+
+
+def test_what_is_refused():
+    a = row([0, 1, 1], [0.1, 1, 1])
+    for b, says in (
+        (row([0, 1], [0.1, 1]), "3 of 3, 2 of 2"),
+        (row([0, np.nan, 1], [0.1, np.nan, 1]), "3 of 3, 2 of 3"),
+        (ScoreRow("old", "local", False, 1, 1, 1, 1, 1, 3, 3), "'old local' has no per-query scores"),
+        ([], "no rows"),
+    ):
+        with pytest.raises(InputError, match=says):
+            compare(a, b)
+    with pytest.raises(InputError, match="1 queries are valid"):
+        compare(row([0], [0.1]), row([0], [0.1]))
