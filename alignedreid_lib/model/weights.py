@@ -16,10 +16,11 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import tensorfiles
 
 CLASSIFIER = ("fc.weight", "fc.bias")
+HOLDERS = ("model", "state_dict", "state_dicts", "model_state_dict", "net", "network", "params")  # keys of checkpoints
 
 
 class LoadReport(NamedTuple):
-    """Which parameters a weights file did not give, and which it gave in vain."""
+    """The model's parameters that a weights file lacks, and the file's that the model lacks."""
 
     missing: list[str]
     unexpected: list[str]
@@ -33,11 +34,11 @@ class LoadReport(NamedTuple):
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A file of tensors, in PyTorch's present or old format; nothing in it is executed.
+    """The tensors of a file in PyTorch's present or old format, by name; nothing in it is executed.
 
-    Accepts a plain state dict, and checkpoints that hold one under `model`, `state_dict` or, as the original
-    reproduction's, first of `state_dicts`. Prefixes of DataParallel (`module.`) and of compiled models (`_orig_mod.`)
-    are taken off, and torchvision's DenseNets, whose files are older than their names, get the present names.
+    Accepts a plain state dict and checkpoints that hold one: under a key of `HOLDERS`, or as the first of a list under
+    such a key (the original reproduction's `state_dicts`). The prefixes of DataParallel (`module.`) and of compiled
+    models (`_orig_mod.`) are removed. torchvision's DenseNet files use older names, which are translated.
 
     Raises:
         InputError: absent, not a weights file, or one that asks for more than tensors.
@@ -52,15 +53,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f'{path}: no such weights file; give a file that is there, "imagenet", or None for random weights'
         ) from None
     except tensorfiles.UnreadableError as error:
-        advice = error.advice
-        if os.path.isfile(os.path.join(path, "weights.pth")):
-            advice = "give weights.pth in it"
+        in_folder = os.path.isfile(os.path.join(path, "weights.pth"))
+        advice = "give weights.pth in it" if in_folder else error.advice
         raise InputError(f"{path}: not a file of weights alone ({error.what}); {advice}") from None
     if isinstance(content, dict):
-        for key in ("model", "state_dict", "state_dicts", "model_state_dict", "net", "network", "params"):
-            if key in content and not isinstance(content[key], Tensor):
-                content = content[key]
-                break
+        held = (content[key] for key in HOLDERS if key in content and not isinstance(content[key], Tensor))
+        content = next(held, content)
     if isinstance(content, list | tuple) and content:
         content = content[0]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
@@ -77,25 +75,25 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     """Fill a model from a file: ours, the original reproduction's, or a backbone in torchvision's names.
 
-    A classifier of a different number of people is left out: it is of other people. One of as many people is loaded,
-    whoever they are, since a file does not name them.
+    A classifier for a different number of people is left out. One for the same number is loaded even if its people
+    are different, because a file does not name them.
 
     Args:
-        model: an `AlignedReID`; is changed only if the file fits.
+        model: an `AlignedReID`; it is changed only if the file fits.
         path: see `read_weights`.
 
     Returns:
         what was missing (keeps its values) and what was left over, by name; a classifier that was left out is in both.
-        Counters of batches that older PyTorch did not write are not counted as missing.
+        Batch counters, which older PyTorch did not write, do not count as missing.
 
     Raises:
-        InputError: not a weights file; no or only some of the backbone's parameters are in it (another network's);
-            or a tensor of another shape or kind.
+        InputError: not a weights file; a parameter of the backbone is missing (the file is of a different network); or
+            a tensor of a different shape or type.
     """
     given = read_weights(path)
     own = model.state_dict()
     if not any(name.startswith("base.") for name in given):
-        # Other toolboxes put a name before the backbone's: backbone. (fast-reid), model. (layumi's), encoder_q. (MoCo)
+        # Prefixes of other toolboxes: backbone. (fast-reid), model. (layumi's), encoder_q. (MoCo)
         first = next((name.removeprefix("base.") for name in own if name.startswith("base.")), "")
         before = [name.removesuffix(first) for name in given if name.endswith(f".{first}")]
         prefix = before[0] if first and first not in given and len(before) == 1 else ""
@@ -109,8 +107,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
         taken = {name: tensor for name, tensor in taken.items() if name not in CLASSIFIER}
     missing = [name for name in own if name not in taken and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in taken]
-    without = [name for name in missing if name.startswith("base.")]
-    if without:
+    if without := [name for name in missing if name.startswith("base.")]:
         raise InputError(
             f"{path}: the weights of another network: {len(without)} backbone parameters are not in it, "
             f"{without[0]} among them; choose the backbone it was made with"
@@ -134,12 +131,12 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
 
 
 def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
-    """Fill a model's backbone with torchvision's ImageNet weights (V1): the file in torch's cache, else a download.
+    """Fill a model's backbone with torchvision's ImageNet weights (V1), from torch's cache or by a download.
 
-    Torchvision itself would unpickle that file unguarded; here it is read like any other.
+    Torchvision itself would unpickle the file without protection; here it is read like any other.
 
     Raises:
-        InputError: torchvision has none of this network, they cannot be downloaded, or the cached file is not whole.
+        InputError: torchvision has no such weights, they cannot be downloaded, or the cached file is damaged.
     """
     choices = {choice.name: choice for choice in torchvision.models.get_model_weights(backbone.split(".")[0])}
     if "IMAGENET1K_V1" not in choices:

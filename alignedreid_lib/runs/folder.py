@@ -140,15 +140,15 @@ def _git_state(root: Path) -> tuple[str | None, bool | None]:
     """The commit of the repository whose top is `root`, and whether its library has changed since; else None, None."""
     # Inside a git hook these variables name the hook's own repository.
     environment = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
-    git = partial(subprocess.check_output, cwd=root, env=environment, stderr=subprocess.DEVNULL)
+    git = partial(subprocess.run, cwd=root, env=environment, check=True, capture_output=True, text=True)
     try:
-        top, commit = git(["git", "rev-parse", "--show-toplevel", "HEAD"]).splitlines()
+        top, commit = git(["git", "rev-parse", "--show-toplevel", "HEAD"]).stdout.splitlines()
         if not (os.path.samefile(top, root) and (root / "alignedreid_lib").is_dir()):
             return None, None
         changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", "alignedreid_lib"])
     except (OSError, ValueError, subprocess.CalledProcessError):  # no git, no commit yet, or another user's repository
         return None, None
-    return commit.decode(), bool(changed.strip())
+    return commit, bool(changed.stdout)
 
 
 def write_results(
