@@ -892,5 +892,5 @@ def test_another_test_set_comes_from_beside_the_training_s_archive(tmp_path, mon
     nothing = SimpleNamespace(marks=None)  # no test part to look at
     monkeypatch.setattr(book.datasets, "open_dataset", lambda folder, part: nothing)
     config = TrainConfig(dataset="market1501", data_root=str(tmp_path / "data"))
-    book.prepare_data(config, str(archive), (), ("market1501", "dukemtmc"))
+    book.prepare_data(config, str(archive), test_sets=("market1501", "dukemtmc"))
     assert calls == [("market1501", archive), ("dukemtmc", tmp_path)]
