@@ -1,4 +1,4 @@
-"""Batches of P identities x K images: what a triplet loss needs to find its triplets in.
+"""Batches of P identities x K images, from which a triplet loss takes its triplets.
 
 Derived in notebooks/02_batches.
 """
@@ -13,22 +13,22 @@ from alignedreid_lib.errors import InputError
 
 
 class IdentitySampler:
-    """Index batches in which P identities appear with K images each; one pass over the identities an epoch.
+    """Index batches in which P identities appear with K images each; one pass over the identities per epoch.
 
     Each pass shuffles the identities and takes P at a time. An identity with K images or more has none of them
-    repeated. Every `iter()` starts the next epoch; a batch depends on (seed, epoch) alone, so that a resumed training
-    sees what an undisturbed one sees.
+    repeated. Every `iter()` starts the next epoch. A batch depends only on seed and epoch, so that a resumed training
+    gets the same batches as an uninterrupted one.
 
     Args:
         labels: [N] identity label of each image.
         ids_per_batch: P.
         images_per_id: K.
         seed: of all shuffles.
-        keep_last_batch: also give the identities that are left over at the end of a pass, if they are two or more, in
-            a smaller batch, as the original reproduction does.
+        keep_last_batch: also give the identities left over at the end of a pass, if there are two or more, as a smaller
+            batch, as the original reproduction does.
         draw: how an identity with fewer than K images fills its K places. "cover": each image once before any is
-            repeated; "replace": K times any of them, as the original reproduction does.
-        processes: the number of identities of every batch is a multiple of this.
+            repeated; "replace": drawn with replacement, as the original reproduction does.
+        processes: the number of identities in every batch is a multiple of this.
 
     Raises:
         InputError: P is larger than the number of identities, or K larger than any identity's images.
