@@ -6,15 +6,9 @@ from types import ModuleType
 
 # Modules that were elsewhere before version 0.1, and their packages now.
 MOVED = {
-    "images": "batches",
-    "sampling": "batches",
-    "features": "evaluation",
-    "ranking": "evaluation",
-    "reranking": "evaluation",
-    "streaming": "evaluation",
-    "scores": "evaluation",
-    "testing": "evaluation",
-    "verification": "evaluation",
+    **dict.fromkeys(("images", "sampling"), "batches"),
+    **dict.fromkeys(("features", "ranking", "reranking", "streaming"), "evaluation"),
+    **dict.fromkeys(("scores", "testing", "verification"), "evaluation"),
 }
 
 

@@ -67,15 +67,14 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """Inside, if wanted, an operation whose result depends on timing is an error."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if wanted:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     try:
+        torch.use_deterministic_algorithms(wanted or algorithms)
+        torch.backends.cudnn.benchmark = benchmark and not wanted
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(algorithms)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def peak_memory(device: torch.device) -> float:

@@ -254,7 +254,11 @@ def test_a_damaged_parameters_cell_is_named(line, project):
 
 
 @pytest.mark.parametrize(
-    "name", ["alignedreid_lib", "tests/x", ".git/x", "notebooks/x", "data", "data/raw", "runs", "."]
+    "name",
+    [
+        *("alignedreid_lib", "tests/x", ".git/x", "notebooks/x", "data", "data/raw", "runs", "."),
+        *("site", "build/x", "runs/book", "runs/book/model", "data/synthetic/x"),
+    ],
 )
 def test_a_run_does_not_go_among_other_things(name, project):
     with pytest.raises(ValueError, match="which holds other things; name a folder of its own"):
@@ -271,7 +275,9 @@ def test_nobody_s_home_folder_is_not_made(project):
 def test_a_run_in_the_home_folder_is_one_folder(project, monkeypatch):
     monkeypatch.setenv("HOME", str(project / "home"))
     monkeypatch.chdir(project)
-    assert presets.run_folder(project, "~/a") == runs.resolve("~/a") == project / "home" / "a"
+    folder = project / "home" / "a"
+    assert presets.run_folder(project, "~/a") == (folder, [folder, folder.parent])
+    assert presets.run_folder(project, "~/a") == (runs.resolve("~/a"), [])
 
 
 # Weights of other toolboxes, devices and sizes.

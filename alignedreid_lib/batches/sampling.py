@@ -53,8 +53,7 @@ class IdentitySampler:
             raise InputError(
                 f"ids_per_batch is {ids_per_batch}, images_per_id is {images_per_id}; both must be at least 1"
             )
-        _, label_of = np.unique(labels, return_inverse=True)
-        counts = np.bincount(label_of)
+        _, label_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
         if ids_per_batch > len(counts):
             if len(counts) == 1:
                 raise InputError("the data has 1 identity, and a batch needs 2; add people, or test on fewer of them")
@@ -80,7 +79,7 @@ class IdentitySampler:
         self._next_epoch = 1
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return len(self._images) // self.ids_per_batch + (self._last > 0)
 
     @property
@@ -96,8 +95,7 @@ class IdentitySampler:
         """Yields int64 [P * K], or fewer in the last: the K images of the first identity, then the second's, ..."""
         rng = np.random.default_rng([self.seed, self._next_epoch])
         self._next_epoch += 1
-        ids = rng.permutation(len(self._images))
-        ids = ids[: self.images_per_epoch // self.images_per_id]
+        ids = rng.permutation(len(self._images))[: self.images_per_epoch // self.images_per_id]
         for begin in range(0, len(ids), self.ids_per_batch):
             chosen = ids[begin : begin + self.ids_per_batch]
             yield np.concatenate([self._draw(self._images[i], rng) for i in chosen])

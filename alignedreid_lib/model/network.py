@@ -235,7 +235,5 @@ def _count_channels(base: nn.Module, name: str) -> int:
         shape = ()
     base.train()
     if len(shape) != 4 or shape[2] < shape[3]:
-        raise InputError(
-            f"backbone {name} does not end in a map [N, C, H, W]; choose a convolutional network such as resnet50"
-        )
+        raise InputError(f"backbone {name} does not end in a map [N, C, H, W]; choose one that does, such as resnet50")
     return shape[1]

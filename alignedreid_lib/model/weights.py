@@ -26,11 +26,11 @@ class LoadReport(NamedTuple):
     unexpected: list[str]
 
     def __str__(self) -> str:
-        parts = [
-            f"{len(names)} {what}{': ' + ', '.join(names[:6]) if names else ''}{', ...' if len(names) > 6 else ''}"
-            for what, names in (("missing", self.missing), ("left over", self.unexpected))
-        ]
-        return "; ".join(parts)
+        def shown(names: list[str], what: str) -> str:
+            first = ", ".join(names[:6] + ["..."] * (len(names) > 6))
+            return f"{len(names)} {what}: {first}" if names else f"0 {what}"
+
+        return f"{shown(self.missing, 'missing')}; {shown(self.unexpected, 'left over')}"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -49,9 +49,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         content = tensorfiles.load(path)
     except FileNotFoundError:
-        raise InputError(
-            f'{path}: no such weights file; give a file that is there, "imagenet", or None for random weights'
-        ) from None
+        raise InputError(f'{path}: no such weights file; give another file, "imagenet" or None (random)') from None
     except tensorfiles.UnreadableError as error:
         in_folder = os.path.isfile(os.path.join(path, "weights.pth"))
         advice = "give weights.pth in it" if in_folder else error.advice
@@ -65,11 +63,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ours = isinstance(content, dict) and {"format", "models"} <= content.keys()
         advice = "give weights.pth of the same run" if ours else "save model.state_dict() with torch.save"
         raise InputError(f"{path}: holds no state dict (names to tensors); {advice}")
-    found = {}
-    for name, tensor in content.items():
-        name = re.sub(r"^(module\.|_orig_mod\.)+", "", str(name))
-        found[re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name)] = tensor
-    return found
+    names = [re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)) for name in content]
+    names = [re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name) for name in names]
+    return dict(zip(names, content.values(), strict=True))
 
 
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
@@ -97,10 +93,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
         first = next((name.removeprefix("base.") for name in own if name.startswith("base.")), "")
         before = [name.removesuffix(first) for name in given if name.endswith(f".{first}")]
         prefix = before[0] if first and first not in given and len(before) == 1 else ""
-        given = {
-            f"base.{name.removeprefix(prefix)}" if name.startswith(prefix) else name: tensor
-            for name, tensor in given.items()
-        }
+        given = {re.sub(f"^{re.escape(prefix)}", "base.", name): tensor for name, tensor in given.items()}
     taken = {name: tensor for name, tensor in given.items() if name in own}
     shapes = [(taken[name].shape, own[name].shape) for name in CLASSIFIER if name in taken]
     if any(theirs[:1] != ours[:1] and theirs[1:] == ours[1:] for theirs, ours in shapes):
@@ -124,7 +117,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
             raise InputError(f"{path}: {name} is of type {tensor.dtype}; give weights that are not quantized")
         if tensor.is_meta or not bool(torch.isfinite(tensor).all()):
             raise InputError(
-                f"{path}: {name} holds numbers that are not finite, or none; give weights of an epoch before"
+                f"{path}: {name} holds numbers that are not finite, or none; give an earlier epoch's weights"
             )
     model.load_state_dict(taken, strict=False)
     return LoadReport(missing, unexpected)
@@ -140,9 +133,7 @@ def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
     """
     choices = {choice.name: choice for choice in torchvision.models.get_model_weights(backbone.split(".")[0])}
     if "IMAGENET1K_V1" not in choices:
-        raise InputError(
-            f"torchvision has no IMAGENET1K_V1 weights of {backbone}; give a file, or None for random ones"
-        )
+        raise InputError(f"torchvision has no IMAGENET1K_V1 weights of {backbone}; give a file, or None (random)")
     url = choices["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(urllib.parse.urlparse(url).path))
     digits = re.search(r"-([0-9a-f]{8,})\.", path.name)  # of its SHA-256
@@ -151,14 +142,14 @@ def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), digits and digits[1])  # gets its name when it is whole
         except Exception as error:  # a network can fail in any way
+            reason = str(error).strip("<>") or type(error).__name__
             raise InputError(
-                f"{path}: not there, and cannot be downloaded ({str(error).strip('<>') or type(error).__name__}); "
-                f"download {url} on another machine and put it there, set TORCH_HOME to a folder that you can write, "
-                "or give its path as weights"
+                f"{path}: not there, and cannot be downloaded ({reason}); download {url} on another machine and put it "
+                "there, set TORCH_HOME to a folder that you can write, or give its path as weights"
             ) from None
     try:
         return load_weights(model, path)
     except InputError as error:
         raise InputError(
-            f"{error}; delete this file, then it is downloaded again, or put a whole copy of {url} there"
+            f"{error}; delete this file, then it is downloaded, or put a whole copy of {url} there"
         ) from None

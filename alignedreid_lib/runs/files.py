@@ -19,8 +19,8 @@ def project_root() -> Path:
     return next((f for f in above if (f / "pyproject.toml").is_file() and (f / "alignedreid_lib").is_dir()), here)
 
 
-def resolve(path: str | Path) -> Path:
-    """A setting's path: a relative one starts at the project's root, a leading `~` is the home folder.
+def resolve(path: str | Path, root: Path | None = None) -> Path:
+    """A setting's path: a relative one starts at `root` (None: the project's), a leading `~` is the home folder.
 
     Raises:
         InputError: not text (a date or a number of a YAML file, say), or a user without a home folder.
@@ -32,7 +32,7 @@ def resolve(path: str | Path) -> Path:
     found = os.path.expanduser(path)
     if str(found).startswith("~"):  # unchanged, so there is no such user
         raise InputError(f"{path}: nobody of that name has a home folder here; give the path of a file or folder")
-    return project_root() / found
+    return (root or project_root()) / found
 
 
 def make_folder(folder: Path) -> None:
@@ -49,22 +49,17 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path, beside: str = "") -> Iterator[Path]:
-    """A file to write beside `path`, which then gets its name: readers see the old one or the new one, whole.
-
-    Args:
-        beside: the file's name meanwhile; "" for one that the next call overwrites if this one is killed.
-    """
-    new = path.with_name(beside or f".{path.name}.partial")
+def replacing(path: Path, suffix: str = "partial") -> Iterator[Path]:
+    """A file to write beside `path`, with a suffix; renamed to `path` at the end, so that no reader sees half of it."""
+    new = path.with_name(f".{path.name}.{suffix}")
     try:
         yield new
         with open(new, "rb+") as file:
             os.fsync(file.fileno())  # else a power cut may leave the new name and no content
         os.replace(new, path)
-    except BaseException:
+    finally:
         with suppress(OSError):
             new.unlink()
-        raise
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:

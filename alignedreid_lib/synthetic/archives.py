@@ -129,7 +129,7 @@ def make_archive(
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, f".{path.name}.{os.getpid()}.part") as part:  # two processes may draw the same archive
+        with replacing(path, f"{os.getpid()}.part") as part:  # two processes may draw the same archive
             write(part, np.random.default_rng([seed, PLANS]), num_train_ids, num_test_ids, pictures, readme)
     except OSError as error:
         reason = error.strerror or error
