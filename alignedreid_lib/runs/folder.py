@@ -52,15 +52,11 @@ def open_run(
             raise InputError(f"{path}: holds no settings; restore it, or remove {folder} to start again")
         before = json.loads(json.dumps(dict(defaults or {}))) | before
         for name in sorted((before.keys() | config.keys()) - set(free)):
-            if before.get(name) != config.get(name):
-                raise InputError(
-                    f"{folder}: holds a run with {name}={before.get(name)!r}, not {config.get(name)!r}; "
-                    "choose another run_dir, or remove the folder to start again"
-                )
+            if (was := before.get(name)) != (value := config.get(name)):
+                advice = "choose another run_dir, or remove the folder to start again"
+                raise InputError(f"{folder}: holds a run with {name}={was!r}, not {value!r}; {advice}")
     elif os.path.lexists(folder / "checkpoint.pt"):
-        raise InputError(
-            f"{folder}: holds a checkpoint and no config.json; restore it, or remove the folder to start again"
-        )
+        raise InputError(f"{folder}: holds a checkpoint and no config.json; restore it, or remove the folder")
     else:
         files.write_json(path, config)
     return folder
