@@ -1,25 +1,19 @@
-"""Person re-identification by aligned local features: a room for each chapter of the book."""
+"""Person re-identification by aligned local features, one module or package per chapter of the book."""
 
 import importlib
 import warnings
 from types import ModuleType
 
-# Modules that had another place up to version 0.1.
+# Modules that were elsewhere before version 0.1, and their packages now.
 MOVED = {
-    "images": "batches",
-    "sampling": "batches",
-    "features": "evaluation",
-    "ranking": "evaluation",
-    "reranking": "evaluation",
-    "streaming": "evaluation",
-    "scores": "evaluation",
-    "testing": "evaluation",
-    "verification": "evaluation",
+    **dict.fromkeys(("images", "sampling"), "batches"),
+    **dict.fromkeys(("features", "ranking", "reranking", "streaming"), "evaluation"),
+    **dict.fromkeys(("scores", "testing", "verification"), "evaluation"),
 }
 
 
 def __getattr__(name: str) -> ModuleType:
-    """A module by its old name, with a warning that says the new one."""
+    """A module by its old name, with a warning that gives the new one."""
     if name not in MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     place = f"{__name__}.{MOVED[name]}"

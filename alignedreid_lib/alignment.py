@@ -1,7 +1,7 @@
-"""Distances between people made of stripes: a shortest path matches the stripes of one to those of the other.
+"""Distances between images made of stripes: a shortest path matches the stripes of one to those of the other.
 
-Shapes: H and W stripes of the two, c channels. Everything is computed in float32 (float64 stays), also inside autocast.
-Derived in notebooks/04_alignment.
+Shapes: H and W stripes of the two images, c channels. All of it computes in float32 (float64 stays), also inside
+autocast. Derived in notebooks/04_alignment.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from alignedreid_lib.errors import InputError
 
-_TILE_CELLS = {"cpu": 1 << 22}  # pairs of stripes in memory at a time; on accelerators:
-_MANY_CELLS = 1 << 27
+_CPU_CELLS, _GPU_CELLS = 1 << 22, 1 << 27  # pairs of stripes in memory at a time
 
 
 def stripe_distances(x: Tensor, y: Tensor) -> Tensor:
-    """What it costs to match each stripe of one person with each stripe of another.
+    """The cost of matching each stripe of one image with each stripe of another.
 
     Args:
         x: [..., H, c].
@@ -29,9 +28,9 @@ def stripe_distances(x: Tensor, y: Tensor) -> Tensor:
         [..., H, W], tanh(d / 2) of the euclidean distances d, between 0 and 1.
 
     Raises:
-        InputError: channels that differ.
+        InputError: different numbers of channels.
 
-    Source: AlignedReID eq. 1, (e^d - 1) / (e^d + 1), which is tanh(d / 2) and as such does not overflow.
+    Source: AlignedReID eq. 1, (e^d - 1) / (e^d + 1), which equals tanh(d / 2); the latter does not overflow.
     """
     if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1]:
         raise InputError(f"stripes of shapes {tuple(x.shape)} and {tuple(y.shape)}; give [..., H, c] and [..., W, c]")
@@ -41,18 +40,18 @@ def stripe_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def shortest_path(costs: Tensor) -> Tensor:
-    """The least sum of costs on a way from the first cell to the last, in steps right and down.
+    """The least sum of costs on a path from the first cell to the last, in steps right and down.
 
     Args:
         costs: [..., H, W].
 
     Returns:
-        [...]; gradients flow to the cells of the path (where two ways are equally short, half to each).
+        [...]; gradients flow to the cells of the path, half to each of two equally short paths.
 
     Raises:
         InputError: no cells.
 
-    Source: AlignedReID eq. 2. All cells of an anti-diagonal are computed at once: H + W - 1 steps, not H * W.
+    Source: AlignedReID eq. 2. The cells of an anti-diagonal are computed at once: H + W - 1 steps instead of H * W.
     """
     if costs.ndim < 2 or 0 in costs.shape[-2:]:
         raise InputError(f"costs have shape {tuple(costs.shape)}; give [..., H, W] with one cell or more")
@@ -69,7 +68,7 @@ def trace_path(costs: Tensor) -> list[tuple[int, int]]:
         costs: [H, W].
 
     Raises:
-        InputError: not one matrix, no cells, or costs that are not numbers.
+        InputError: not one matrix, no cells, or costs that are not finite.
     """
     if costs.ndim != 2 or 0 in costs.shape:
         raise InputError(f"costs have shape {tuple(costs.shape)}; give [H, W] with one cell or more")
@@ -91,7 +90,7 @@ def trace_path(costs: Tensor) -> list[tuple[int, int]]:
 
 
 def local_distances(x: Tensor, y: Tensor, aligned: bool = True) -> Tensor:
-    """All distances between two sets of people made of stripes.
+    """All distances between two sets of images made of stripes.
 
     Args:
         x: [M, H, c].
@@ -99,7 +98,7 @@ def local_distances(x: Tensor, y: Tensor, aligned: bool = True) -> Tensor:
         aligned: along the shortest path; False sums the distances of corresponding stripes (rigid parts), H = W.
 
     Returns:
-        [M, N]. Differentiable; where no gradient is asked for, computed in tiles of bounded memory.
+        [M, N]. Differentiable; without a gradient it is computed in tiles of bounded memory.
 
     Raises:
         InputError: shapes that do not fit each other.
@@ -117,7 +116,7 @@ def local_distances(x: Tensor, y: Tensor, aligned: bool = True) -> Tensor:
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return _aligned(x, y) if aligned else _rigid(x, y)
     result = torch.empty(len(x), len(y), dtype=full_precision(x[:0]).dtype, device=x.device)
-    pairs = max(1, _TILE_CELLS.get(x.device.type, _MANY_CELLS) // (x.shape[1] * y.shape[1]))
+    pairs = max(1, (_CPU_CELLS if x.device.type == "cpu" else _GPU_CELLS) // (x.shape[1] * y.shape[1]))
     m = min(len(x), max(1, math.isqrt(pairs // 8)))
     n = min(len(y), max(1, pairs // max(1, m)))  # wide rather than square: long runs in memory
     rows = [slice(i, i + m) for i in range(0, len(x), m or 1)]
@@ -126,7 +125,7 @@ def local_distances(x: Tensor, y: Tensor, aligned: bool = True) -> Tensor:
         for a, b in product(rows, columns):
             result[a, b] = _rigid(x[a], y[b])
         return result
-    # The memory of all tiles: to ask the system for it again and again would take as long as the product.
+    # Memory for all tiles: a new allocation for each would take as long as its product.
     height, width = x.shape[1], y.shape[1]
     memory = result.new_empty(m * n * (height * width + 2 * (max(height, width) + 1)))
     with torch.autocast(x.device.type, enabled=False):
@@ -144,7 +143,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def _left_factor(x: Tensor) -> Tensor:
-    """[..., H, c + 2]; its product with `_right_factor` of y, turned, holds the squared halves of all distances."""
+    """[..., H, c + 2]; times the transposed `_right_factor` of y it gives the squares of all halved distances."""
     squares = full_precision(x).square().sum(-1, keepdim=True) / 4
     return torch.cat([-full_precision(x), squares, torch.ones_like(squares)], -1)
 
@@ -156,7 +155,7 @@ def _right_factor(y: Tensor) -> Tensor:
 
 
 def _aligned(x: Tensor, y: Tensor) -> Tensor:
-    """[M, N] from one product: all stripes of one place lie together, so that a cell's M N costs are read in runs."""
+    """[M, N] from one product, arranged so that the M N costs of a cell are contiguous runs in memory."""
     (m, height, _), (n, width, _) = x.shape, y.shape
     costs = stripe_distances(x.transpose(0, 1).flatten(0, 1), y.transpose(0, 1).flatten(0, 1))  # [H M, W N]
     return shortest_path(costs.view(height, m, width, n).permute(1, 3, 0, 2))
@@ -165,8 +164,8 @@ def _aligned(x: Tensor, y: Tensor) -> Tensor:
 def _aligned_tile(left: Tensor, right: Tensor, memory: Tensor) -> Tensor:
     """The same [M, N] from factors [H, M, c + 2] and [W, N, c + 2], in given memory; valid until the next tile.
 
-    Squares that rounding has brought below nought are so rare that clamping all of them would be a waste. Their roots
-    are no numbers, every sum after them is none, and the tile is done again with care.
+    Rounding rarely brings a square below 0, so squares are not clamped at first. The root of a negative one is nan and
+    so is every sum that contains it; then the tile is computed again with clamping.
     """
     (height, m, _), (width, n, _) = left.shape, right.shape
     costs, rest = memory[: height * m * width * n].view(height * m, width * n), memory[height * m * width * n :]
@@ -186,16 +185,16 @@ def _rigid(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _path_with_gradient(cells: Tensor) -> Tensor:
-    """The recurrence over the anti-diagonals of cells [H, W, ...]; a copy of each, which autograd undoes in one go."""
+    """The recurrence over anti-diagonals of cells [H, W, ...], each copied by one operation that autograd records."""
     height, width = cells.shape[:2]
     table = [row.unbind(0) for row in cells.unbind(0)]
     lengths = table[0][0][None]  # [cells of the diagonal, ...], from its upper right end to its lower left one
     for diagonal in range(1, height + width - 1):
         first, last = _rows(diagonal, height, width)
         best = torch.minimum(lengths[:-1], lengths[1:])  # from above, from the left
-        if diagonal < width:  # the uppermost cell has nothing above it
+        if diagonal < width:  # the upper right cell has no cell above it
             best = torch.cat([lengths[:1], best])
-        if diagonal < height:  # the leftmost has nothing to its left
+        if diagonal < height:  # the lower left cell has no cell to its left
             best = torch.cat([best, lengths[-1:]])
         lengths = best + torch.stack([table[row][diagonal - row] for row in range(first, last + 1)])
     return lengths[0]
@@ -203,13 +202,13 @@ def _path_with_gradient(cells: Tensor) -> Tensor:
 
 def _path_in_place(cells: Tensor, memory: Tensor | None = None) -> Tensor:
     """The same without a gradient: two buffers of one diagonal, and views of the cells instead of copies."""
-    if cells.stride(0) < cells.stride(1):  # no view has a negative stride; a turned table has the same shortest path
+    if cells.stride(0) < cells.stride(1):  # views cannot have a negative stride; transposed, the path length is equal
         cells = cells.transpose(0, 1)
     height, width, *rest = cells.shape
     down, right, *strides = cells.stride()
     size = (2, height + 1, *rest)
     before, after = cells.new_empty(size) if memory is None else memory[: math.prod(size)].view(size)
-    # Row i of the table is row i + 1 of a buffer; what lies outside of the table is infinitely far.
+    # Row i of the table is row i + 1 of a buffer; cells outside of the table cost infinity.
     before[0] = after[0] = torch.inf
     before[1] = cells[0, 0]
     for diagonal in range(1, height + width - 1):

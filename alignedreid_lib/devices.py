@@ -33,18 +33,18 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype:
-    """The data type of convolutions and matrix products under autocast; losses are float32 always.
+    """The data type of convolutions and matrix products under autocast; losses are always float32.
 
-    "auto" takes bfloat16 where the hardware multiplies it: a GPU that supports it, or a CPU with AVX512-BF16 or
-    AMX. CPUs without emulate it, several times slower than float32.
+    "auto" takes bfloat16 where the hardware supports it: on some GPUs, and on CPUs with AVX512-BF16 or AMX. Other CPUs
+    emulate it, several times slower than float32.
 
     Args:
         name: "auto", "float32" or "bfloat16".
         width: pixels of the network's input. Below 64 the last map is one column, and AMX convolutions with a stride
-            of 2 then read beyond their input (PyTorch 2.15, oneDNN): never taken by "auto", refused by name.
+            of 2 then read beyond their input (PyTorch 2.15, oneDNN): "auto" takes float32 there.
 
     Raises:
-        InputError: unknown name, or bfloat16 for narrow pictures on a CPU that would compute nonsense.
+        InputError: unknown name, or bfloat16 for images below 64 pixels on a CPU with AMX.
     """
     if name not in PRECISIONS:
         raise InputError(f"precision is {name!r}; it is one of {', '.join(PRECISIONS)}")
@@ -61,26 +61,25 @@ def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """The context in which the network's forward runs."""
+    """The context for the network's forward pass."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, operations whose result depends on timing are errors, if wanted."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if wanted:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    """Inside, if wanted, an operation whose result depends on timing is an error."""
+    algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     try:
+        torch.use_deterministic_algorithms(wanted or algorithms)
+        torch.backends.cudnn.benchmark = benchmark and not wanted
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(algorithms)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory in use so far, MB: of the GPU, or of this process."""
+    """The peak of the memory in use, MB: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:

@@ -1,4 +1,4 @@
-"""The one error the library raises about what it was given."""
+"""The one error that the library raises about its input."""
 
 
 class InputError(ValueError):

@@ -1,6 +1,6 @@
 """Distances, batch-hard mining and losses: a distance gives a matrix, mining gives indices, a loss takes distances.
 
-Everything is computed in float32 (float64 stays), also inside autocast. Derived in notebooks/05_losses.
+All of it computes in float32 (float64 stays), also inside autocast. Derived in notebooks/05_losses.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from torch import Tensor
 from alignedreid_lib.alignment import full_precision, local_distances
 from alignedreid_lib.errors import InputError
 
-NOT_FINITE = "distances are not finite numbers: some features are not, or are too large"
-
 
 class HardTriplets(NamedTuple):
     """The hardest positive and negative of every anchor, [N] each."""
@@ -28,7 +26,7 @@ class HardTriplets(NamedTuple):
 
 
 class TripletTerm(NamedTuple):
-    """One triplet loss, whatever its settings."""
+    """What a triplet loss gives, whatever its settings."""
 
     loss: Tensor  # []
     mined: HardTriplets
@@ -36,7 +34,7 @@ class TripletTerm(NamedTuple):
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Each vector of the last axis divided by its length, so that distances lie in [0, 2]."""
+    """Each vector of the last axis divided by its length, so that distances are in [0, 2]."""
     return x / (x.norm(dim=-1, keepdim=True) + 1e-12)
 
 
@@ -53,7 +51,7 @@ def euclidean_distances(x: Tensor, y: Tensor) -> Tensor:
     Raises:
         InputError: not two matrices of the same width.
 
-    Source: the original reproduction roots, and so do we: it matters as soon as distances are added.
+    Source: the original reproduction. The root matters where global and local distances are added.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise InputError(
@@ -71,16 +69,16 @@ def mine_batch_hard(distances: Tensor, labels: Tensor, check: bool = True) -> Ha
     Args:
         distances: [N, N] pairwise distances, not squared.
         labels: [N] integer identity labels; batches may be uneven.
-        check: look whether every anchor has both. On a GPU the host has to wait for that; a training, whose sampler
-            guarantees it, does not ask.
+        check: verify that every anchor has both. On a GPU the host has to wait for that; a training skips it, because
+            its sampler guarantees both.
 
     Returns:
         indices and distances, each [N]; gradients flow through the distances. An anchor is not its own positive.
 
     Raises:
-        InputError: an identity has one image only, the batch one identity only, or features that are not numbers.
+        InputError: an identity with one image only, a batch of one identity only, or distances that are not finite.
 
-    Source: Hermans et al. 2017, eq. 5. Derived in notebooks/05_losses.
+    Source: Hermans et al. 2017, eq. 5.
     """
     n = len(labels)
     if labels.ndim != 1 or tuple(distances.shape) != (n, n):
@@ -91,16 +89,23 @@ def mine_batch_hard(distances: Tensor, labels: Tensor, check: bool = True) -> Ha
     positives = same & ~torch.eye(n, dtype=torch.bool, device=labels.device)
     positive_distance, positive = distances.masked_fill(~positives, -torch.inf).max(dim=1)
     negative_distance, negative = distances.masked_fill(same, torch.inf).min(dim=1)
-    if check and not (positive_distance.isfinite() & negative_distance.isfinite()).all():
-        alone = ~positives.any(dim=1)
-        if bool(same.all()):
-            raise InputError(
-                f"the batch has no negative for label {int(labels[0])}: all its images are of one identity"
-            )
-        if bool(alone.any()):
-            raise InputError(f"label {int(labels[alone][0])} has no positive: it appears once in the batch")
-        raise InputError(NOT_FINITE)
-    return HardTriplets(positive, negative, positive_distance, negative_distance)
+    mined = HardTriplets(positive, negative, positive_distance, negative_distance)
+    if check:
+        _check_mined(mined, labels)
+    return mined
+
+
+def _check_mined(mined: HardTriplets, labels: Tensor) -> None:
+    """Raise InputError if an anchor has no positive, no negative, or a distance that is not finite."""
+    if (mined.positive_distance.isfinite() & mined.negative_distance.isfinite()).all():
+        return
+    same = labels[:, None] == labels[None, :]
+    alone = same.sum(dim=1) == 1
+    if bool(same.all()):
+        raise InputError(f"the batch has no negative for label {int(labels[0])}: all its images are of one identity")
+    if bool(alone.any()):
+        raise InputError(f"label {int(labels[alone][0])} has no positive: it appears once in the batch")
+    raise InputError("distances are not finite numbers: some features are not, or are too large")
 
 
 def triplet_loss(positive_distance: Tensor, negative_distance: Tensor, margin: float | None = 0.3) -> Tensor:
@@ -119,14 +124,12 @@ def triplet_loss(positive_distance: Tensor, negative_distance: Tensor, margin: f
 def global_triplet(
     features: Tensor, labels: Tensor, margin: float | None, normalize: bool, check: bool = True
 ) -> TripletTerm:
-    """Batch-hard triplet loss on global features.
+    """Batch-hard triplet loss on global features; `margin` as in `triplet_loss`, `check` as in `mine_batch_hard`.
 
     Args:
         features: [N, C].
         labels: [N].
-        margin: see `triplet_loss`.
-        normalize: bring features to unit length first.
-        check: see `mine_batch_hard`.
+        normalize: scale features to unit length first.
 
     Raises:
         InputError: see `mine_batch_hard`.
@@ -148,23 +151,20 @@ def local_triplet(
     mined: HardTriplets | None = None,
     check: bool = True,
 ) -> TripletTerm:
-    """Triplet loss on local features, their distances taken along the shortest path.
+    """Triplet loss on local features with distances along the shortest path; other arguments as in `global_triplet`.
 
     Args:
         features: [N, H, c].
-        labels: [N].
-        margin: see `triplet_loss`.
-        normalize: bring each stripe to unit length first.
-        mined: hard samples that another distance chose (`global_triplet`); None mines by the local distance itself.
-        check: see `mine_batch_hard`.
+        normalize: scale each stripe to unit length first.
+        mined: hard samples chosen by another distance (`global_triplet`); None mines by the local distance.
 
     Returns:
-        the term, whose `mined` holds the samples used and their local distances.
+        the term; its `mined` holds the samples used and their local distances.
 
     Raises:
-        InputError: see `mine_batch_hard`; or features of another shape or count.
+        InputError: see `mine_batch_hard`; or features that do not fit the labels.
 
-    Source: AlignedReID section 3.2 mines by the global distance; the original reproduction knows both.
+    Source: AlignedReID section 3.2 mines by the global distance; the original reproduction supports both.
     """
     if features.ndim != 3 or len(features) != len(labels):
         raise InputError(
@@ -181,8 +181,8 @@ def local_triplet(
             raise InputError(f"{len(positive)} mined samples do not fit {len(labels)} labels; mine them on this batch")
         anchor = torch.arange(len(labels), device=distances.device)
         mined = HardTriplets(positive, negative, distances[anchor, positive], distances[anchor, negative])
-        if check and not (mined.positive_distance.isfinite() & mined.negative_distance.isfinite()).all():
-            raise InputError(NOT_FINITE)
+        if check:
+            _check_mined(mined, labels)
     return TripletTerm(triplet_loss(mined.positive_distance, mined.negative_distance, margin), mined, distances)
 
 
@@ -200,17 +200,14 @@ def identification(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mutual_probability(logits: Tensor, partners: Sequence[Tensor]) -> Tensor:
-    """How far the partners' class probabilities are from this model's, [].
+    """Kullback-Leibler divergence of this model's class probabilities from a partner's, mean of partners and batch, [].
 
     Args:
         logits: [N, ids] of this model.
         partners: [N, ids] of each other model; no gradient flows into them.
 
-    Returns:
-        mean over the partners of the Kullback-Leibler divergence of this model from the partner, mean over the batch.
-
     Raises:
-        InputError: no partner, or one of another shape.
+        InputError: no partner, or one of a different shape.
 
     Source: Zhang et al. 2018 (Deep Mutual Learning), eq. 3; AlignedReID section 3.3.
     """
@@ -222,17 +219,14 @@ def mutual_probability(logits: Tensor, partners: Sequence[Tensor]) -> Tensor:
 
 
 def mutual_distance(distances: Tensor, partners: Sequence[Tensor]) -> Tensor:
-    """How far the partners' distance matrices are from this model's, [].
+    """Mean squared difference between this model's distance matrix and a partner's, mean over the partners, [].
 
     Args:
         distances: [N, N] of this model, global or local.
         partners: [N, N] of each other model; no gradient flows into them.
 
-    Returns:
-        mean over the partners of the mean squared difference.
-
     Raises:
-        InputError: no partner, or one of another shape.
+        InputError: no partner, or one of a different shape.
 
     Source: AlignedReID eq. 5 (metric mutual loss).
     """
@@ -250,6 +244,6 @@ def _check_partners(what: str, own: Tensor, partners: Sequence[Tensor]) -> None:
 def satisfied(mined: HardTriplets, margin: float = 0.0) -> Tensor:
     """Share of anchors whose negative is farther than the positive by more than `margin`, [] in [0, 1].
 
-    With margin 0 this is what the original reproduction logs as precision, with the loss's margin as satisfaction.
+    The original reproduction logs it with margin 0 as precision, with the loss's margin as satisfaction.
     """
     return (mined.negative_distance > mined.positive_distance + margin).float().mean()

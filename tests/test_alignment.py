@@ -102,12 +102,12 @@ def test_local_distances_equal_a_loop_in_tiles_or_with_a_gradient(m, n, height, 
     wanted = torch.tensor([[oracles.local_distance(a, b, aligned) for b in y.tolist()] for a in x.tolist()])
     whole = alignment.local_distances(x, y, aligned)
     torch.testing.assert_close(whole, wanted.double(), rtol=1e-6, atol=1e-6)
-    before = alignment._TILE_CELLS
+    before = alignment._CPU_CELLS
     try:
-        alignment._TILE_CELLS = {"cpu": 2 * 2 * height * width}
+        alignment._CPU_CELLS = 2 * 2 * height * width
         torch.testing.assert_close(alignment.local_distances(x, y, aligned), whole)
     finally:
-        alignment._TILE_CELLS = before
+        alignment._CPU_CELLS = before
     torch.testing.assert_close(alignment.local_distances(x.requires_grad_(), y, aligned).detach(), whole)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import importlib
 import io
 import json
 import os
@@ -909,9 +910,10 @@ def test_partitions_load_what_prepare_wrote(market_zip, root):
 def test_another_test_set_comes_from_beside_the_training_s_archive(tmp_path, monkeypatch):
     archive, calls = tmp_path / "Market-1501-v15.09.15.zip", []
     archive.touch()
-    monkeypatch.setattr(book.datasets, "prepare", lambda layout, place, root: calls.append((layout, place)))
+    provide = importlib.import_module("alignedreid_lib.datasets.provide")
+    monkeypatch.setattr(provide, "prepare", lambda layout, place, root: calls.append((layout, place)))
     nothing = SimpleNamespace(marks=None)  # no test part to look at
-    monkeypatch.setattr(book.datasets, "open_dataset", lambda folder, part: nothing)
+    monkeypatch.setattr(provide, "open_dataset", lambda folder, part: nothing)
     config = TrainConfig(dataset="market1501", data_root=str(tmp_path / "data"))
-    book.prepare_data(config, str(archive), (), ("market1501", "dukemtmc"))
+    book.prepare_data(config, str(archive), test_sets=("market1501", "dukemtmc"))
     assert calls == [("market1501", archive), ("dukemtmc", tmp_path)]

@@ -150,6 +150,26 @@ def test_numbers_without_room_are_named_with_their_file(given, tmp_path):
         datasets.prepare("market1501", market(tmp_path / "m.zip", **given), tmp_path, num_val_ids=0)
 
 
+@pytest.mark.parametrize("beside", [{}, {"M/bounding_box_train/readme.txt": b"x"}])
+def test_pictures_a_folder_deeper_are_spoken_of(beside, tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        for name, content in beside.items():
+            archive.writestr(name, content)
+        for folder in ("bounding_box_train", "query", "bounding_box_test"):
+            archive.writestr(f"M/{folder}/0001/0001_c1s1_000001_00.jpg", jpeg())
+    with pytest.raises(InputError, match=r"of bounding_box_train/ are in folders inside of it \(first: M/.*move them"):
+        datasets.prepare("market1501", tmp_path / "m.zip", tmp_path, num_val_ids=0)
+
+
+def test_files_that_are_left_out_of_an_archive_are_counted(tmp_path):
+    path = market(tmp_path / "m.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("0001_c1s1_000001_00.jpg.bak", ".hidden.jpg", "._0001_c1s1_000001_00.jpg", "Thumbs.db"):
+            archive.writestr(f"M/query/{name}", b"x")
+    with pytest.warns(UserWarning, match=r"2 files in .*query.* passed over, .*first: M/query/\.hidden\.jpg"):
+        datasets.prepare("market1501", path, tmp_path, num_val_ids=0)
+
+
 def test_people_who_are_trained_on_and_tested_are_spoken_of(tmp_path):
     with pytest.warns(UserWarning, match=r"1 people are trained on and tested \(first: 2\)"):
         datasets.prepare("market1501", market(tmp_path / "m.zip", test=(2, 3)), tmp_path, num_val_ids=0)
@@ -234,7 +254,11 @@ def test_a_damaged_parameters_cell_is_named(line, project):
 
 
 @pytest.mark.parametrize(
-    "name", ["alignedreid_lib", "tests/x", ".git/x", "notebooks/x", "data", "data/raw", "runs", "."]
+    "name",
+    [
+        *("alignedreid_lib", "tests/x", ".git/x", "notebooks/x", "data", "data/raw", "runs", "."),
+        *("site", "build/x", "runs/book", "runs/book/model", "data/synthetic/x"),
+    ],
 )
 def test_a_run_does_not_go_among_other_things(name, project):
     with pytest.raises(ValueError, match="which holds other things; name a folder of its own"):
@@ -251,7 +275,9 @@ def test_nobody_s_home_folder_is_not_made(project):
 def test_a_run_in_the_home_folder_is_one_folder(project, monkeypatch):
     monkeypatch.setenv("HOME", str(project / "home"))
     monkeypatch.chdir(project)
-    assert presets.run_folder(project, "~/a") == runs.resolve("~/a") == project / "home" / "a"
+    folder = project / "home" / "a"
+    assert presets.run_folder(project, "~/a") == (folder, [folder, folder.parent])
+    assert presets.run_folder(project, "~/a") == (runs.resolve("~/a"), [])
 
 
 # Weights of other toolboxes, devices and sizes.

@@ -61,7 +61,7 @@ def test_a_small_archive_is_trained_on_without_a_validation_split(num_train, cam
     made = tmp_path / "data" / "market1501"
     assert len(set(datasets.open_dataset(made, "train").ids)) == num_train
     assert len(datasets.open_dataset(made, "val")) == 0
-    with pytest.raises(InputError, match="has num_val_ids=0, not 2; move it away to make it anew, or give another"):
+    with pytest.raises(InputError, match="has num_val_ids=0, not 2; move it away to make it again, or give another"):
         book.prepare_data(config(tmp_path / "data"), str(archive), num_val_ids=2)
 
 
@@ -99,7 +99,11 @@ def test_a_folder_is_split_as_asked(tmp_path):
         ({"test_sets": "market1501"}, f"{NAME} does not exist"),  # one name, not its letters
         ({"test_sets": ["folder", "nonsense"]}, "no dataset 'nonsense'"),
         ({"test_sets": "combined"}, "no dataset 'combined'"),
-        ({"test_share": 0.0}, "has no people to test on; name others in test_sets, or prepare it with a larger"),
+        *(({"test_sets": name}, f"{name} is not one dataset .*name cuhk03/det") for name in ("cuhk03", "cuhk03/all")),
+        (
+            {"test_share": 0.0},
+            "has no people to test on; name others in test_sets, or delete this folder and prepare it",
+        ),
         ({"archive": ""}, "folder is not there; prepare it, or say in `archive`"),
         ({"archive": "x" * 5000}, "File name too long"),
         ({"num_val_ids": 3}, "num_val_ids=3 leaves nobody to train on"),
@@ -115,7 +119,7 @@ def test_settings_of_a_folder_are_refused_for_a_release(tmp_path):
     archive = str(make_archive(tmp_path / NAME, 3))
     with pytest.raises(InputError, match="pattern is for the dataset folder; leave it out with market1501"):
         book.prepare_data(config(tmp_path / "data"), archive, pattern="x")
-    with pytest.raises(InputError, match="folder is not there; train on it, or make it"):
+    with pytest.raises(InputError, match="folder is not there; train on it, or prepare it before you test"):
         book.prepare_data(config(tmp_path / "data"), archive, test_sets=["market1501", "folder"])
 
 
@@ -148,4 +152,4 @@ def test_nobody_to_train_on_is_said(tmp_path):
 
 @pytest.fixture(autouse=True)
 def log_is_heard(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "alignedreid_lib.book")
+    caplog.set_level(logging.WARNING, "alignedreid_lib.datasets")

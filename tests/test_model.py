@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.model import AlignedReID, load_weights
+from alignedreid_lib.model import AlignedReID, DepthwiseConv2d, SmallMapConv2d, build_backbone, load_weights
 from alignedreid_lib.model.weights import load_imagenet
 
 
@@ -310,3 +310,33 @@ def test_truncated_weights_are_refused(tmp_path):
 def test_the_mobilenet_with_imagenet_weights(shared):
     network = AlignedReID("mobilenet_v2", weights=shared / "weights" / "mobilenet_v2_imagenet.pth")
     assert network.base.features[0][0].weight.std() > 0.1
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_replaced_convolutions_change_nothing_but_their_class(name):
+    """After the same seed, a backbone has torchvision's names, values, output and state of the random numbers."""
+    torch.manual_seed(2)
+    whole = torchvision.models.get_model(name)
+    expected = torch.get_rng_state()
+    torch.manual_seed(2)
+    base = build_backbone(name)
+    assert torch.equal(torch.get_rng_state(), expected)
+    published = {key: value for key, value in whole.state_dict().items() if not key.startswith(("fc.", "classifier."))}
+    assert list(base.state_dict()) == list(published)
+    assert all(torch.equal(value, published[key]) for key, value in base.state_dict().items())
+    replaced = [m for m in base.modules() if isinstance(m, SmallMapConv2d | DepthwiseConv2d)]
+    assert len(replaced) == {"resnet18": 17, "mobilenet_v2": 18}[name]
+    kept = {key: module for key, module in whole.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    for key, module in base.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            assert module.extra_repr() == kept[key].extra_repr()
+    plain = torch.nn.Sequential(*[getattr(whole, child) for child, _ in base.named_children()]).eval()
+    images = torch.randn(2, 3, 128, 64)
+    with torch.no_grad():
+        assert torch.equal(base.eval()(images), plain(images))
+
+
+@pytest.mark.parametrize("local_channels", [0, -1, 10**12])
+def test_channels_that_no_memory_holds_are_refused(local_channels):
+    with pytest.raises(InputError, match=rf"local_channels is {local_channels}; it has to be from 1 to 65536"):
+        AlignedReID("resnet18", local_channels=local_channels)

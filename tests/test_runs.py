@@ -56,7 +56,7 @@ def test_checkpoints_come_back_or_are_refused(tmp_path):
     path = tmp_path / "checkpoint.pt"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read .* remove it to start this run anew"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read .* remove it to start this run again"):
         runs.load_checkpoint(tmp_path)
     torch.save({"format": 99}, path)
     with pytest.raises(InputError, match="not a checkpoint of format"):

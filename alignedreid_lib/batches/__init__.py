@@ -1,1 +1,1 @@
-"""Pictures into batches of P people and K pictures of each. Explained in notebooks/02_batches."""
+"""From image files to batches of P identities with K images each. Explained in notebooks/02_batches."""

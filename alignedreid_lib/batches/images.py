@@ -1,7 +1,7 @@
-"""Pictures into batches: decode once, keep as uint8, resize, crop, mirror, normalise.
+"""From image files to batches: decode once, keep as uint8, resize, crop, mirror, normalise.
 
-A picture is a uint8 tensor [3, height, width], RGB; a batch is uint8 [N, 3, h, w] until `normalize` turns it into
-the float32 the network sees. Derived in notebooks/02_batches.
+An image is a uint8 tensor [3, height, width], RGB; a batch is uint8 [N, 3, h, w] until `normalize` makes it the
+float32 that the network takes. Derived in notebooks/02_batches.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Result = TypeVar("Result")
 
 
 def decode(path: str | Path) -> Tensor:
-    """Read one picture.
+    """Read one image.
 
     Returns:
         uint8 [3, height, width], RGB, upright (an EXIF rotation is applied).
 
     Raises:
-        InputError: the file is absent or is not a picture that decodes.
+        InputError: the file is absent or does not decode.
     """
     try:
         with Image.open(path) as picture:
@@ -66,19 +66,19 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     flat = images.reshape(-1, *images.shape[-3:])
-    # Float arithmetic: the integer kernel of older releases rounds differently, and on a GPU there is none.
+    # In float: the integer kernel of older releases rounds differently, and GPUs have none.
     resized = F.interpolate(flat.float(), size=tuple(size), mode="bilinear", align_corners=False, antialias=False)
     return resized.round_().to(torch.uint8).reshape(*images.shape[:-2], *size)
 
 
 class ImageStore:
-    """All pictures of a dataset as uint8 in memory, decoded once, whatever the number of epochs.
+    """All images of a dataset as uint8 in memory, decoded once for all epochs.
 
     Args:
-        paths: the pictures' files.
-        size: (h, w) to resize to when decoding; None keeps each picture's own size (random crops need it).
-        limit_bytes: how much to keep; pictures beyond it are decoded each time they are asked for.
-        workers: threads that decode; the pictures are the same whatever their number.
+        paths: the image files.
+        size: (h, w) to resize to when decoding; None keeps each image's own size, which random crops need.
+        limit_bytes: how much to keep; images beyond it are decoded again at each fetch.
+        workers: threads that decode; their number does not change the result.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ImageStore:
         return image if self.size is None else resize(image, self.size)
 
     def fetch(self, indices: Iterable[int]) -> list[Tensor]:
-        """The pictures at `indices`, uint8 [3, height, width] each; a picture met first is decoded now."""
+        """The images at `indices`, uint8 [3, height, width] each; those not kept yet are decoded now."""
         indices = [int(index) for index in indices]
         absent = [index for index in dict.fromkeys(indices) if index not in self._kept]
         decoded = dict(zip(absent, self._pool.map(self._load, absent), strict=True))
@@ -117,7 +117,7 @@ class ImageStore:
 
 
 def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Cut out a part whose height and width are each a uniform share, `ratio` to 1, of the picture's.
+    """Cut out a part whose height and width are each a uniform share, `ratio` to 1, of the image's.
 
     Args:
         image: [3, height, width].
@@ -142,11 +142,11 @@ def augment(
     """Random crop, resize and mirror, the original's augmentation.
 
     Args:
-        images: N pictures, uint8 [3, height, width] each, sizes may differ.
+        images: N images, uint8 [3, height, width] each; sizes may differ.
         size: (h, w) of the batch.
-        generator: all randomness; the same state gives the same batch.
-        mirror_prob: chance that a picture is turned left to right.
-        crop_prob, crop_ratio: chance of a random crop, and the smallest share of a side that it keeps.
+        generator: the only source of randomness; the same state gives the same batch.
+        mirror_prob: probability that an image is mirrored left to right.
+        crop_prob, crop_ratio: probability of a random crop, and the smallest share of a side that it keeps.
 
     Returns:
         uint8 [N, 3, h, w].
@@ -163,9 +163,9 @@ def augment(
 
 
 def normalize(batch: Tensor) -> Tensor:
-    """uint8 [N, 3, h, w] to float32 of the same shape: (value / 255 - mean) / std, channels last in memory.
+    """uint8 [N, 3, h, w] to float32 of the same shape: (value / 255 - mean) / std.
 
-    Channels last is the layout in which convolutions are fastest; shapes and values do not change by it.
+    Its memory layout is channels last, in which convolutions are fastest.
     """
     mean, std = _scale(batch.device)
     scaled = batch.contiguous(memory_format=torch.channels_last).float()
@@ -174,8 +174,8 @@ def normalize(batch: Tensor) -> Tensor:
 
 @functools.cache
 def _scale(device: torch.device) -> tuple[Tensor, Tensor]:
-    """255 times mean and deviation, [1, 3, 1, 1] each; made once, for copying them to a GPU waits for all its work."""
-    with torch.inference_mode(False):  # whoever asks first, training can use them
+    """255 times mean and deviation, [1, 3, 1, 1] each; made once, because a copy to a GPU waits for all its work."""
+    with torch.inference_mode(False):  # a training can use them even if a test asked first
         mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
         return 255 * mean, 255 * std
 
@@ -183,7 +183,7 @@ def _scale(device: torch.device) -> tuple[Tensor, Tensor]:
 def prefetch(function: Callable[[Item], Result], items: Iterable[Item], depth: int = 2) -> Iterator[Result]:
     """`map(function, items)` in order, computed up to `depth` items ahead by one thread.
 
-    The next batch is made while the network works on this one. One thread, so that results do not depend on timing.
+    The next batch is made while the network works on this one. With one thread, results do not depend on timing.
     """
     with helpers(1, "prefetch") as pool:
         waiting = []
@@ -200,15 +200,16 @@ def prefetch(function: Callable[[Item], Result], items: Iterable[Item], depth: i
 
 
 def helpers(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads that make pictures ready, each computing in itself alone.
+    """Threads that prepare images, in each of which torch computes with one thread.
 
-    A thread in which torch computes something large gets a team of threads of its own. As soon as there are more teams
-    than cores, OpenMP puts waiting threads to sleep at once, and a step of the network beside them is a fifth slower.
+    Otherwise each gets a team of OpenMP threads. With more teams than cores, OpenMP puts waiting threads to sleep at
+    once, and a step of the network beside them is a fifth slower.
     """
     threads = torch.get_num_threads()
 
     def compute_alone() -> None:
-        # Sets the number for threads that ask for the first time. This one asks, then a short-lived one sets it back.
+        # `set_num_threads` sets the number of this thread, and the one that any thread takes over at its first
+        # `get_num_threads`. So a second thread has to set the latter back.
         torch.set_num_threads(1)
         torch.get_num_threads()
         other = Thread(target=torch.set_num_threads, args=(threads,))

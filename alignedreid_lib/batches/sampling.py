@@ -1,4 +1,4 @@
-"""Batches of P identities x K images: what a triplet loss needs to find its triplets in.
+"""Batches of P identities x K images, from which a triplet loss takes its triplets.
 
 Derived in notebooks/02_batches.
 """
@@ -13,22 +13,22 @@ from alignedreid_lib.errors import InputError
 
 
 class IdentitySampler:
-    """Index batches in which P identities appear with K images each; one pass over the identities an epoch.
+    """Index batches in which P identities appear with K images each; one pass over the identities per epoch.
 
     Each pass shuffles the identities and takes P at a time. An identity with K images or more has none of them
-    repeated. Every `iter()` starts the next epoch; a batch depends on (seed, epoch) alone, so that a resumed training
-    sees what an undisturbed one sees.
+    repeated. Every `iter()` starts the next epoch. A batch depends only on seed and epoch, so that a resumed training
+    gets the same batches as an uninterrupted one.
 
     Args:
         labels: [N] identity label of each image.
         ids_per_batch: P.
         images_per_id: K.
         seed: of all shuffles.
-        keep_last_batch: also give the identities that are left over at the end of a pass, if they are two or more, in
-            a smaller batch, as the original reproduction does.
+        keep_last_batch: also give the identities left over at the end of a pass, if there are two or more, as a smaller
+            batch, as the original reproduction does.
         draw: how an identity with fewer than K images fills its K places. "cover": each image once before any is
-            repeated; "replace": K times any of them, as the original reproduction does.
-        processes: the number of identities of every batch is a multiple of this.
+            repeated; "replace": drawn with replacement, as the original reproduction does.
+        processes: the number of identities in every batch is a multiple of this.
 
     Raises:
         InputError: P is larger than the number of identities, or K larger than any identity's images.
@@ -53,8 +53,7 @@ class IdentitySampler:
             raise InputError(
                 f"ids_per_batch is {ids_per_batch}, images_per_id is {images_per_id}; both must be at least 1"
             )
-        _, label_of = np.unique(labels, return_inverse=True)
-        counts = np.bincount(label_of)
+        _, label_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
         if ids_per_batch > len(counts):
             if len(counts) == 1:
                 raise InputError("the data has 1 identity, and a batch needs 2; add people, or test on fewer of them")
@@ -80,7 +79,7 @@ class IdentitySampler:
         self._next_epoch = 1
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return len(self._images) // self.ids_per_batch + (self._last > 0)
 
     @property
@@ -96,8 +95,7 @@ class IdentitySampler:
         """Yields int64 [P * K], or fewer in the last: the K images of the first identity, then the second's, ..."""
         rng = np.random.default_rng([self.seed, self._next_epoch])
         self._next_epoch += 1
-        ids = rng.permutation(len(self._images))
-        ids = ids[: self.images_per_epoch // self.images_per_id]
+        ids = rng.permutation(len(self._images))[: self.images_per_epoch // self.images_per_id]
         for begin in range(0, len(ids), self.ids_per_batch):
             chosen = ids[begin : begin + self.ids_per_batch]
             yield np.concatenate([self._draw(self._images[i], rng) for i in chosen])

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alignedreid_lib.datasets.kinds import REPACK, what_instead
-from alignedreid_lib.datasets.pictures import MAX_BYTES, check_jpeg
+from alignedreid_lib.datasets.pictures import LITTER, MAX_BYTES, check_jpeg
 from alignedreid_lib.errors import InputError
 
 
@@ -70,8 +70,8 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
 def list_files(archive: zipfile.ZipFile) -> dict[str, dict[str, zipfile.ZipInfo]]:
     """Files by the name of the folder that holds them: {folder: {file name: entry}}.
 
-    Only a folder's own name counts, so it does not matter how deep an archive was packed. What macOS and
-    Windows leave behind (`__MACOSX/`, `._*`, `Thumbs.db`, `.DS_Store`) is passed over.
+    Only a folder's own name counts, so it does not matter how deep an archive was packed. What file managers leave
+    behind (`__MACOSX/`, `._*`, `Thumbs.db`, `.DS_Store`) is left out.
 
     Raises:
         InputError: two folders of one name hold a file of the same name.
@@ -80,10 +80,10 @@ def list_files(archive: zipfile.ZipFile) -> dict[str, dict[str, zipfile.ZipInfo]
     for entry in archive.infolist():
         parts = entry.filename.split("/")
         name = parts[-1]
-        if entry.is_dir() or "__MACOSX" in parts or name.startswith(".") or name.lower() == "thumbs.db":
+        if entry.is_dir() or name.startswith("._") or any(part.lower() in LITTER for part in parts):
             continue
         files = folders.setdefault(parts[-2] if len(parts) > 1 else "", {})
-        if name in files:
+        if name in files and not name.startswith("."):
             raise InputError(
                 f"{archive.filename} holds {name} twice ({files[name].filename} and {entry.filename}); "
                 "give an archive of one release"

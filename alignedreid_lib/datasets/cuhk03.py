@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,11 +99,9 @@ def _open_mat(file: DeflatedFile, where: str) -> Iterator[h5py.File]:
     try:
         with h5py.File(file, "r") as mat:
             yield mat
-    except InputError:
-        raise
     except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's, not the file's
+        if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno is not None):
+            raise  # ours, or the disk's
         raise InputError(
             f"{where} cannot be read as a MATLAB v7.3 file of CUHK03 ({error}); download the archive again"
         ) from error
@@ -142,12 +141,6 @@ def _write_pictures(mat: h5py.File, cells: Sequence[Cell], out: Path, where: str
     """Encode and write every picture there is; the names found, by kind."""
     found: dict[str, set[str]] = {kind: set() for kind in KINDS}
 
-    def encode(picture: np.ndarray, targets: list[Path]) -> None:
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
-        for target in targets:
-            target.write_bytes(buffer.getvalue())
-
     pending: deque[Future] = deque()
     with (
         tqdm(total=len(cells), desc="cuhk03", unit="cell", disable=None) as progress,
@@ -165,7 +158,7 @@ def _write_pictures(mat: h5py.File, cells: Sequence[Cell], out: Path, where: str
                 k = cell.place % VIEW + VIEW * KINDS.index(cell.kind)
                 targets.append(out / cell.kind / "images" / name)
                 targets.append(out / "all" / "images" / format_name(cell.person, cell.place // VIEW, k))
-            pending.append(pool.submit(encode, picture, targets))
+            pending.append(pool.submit(_encode, picture, targets))
             if len(pending) > _PENDING:
                 pending.popleft().result()
         for future in pending:
@@ -173,15 +166,17 @@ def _write_pictures(mat: h5py.File, cells: Sequence[Cell], out: Path, where: str
     return found
 
 
+def _encode(picture: np.ndarray, targets: list[Path]) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
+    for target in targets:
+        target.write_bytes(buffer.getvalue())
+
+
 def _read_pictures(mat: h5py.File, cells: Sequence[Cell], where: str) -> Iterator[tuple[np.ndarray | None, list[Cell]]]:
     """Each stored picture once, [height, width, 3] uint8 or None where absent, with the cells that point to it."""
-    start = 0
-    while start < len(cells):
-        stop = start
-        while stop < len(cells) and cells[stop].address == cells[start].address:
-            stop += 1
-        sharing = list(cells[start:stop])
-        start = stop
+    for _, group in groupby(cells, key=lambda cell: cell.address):
+        sharing = list(group)
         stored = mat[sharing[0].reference] if sharing[0].reference else None
         # MATLAB stores an empty array as its shape, two zeros, marked by an attribute.
         if stored is None or stored.attrs.get("MATLAB_empty", 0) or stored.size == 0 or stored.ndim < 2:

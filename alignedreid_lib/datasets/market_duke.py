@@ -84,6 +84,7 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[
 
 def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]]:
     """The pictures of each folder, sorted by file name, junk left out."""
+    _refuse_deeper(name, archive)
     folders = list_files(archive)
     another = looks_like(folders) in FOLDERS.keys() - {name}
     missing = [folder for folder in FOLDERS[name] if folder not in folders and (another or folder != _OPTIONAL)]
@@ -93,6 +94,7 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
             f"(it looks like {looks_like(folders)}); give the release archive of {name}"
         )
     members: dict[str, list[Member]] = {}
+    left_out: list[str] = []
     for folder in FOLDERS[name]:
         members[folder] = []
         for file, entry in sorted(folders.get(folder, {}).items()):
@@ -105,7 +107,9 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
                 )
             if match and int(match[1]) != _JUNK:
                 members[folder].append((entry, int(match[1]), int(match[2])))
-            elif match is None and file.lower().endswith(SUFFIXES + OTHER_SUFFIXES):
+            elif match is None and (file.startswith(".") or not file.lower().endswith(SUFFIXES + OTHER_SUFFIXES)):
+                left_out.append(entry.filename)
+            elif match is None:
                 raise InputError(
                     f"{archive.filename}: {entry.filename} is not named as {name}'s JPEGs are "
                     f"(it looks like {looks_like(folders)}); give the release archive of {name}"
@@ -124,7 +128,26 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
             f"over (first: {elsewhere[0]})",
             stacklevel=5,
         )
+    if left_out:
+        warnings.warn(
+            f"{archive.filename}: {count(len(left_out), 'file')} in {', '.join(members)} passed over, not named as "
+            f"pictures are (first: {left_out[0]})",
+            stacklevel=5,
+        )
     return members
+
+
+def _refuse_deeper(name: str, archive: zipfile.ZipFile) -> None:
+    """Raise InputError if a folder has no pictures of its own, only folders of pictures."""
+    names = sorted(entry.filename for entry in archive.infolist() if entry.filename.lower().endswith(SUFFIXES))
+    paths = [file.split("/") for file in names]
+    for folder in FOLDERS[name]:
+        deeper = ["/".join(path) for path in paths if folder in path[:-2]]
+        if deeper and not any(path[-2:-1] == [folder] for path in paths):
+            raise InputError(
+                f"{archive.filename}: the pictures of {folder}/ are in folders inside of it (first: {deeper[0]}); move "
+                f"them into {folder}/ itself and pack it again"
+            )
 
 
 def _plan(members: dict[str, list[Member]], num_val_ids: int) -> tuple[Partitions, list[tuple[zipfile.ZipInfo, str]]]:

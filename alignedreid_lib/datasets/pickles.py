@@ -5,7 +5,6 @@ it: the few numpy globals a plain pickle names are answered by stand-ins. Derive
 """
 
 import io
-import os
 import pickle
 import re
 from pathlib import Path
@@ -14,22 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs.files import replacing
 
 MAX_BYTES = 256 << 20  # the names of a million pictures are 40 MB
 
 
 def save_pickle(content: Any, path: str | Path) -> None:
     """Write `content` as a pickle that Python 2 reads too; a kill leaves the old file or the new one."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            pickle.dump(content, file, protocol=2)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(Path(path)) as beside:
+        beside.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def load_pickle(path: str | Path) -> Any:

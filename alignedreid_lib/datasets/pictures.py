@@ -25,6 +25,8 @@ OTHER_SUFFIXES = (
     *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
     *(".ico", ".icns", ".tga", ".pcx", ".psd", ".xcf", ".exr", ".hdr", ".pfm", ".qoi", ".npy"),
 )
+# What file managers and storage systems leave behind, besides `._*`; nobody expects these to be read.
+LITTER = (".ds_store", "thumbs.db", "desktop.ini", "@eadir", "__macosx")
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright, and these are turned or mirrored
 _UPRIGHT = {

@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alignedreid_lib.datasets.making import MANIFEST
-from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES
+from alignedreid_lib.datasets.pictures import LITTER, OTHER_SUFFIXES, SUFFIXES
 from alignedreid_lib.datasets.sighting import Sighting, count, refuse_odd_names, tidy
 from alignedreid_lib.errors import InputError
-
-# What file managers and storage systems leave behind; nobody expects it to be read, so nothing is said about it.
-_LITTER = (".ds_store", "thumbs.db", "desktop.ini", "@eadir", "__macosx")
 
 
 def walk_pictures(folder: Path, read: Callable[[str], tuple[str, str | None] | None]) -> list[Sighting]:
@@ -37,7 +34,7 @@ def walk_pictures(folder: Path, read: Callable[[str], tuple[str, str | None] | N
     for path in _files(folder, others):
         suffix = path.suffix.lower()
         if path.name.startswith(".") or suffix not in SUFFIXES + OTHER_SUFFIXES:
-            if path.name.lower() not in _LITTER and not path.name.startswith("._"):
+            if path.name.lower() not in LITTER and not path.name.startswith("._"):
                 others["hidden file" if path.name.startswith(".") else suffix or "file without suffix"] += 1
             continue
         name = path.relative_to(folder).as_posix()
@@ -89,8 +86,8 @@ def _files(folder: Path, others: Counter[str]) -> Iterator[Path]:
         kept = []
         for name in sorted(folders):
             path = os.path.join(parent, name)
-            if name.startswith(".") or name.lower() in _LITTER:
-                others["hidden folder"] += name.lower() not in _LITTER
+            if name.startswith(".") or name.lower() in LITTER:
+                others["hidden folder"] += name.lower() not in LITTER
             elif os.path.isfile(os.path.join(path, MANIFEST)):
                 others["prepared dataset"] += 1
             else:

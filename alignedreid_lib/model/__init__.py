@@ -1,14 +1,7 @@
 """The network, and the weights that go in and out. Explained in notebooks/03_model."""
 
-from alignedreid_lib.model.network import (
-    AlignedReID,
-    DepthwiseConv2d,
-    Embedding,
-    SmallMapConv2d,
-    build_backbone,
-    count_channels,
-)
-from alignedreid_lib.model.weights import LoadReport, load_imagenet, load_weights, read_weights
+from alignedreid_lib.model.network import AlignedReID, DepthwiseConv2d, Embedding, SmallMapConv2d, build_backbone
+from alignedreid_lib.model.weights import LoadReport, load_weights, read_weights
 
 __all__ = [
     "AlignedReID",
@@ -17,8 +10,6 @@ __all__ = [
     "LoadReport",
     "SmallMapConv2d",
     "build_backbone",
-    "count_channels",
-    "load_imagenet",
     "load_weights",
     "read_weights",
 ]

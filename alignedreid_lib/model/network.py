@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 # Children of torchvision's classification networks that come after the last map, or beside the way to it.
 AFTER_THE_MAP = ("avgpool", "fc", "classifier", "head", "heads", "flatten", "dropout")
-
-
-SMALLEST = 128  # pixels of a side that every backbone can take
+SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+SMALLEST = 128  # pixels of a side that every backbone accepts
+MOST_CHANNELS = 1 << 16  # of a local feature; the widest map of torchvision has 7 392
 
 
 class Embedding(NamedTuple):
-    """What the network says of N images."""
+    """The features of N images."""
 
     global_features: Tensor  # [N, C]
     local_features: Tensor  # [N, H, c]
@@ -38,20 +38,20 @@ class Embedding(NamedTuple):
 class AlignedReID(nn.Module):
     """AlignedReID's network.
 
-    The global feature is the average of the last map. A local feature is a row of it: the mean over the width, then a
-    1x1 convolution, batch norm and ReLU, as in the original reproduction. Parameters bear the original's names
+    The global feature is the mean of the last map. A local feature is one row of it: the mean over the width, then a
+    1x1 convolution, batch norm and ReLU, as in the original reproduction. Parameters have the original's names
     (`base.*`, `local_conv.*`, `local_bn.*`, `fc.*`).
 
     Args:
-        backbone: name of a torchvision classification network that keeps a spatial map; "resnet18.layer3" is
-            ResNet-18 without what comes after its layer3.
+        backbone: see `build_backbone`.
         weights: None (random), "imagenet" (torchvision's V1, downloaded once into torch's cache), or a file.
         num_ids: identities of the classifier; None for no classifier.
         local_channels: c.
         last_stride: 2 as published, or 1 for a map of twice the height and width (ResNet family).
 
     Raises:
-        InputError: unknown backbone, one without a spatial map, or a weights file that does not fit.
+        InputError: unknown backbone, one without a spatial map, impossible local_channels, or a weights file that does
+            not fit.
 
     Source: Zhang et al. 2017, section 3.1; the original reproduction.
     """
@@ -65,15 +65,15 @@ class AlignedReID(nn.Module):
         last_stride: int = 2,
     ) -> None:
         super().__init__()
+        if not 1 <= local_channels <= MOST_CHANNELS:
+            raise InputError(f"local_channels is {local_channels}; it has to be from 1 to {MOST_CHANNELS}")
         self.base = build_backbone(backbone, last_stride)
-        channels = count_channels(self.base, backbone)
+        channels = _count_channels(self.base, backbone)
         self.local_conv = nn.Conv2d(channels, local_channels, 1)
         self.local_bn = nn.BatchNorm2d(local_channels)
         self.local_relu = nn.ReLU(inplace=True)
-        if num_ids is None:
-            self.fc = None
-        else:
-            self.fc = nn.Linear(channels, num_ids)
+        self.fc = None if num_ids is None else nn.Linear(channels, num_ids)
+        if self.fc is not None:
             nn.init.normal_(self.fc.weight, std=0.001)
             nn.init.zeros_(self.fc.bias)
         if weights is not None:
@@ -95,26 +95,23 @@ class AlignedReID(nn.Module):
         return Embedding(global_features, local_features, logits)
 
     def _last_map(self, images: Tensor) -> Tensor:
-        """The backbone's map; pictures of which nothing is left in it are an InputError."""
+        """The backbone's map [N, C, H, W]; an InputError if the images are too small to give one."""
         height, width = images.shape[2:]
         try:
-            found = self.base(images)
-            lost = 0 in found.shape[2:]
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError):  # of a pooling that has nothing left to pool
-            if min(height, width) >= SMALLEST:
+            feature_map = self.base(images)
+        except (RuntimeError, ValueError) as error:  # of a pooling that has nothing left to pool
+            if min(height, width) >= SMALLEST or isinstance(error, torch.OutOfMemoryError):
                 raise
-            lost = True
-        if lost:
+            feature_map = images[:0, :, :0]
+        if 0 in feature_map.shape[2:]:
             raise InputError(f"nothing is left of pictures of {height} x {width} in this backbone; give larger ones")
-        return found
+        return feature_map
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution, float32 on CPUs also under autocast.
+    """A depthwise convolution that stays in float32 on CPUs, also under autocast.
 
-    It waits for memory, not for multiplications, and its bfloat16 gradient is several times slower there.
+    Its speed is bound by memory, not by arithmetic, and its bfloat16 gradient is several times slower on CPUs.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -127,13 +124,13 @@ class DepthwiseConv2d(nn.Conv2d):
 class SmallMapConv2d(nn.Conv2d):
     """A convolution that computes a map of one or two cells as one matrix product on CPUs.
 
-    The convolutions of PyTorch need several times as long for the gradients of such a map: with 512 channels and a
-    kernel of 3 x 3 on 2 x 1 cells, 100 ms instead of 25 on a processor with AVX2.
+    PyTorch's own takes several times as long for the gradients of such a map: with 512 channels and a kernel of 3 x 3
+    on 2 x 1 cells, 100 ms instead of 25 on a processor with AVX2.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """[N, C, h, w] to [N, channels, H, W], as nn.Conv2d with zero padding."""
-        (down, across), (top, left) = self.stride, [int(cells) for cells in self.padding]
+        """[N, C, h, w] to [N, channels, H, W], as nn.Conv2d with zero padding does."""
+        (down, across), (top, left) = self.stride, map(int, self.padding)
         rows, height = self._reached(input.shape[2], self.kernel_size[0], down, top)
         columns, width = self._reached(input.shape[3], self.kernel_size[1], across, left)
         if input.device.type != "cpu" or height * width > 2 or not self.weight.requires_grad:
@@ -145,7 +142,7 @@ class SmallMapConv2d(nn.Conv2d):
             for j in columns
         ]
         patches = torch.cat(seen, dim=-1).flatten(0, 2)  # [N H W, cells C]
-        # Permuted before it is cut, the gradient comes back in the weight's own layout and need not be copied.
+        # Permuted before it is cut, the weight gets a gradient in its own layout, which need not be copied.
         weight = self.weight.permute(0, 2, 3, 1)
         for side, cells in enumerate((rows, columns), 1):
             if len(cells) < weight.shape[side]:
@@ -155,7 +152,7 @@ class SmallMapConv2d(nn.Conv2d):
 
     @staticmethod
     def _reached(size: int, kernel: int, stride: int, padding: int) -> tuple[range, int]:
-        """The kernel's cells along one side that meet more than padding, and the cells of the output."""
+        """The kernel's cells along one side that see more than padding, and the number of output cells."""
         output = (size + 2 * padding - kernel) // stride + 1
         cells = [i for i in range(kernel) if i - padding < size and i - padding + (output - 1) * stride >= 0]
         return range(cells[0], cells[-1] + 1) if cells else range(0), output
@@ -165,11 +162,11 @@ def build_backbone(name: str, last_stride: int = 2) -> nn.Sequential:
     """A torchvision classification network up to its last map, with random weights.
 
     Args:
-        name: as torchvision calls it; a dot and the name of a child cut it after that child.
+        name: torchvision's name of a network that keeps a spatial map; "resnet18.layer3" is ResNet-18 up to layer3.
         last_stride: 2, or 1 to undo the last halving (ResNet family).
 
     Returns:
-        a module from [N, 3, h, w] to [N, C, H, W], with the parameter names of torchvision.
+        a module from [N, 3, h, w] to [N, C, H, W], with torchvision's parameter names.
 
     Raises:
         InputError: unknown name or child, or a last_stride that the network does not have.
@@ -181,44 +178,51 @@ def build_backbone(name: str, last_stride: int = 2) -> nn.Sequential:
         raise InputError(f"backbone {network!r} is not a torchvision classification network; try {', '.join(near[:6])}")
     whole = torchvision.models.get_model(network)
     layers = OrderedDict(
-        (child_name, child)
-        for child_name, child in whole.named_children()
-        if child_name not in AFTER_THE_MAP and not child_name.lower().startswith("aux")
+        (child, module)
+        for child, module in whole.named_children()
+        if child not in AFTER_THE_MAP and not child.lower().startswith("aux")
     )
     if dot:
         if end not in layers:
             raise InputError(f"backbone {name!r}: {network} can be cut after {', '.join(layers)}")
-        names = list(layers)
-        for later in names[names.index(end) + 1 :]:
-            del layers[later]
+        while next(reversed(layers)) != end:
+            layers.popitem()
     elif name.startswith("densenet"):  # its forward applies this without a module
         layers["relu"] = nn.ReLU(inplace=True)
     if last_stride not in (1, 2):
         raise InputError(f"last_stride is {last_stride}; it is 2 (as published) or 1 (a map of twice the size)")
     if last_stride == 1:
         last = next(reversed(layers))
-        if "layer4" not in dict(whole.named_children()) or last not in ("layer2", "layer3", "layer4"):
+        if not hasattr(whole, "layer4") or last not in ("layer2", "layer3", "layer4"):
             raise InputError(f"last_stride 1 is for the ResNet family, and {name} is not of it; leave last_stride at 2")
         for module in layers[last][0].modules():
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.stride = (1, 1)
     base = nn.Sequential(layers)
-    for module in base.modules():
-        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
-            module.__class__ = DepthwiseConv2d  # same parameters, same names
-        elif type(module) is nn.Conv2d and _may_be_product(module):
-            module.__class__ = SmallMapConv2d  # likewise
+    for place, module in list(base.named_modules()):
+        if type(module) is nn.Conv2d:
+            base.set_submodule(place, _faster(module))
     return base
 
 
-def _may_be_product(conv: nn.Conv2d) -> bool:
-    """Whether `SmallMapConv2d` computes what a convolution does."""
+def _faster(conv: nn.Conv2d) -> nn.Conv2d:
+    """A convolution of the same parameters that CPUs compute faster, or `conv` itself."""
+    kind: type[nn.Conv2d]
     plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    return plain and conv.kernel_size != (1, 1) and not isinstance(conv.padding, str)
+    if conv.groups == conv.in_channels > 1:
+        kind = DepthwiseConv2d
+    elif plain and conv.kernel_size != (1, 1) and not isinstance(conv.padding, str):
+        kind = SmallMapConv2d
+    else:
+        return conv
+    # Parameters on "meta", which are replaced at once, cost neither memory nor random numbers.
+    new = kind(**{name: getattr(conv, name) for name in SETTINGS}, device="meta")
+    new.weight, new.bias = conv.weight, conv.bias
+    return new
 
 
-def count_channels(base: nn.Module, name: str) -> int:
-    """C of a backbone's last map [N, C, H, W], found by showing it one blank picture.
+def _count_channels(base: nn.Module, name: str) -> int:
+    """C of the backbone's last map [N, C, H, W], taken from the map of one blank image.
 
     Raises:
         InputError: the backbone does not end in a map.
@@ -231,7 +235,5 @@ def count_channels(base: nn.Module, name: str) -> int:
         shape = ()
     base.train()
     if len(shape) != 4 or shape[2] < shape[3]:
-        raise InputError(
-            f"backbone {name} does not end in a map [N, C, H, W]; choose a convolutional network such as resnet50"
-        )
+        raise InputError(f"backbone {name} does not end in a map [N, C, H, W]; choose one that does, such as resnet50")
     return shape[1]

@@ -16,28 +16,29 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import tensorfiles
 
 CLASSIFIER = ("fc.weight", "fc.bias")
+HOLDERS = ("model", "state_dict", "state_dicts", "model_state_dict", "net", "network", "params")  # keys of checkpoints
 
 
 class LoadReport(NamedTuple):
-    """Which parameters a weights file did not give, and which it gave in vain."""
+    """The model's parameters that a weights file lacks, and the file's that the model lacks."""
 
     missing: list[str]
     unexpected: list[str]
 
     def __str__(self) -> str:
-        parts = [
-            f"{len(names)} {what}{': ' + ', '.join(names[:6]) if names else ''}{', ...' if len(names) > 6 else ''}"
-            for what, names in (("missing", self.missing), ("left over", self.unexpected))
-        ]
-        return "; ".join(parts)
+        def shown(names: list[str], what: str) -> str:
+            first = ", ".join(names[:6] + ["..."] * (len(names) > 6))
+            return f"{len(names)} {what}: {first}" if names else f"0 {what}"
+
+        return f"{shown(self.missing, 'missing')}; {shown(self.unexpected, 'left over')}"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A file of tensors, in PyTorch's present or old format; nothing in it is executed.
+    """The tensors of a file in PyTorch's present or old format, by name; nothing in it is executed.
 
-    Accepts a plain state dict, and checkpoints that hold one under `model`, `state_dict` or, as the original
-    reproduction's, first of `state_dicts`. Prefixes of DataParallel (`module.`) and of compiled models (`_orig_mod.`)
-    are taken off, and torchvision's DenseNets, whose files are older than their names, get the present names.
+    Accepts a plain state dict and checkpoints that hold one: under a key of `HOLDERS`, or as the first of a list under
+    such a key (the original reproduction's `state_dicts`). The prefixes of DataParallel (`module.`) and of compiled
+    models (`_orig_mod.`) are removed. torchvision's DenseNet files use older names, which are translated.
 
     Raises:
         InputError: absent, not a weights file, or one that asks for more than tensors.
@@ -48,69 +49,58 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         content = tensorfiles.load(path)
     except FileNotFoundError:
-        raise InputError(
-            f'{path}: no such weights file; give a file that is there, "imagenet", or None for random weights'
-        ) from None
+        raise InputError(f'{path}: no such weights file; give another file, "imagenet" or None (random)') from None
     except tensorfiles.UnreadableError as error:
-        advice = error.advice
-        if os.path.isfile(os.path.join(path, "weights.pth")):
-            advice = "give weights.pth in it"
+        in_folder = os.path.isfile(os.path.join(path, "weights.pth"))
+        advice = "give weights.pth in it" if in_folder else error.advice
         raise InputError(f"{path}: not a file of weights alone ({error.what}); {advice}") from None
     if isinstance(content, dict):
-        for key in ("model", "state_dict", "state_dicts", "model_state_dict", "net", "network", "params"):
-            if key in content and not isinstance(content[key], Tensor):
-                content = content[key]
-                break
+        held = (content[key] for key in HOLDERS if key in content and not isinstance(content[key], Tensor))
+        content = next(held, content)
     if isinstance(content, list | tuple) and content:
         content = content[0]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         ours = isinstance(content, dict) and {"format", "models"} <= content.keys()
         advice = "give weights.pth of the same run" if ours else "save model.state_dict() with torch.save"
         raise InputError(f"{path}: holds no state dict (names to tensors); {advice}")
-    found = {}
-    for name, tensor in content.items():
-        name = re.sub(r"^(module\.|_orig_mod\.)+", "", str(name))
-        found[re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name)] = tensor
-    return found
+    names = [re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)) for name in content]
+    names = [re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name) for name in names]
+    return dict(zip(names, content.values(), strict=True))
 
 
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     """Fill a model from a file: ours, the original reproduction's, or a backbone in torchvision's names.
 
-    A classifier of a different number of people is left out: it is of other people. One of as many people is loaded,
-    whoever they are, since a file does not name them.
+    A classifier for a different number of people is left out. One for the same number is loaded even if its people
+    are different, because a file does not name them.
 
     Args:
-        model: an `AlignedReID`; is changed only if the file fits.
+        model: an `AlignedReID`; it is changed only if the file fits.
         path: see `read_weights`.
 
     Returns:
         what was missing (keeps its values) and what was left over, by name; a classifier that was left out is in both.
-        Counters of batches that older PyTorch did not write are not counted as missing.
+        Batch counters, which older PyTorch did not write, do not count as missing.
 
     Raises:
-        InputError: not a weights file; no or only some of the backbone's parameters are in it (another network's);
-            or a tensor of another shape or kind.
+        InputError: not a weights file; a parameter of the backbone is missing (the file is of a different network); or
+            a tensor of a different shape or type.
     """
     given = read_weights(path)
     own = model.state_dict()
     if not any(name.startswith("base.") for name in given):
-        # Other toolboxes put a name before the backbone's: backbone. (fast-reid), model. (layumi's), encoder_q. (MoCo)
+        # Prefixes of other toolboxes: backbone. (fast-reid), model. (layumi's), encoder_q. (MoCo)
         first = next((name.removeprefix("base.") for name in own if name.startswith("base.")), "")
         before = [name.removesuffix(first) for name in given if name.endswith(f".{first}")]
         prefix = before[0] if first and first not in given and len(before) == 1 else ""
-        given = {
-            f"base.{name.removeprefix(prefix)}" if name.startswith(prefix) else name: tensor
-            for name, tensor in given.items()
-        }
+        given = {re.sub(f"^{re.escape(prefix)}", "base.", name): tensor for name, tensor in given.items()}
     taken = {name: tensor for name, tensor in given.items() if name in own}
     shapes = [(taken[name].shape, own[name].shape) for name in CLASSIFIER if name in taken]
     if any(theirs[:1] != ours[:1] and theirs[1:] == ours[1:] for theirs, ours in shapes):
         taken = {name: tensor for name, tensor in taken.items() if name not in CLASSIFIER}
     missing = [name for name in own if name not in taken and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in taken]
-    without = [name for name in missing if name.startswith("base.")]
-    if without:
+    if without := [name for name in missing if name.startswith("base.")]:
         raise InputError(
             f"{path}: the weights of another network: {len(without)} backbone parameters are not in it, "
             f"{without[0]} among them; choose the backbone it was made with"
@@ -127,25 +117,23 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
             raise InputError(f"{path}: {name} is of type {tensor.dtype}; give weights that are not quantized")
         if tensor.is_meta or not bool(torch.isfinite(tensor).all()):
             raise InputError(
-                f"{path}: {name} holds numbers that are not finite, or none; give weights of an epoch before"
+                f"{path}: {name} holds numbers that are not finite, or none; give an earlier epoch's weights"
             )
     model.load_state_dict(taken, strict=False)
     return LoadReport(missing, unexpected)
 
 
 def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
-    """Fill a model's backbone with torchvision's ImageNet weights (V1): the file in torch's cache, else a download.
+    """Fill a model's backbone with torchvision's ImageNet weights (V1), from torch's cache or by a download.
 
-    Torchvision itself would unpickle that file unguarded; here it is read like any other.
+    Torchvision itself would unpickle the file without protection; here it is read like any other.
 
     Raises:
-        InputError: torchvision has none of this network, they cannot be downloaded, or the cached file is not whole.
+        InputError: torchvision has no such weights, they cannot be downloaded, or the cached file is damaged.
     """
     choices = {choice.name: choice for choice in torchvision.models.get_model_weights(backbone.split(".")[0])}
     if "IMAGENET1K_V1" not in choices:
-        raise InputError(
-            f"torchvision has no IMAGENET1K_V1 weights of {backbone}; give a file, or None for random ones"
-        )
+        raise InputError(f"torchvision has no IMAGENET1K_V1 weights of {backbone}; give a file, or None (random)")
     url = choices["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(urllib.parse.urlparse(url).path))
     digits = re.search(r"-([0-9a-f]{8,})\.", path.name)  # of its SHA-256
@@ -154,14 +142,14 @@ def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), digits and digits[1])  # gets its name when it is whole
         except Exception as error:  # a network can fail in any way
+            reason = str(error).strip("<>") or type(error).__name__
             raise InputError(
-                f"{path}: not there, and cannot be downloaded ({str(error).strip('<>') or type(error).__name__}); "
-                f"download {url} on another machine and put it there, set TORCH_HOME to a folder that you can write, "
-                "or give its path as weights"
+                f"{path}: not there, and cannot be downloaded ({reason}); download {url} on another machine and put it "
+                "there, set TORCH_HOME to a folder that you can write, or give its path as weights"
             ) from None
     try:
         return load_weights(model, path)
     except InputError as error:
         raise InputError(
-            f"{error}; delete this file, then it is downloaded again, or put a whole copy of {url} there"
+            f"{error}; delete this file, then it is downloaded, or put a whole copy of {url} there"
         ) from None

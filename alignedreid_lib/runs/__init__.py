@@ -1,14 +1,6 @@
-"""A run's folder and what is read from disk: settings, files that are whole or not there, tensors without code."""
+"""A run's folder and its files: settings, atomic writes, tensors read without running code."""
 
-from alignedreid_lib.runs.files import (
-    make_folder,
-    project_root,
-    read_json,
-    read_text,
-    resolve,
-    write_atomic,
-    write_json,
-)
+from alignedreid_lib.runs.files import make_folder, read_json, resolve, write_atomic, write_json
 from alignedreid_lib.runs.folder import (
     CHECKPOINT_FORMAT,
     load_checkpoint,
@@ -28,12 +20,10 @@ __all__ = [
     "load_checkpoint",
     "make_folder",
     "open_run",
-    "project_root",
     "provenance",
     "read_json",
     "read_metrics",
     "read_parameters",
-    "read_text",
     "resolve",
     "save_checkpoint",
     "save_weights",

@@ -1,11 +1,11 @@
-"""Paths of settings, and files that are whole or not there."""
+"""Paths of settings, and files that are either whole or absent."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,28 @@ from alignedreid_lib.errors import InputError
 def project_root() -> Path:
     """The folder that holds pyproject.toml and alignedreid_lib/, upward from here; else the current folder."""
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file() and (folder / "alignedreid_lib").is_dir():
-            return folder
-    return here
+    above = (here, *here.parents)
+    return next((f for f in above if (f / "pyproject.toml").is_file() and (f / "alignedreid_lib").is_dir()), here)
 
 
-def resolve(path: str | Path) -> Path:
-    """A path of a setting: absolute as it is, relative from the project's root; a leading `~` is the home folder.
+def resolve(path: str | Path, root: Path | None = None) -> Path:
+    """A setting's path: a relative one starts at `root` (None: the project's), a leading `~` is the home folder.
 
     Raises:
-        InputError: not text, as a date or a number of a YAML file is not; or the home folder of nobody.
+        InputError: not text (a date or a number of a YAML file, say), or a user without a home folder.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{path} is of type {type(path).__name__}, and a path is needed; write it in quotes: '{path}'")
     if "\0" in os.fspath(path):
         raise InputError(f"{os.fspath(path)!r} cannot be a path: it has a zero byte; choose another name")
     found = os.path.expanduser(path)
-    if str(found).startswith("~"):  # as it was: a folder of that name is not meant
+    if str(found).startswith("~"):  # unchanged, so there is no such user
         raise InputError(f"{path}: nobody of that name has a home folder here; give the path of a file or folder")
-    return project_root() / found
+    return (root or project_root()) / found
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are not there yet.
+    """Make a folder and its parents, unless they exist.
 
     Raises:
         InputError: it cannot be made, or a file has its name.
@@ -50,31 +48,42 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be made ({reason}); choose another folder") from None
 
 
+@contextmanager
+def replacing(path: Path, suffix: str = "partial") -> Iterator[Path]:
+    """A file to write beside `path`, with a suffix; renamed to `path` at the end, so that no reader sees half of it."""
+    new = path.with_name(f".{path.name}.{suffix}")
+    try:
+        yield new
+        with open(new, "rb+") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the new name and no content
+        os.replace(new, path)
+    finally:
+        with suppress(OSError):
+            new.unlink()
+
+
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write` a file beside `path`, then rename it to `path`; readers see the old one or the new one, whole.
+    """`write` a file beside `path`, then rename it to `path`, see `replacing`.
 
     Raises:
         InputError: no space or no permission; the old file is still there.
     """
-    beside = path.with_name(f".{path.name}.partial")
     try:
-        write(beside)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())  # else a power cut may leave the new name and no content
-        os.replace(beside, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        if not isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as RuntimeError
-            raise
+        with replacing(path) as beside:
+            write(beside)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text file in UTF-8, atomically."""
+    write_atomic(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, content: Any) -> None:
     """A JSON file, indented, ending in a newline, atomically."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomic(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -93,7 +102,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str | None:
-    """A text file in UTF-8, with or without the mark that Windows programs put before it; None where it is absent.
+    """A text file in UTF-8, with or without a byte order mark; None if it is absent.
 
     Raises:
         InputError: it cannot be read.

@@ -1,4 +1,4 @@
-"""A run's folder: what a training writes, so that a kill at any moment leaves the last good state.
+"""A run's folder: what a training writes. A kill at any moment leaves the last good state.
 
     config.json  metrics.jsonl  checkpoint.pt  weights.pth  best.pth  results.json  tensorboard/
 
@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,7 @@ import torch
 import torchvision
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.runs import tensorfiles
-from alignedreid_lib.runs.files import (
-    make_folder,
-    project_root,
-    read_json,
-    read_text,
-    resolve,
-    write_atomic,
-    write_json,
-)
+from alignedreid_lib.runs import files, tensorfiles
 
 CHECKPOINT_FORMAT = 3
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
@@ -42,54 +34,48 @@ def open_run(
     Args:
         run_dir: relative paths are taken from the project's root.
         config: JSON-able settings.
-        free: settings that may change between a start and its continuation (the device, say).
-        defaults: of settings that the folder's config may not name, because they are newer than it.
+        free: settings that may change when a run is resumed (the device, say).
+        defaults: values of settings that are newer than the folder's config.
 
     Raises:
-        InputError: the folder holds a run of another config, or a damaged one, or cannot be made.
+        InputError: the folder holds a run of a different config or a damaged one, or it cannot be made.
     """
     if not str(run_dir).strip():
         raise InputError("run_dir is empty; name a folder, such as runs/mine")
-    folder = resolve(run_dir)
+    folder = files.resolve(run_dir)
     config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
-    make_folder(folder)
+    files.make_folder(folder)
     path = folder / "config.json"
     if os.path.lexists(path):
-        before = read_json(path)
+        before = files.read_json(path)
         if not isinstance(before, dict):
-            raise InputError(f"{path}: holds no settings; restore it, or remove {folder} to start anew")
+            raise InputError(f"{path}: holds no settings; restore it, or remove {folder} to start again")
         before = json.loads(json.dumps(dict(defaults or {}))) | before
-        free = set(free)
-        for name in sorted((before.keys() | config.keys()) - free):
-            if before.get(name) != config.get(name):
-                raise InputError(
-                    f"{folder}: holds a run with {name}={before.get(name)!r}, not {config.get(name)!r}; "
-                    "choose another run_dir, or remove the folder to start anew"
-                )
+        for name in sorted((before.keys() | config.keys()) - set(free)):
+            if (was := before.get(name)) != (value := config.get(name)):
+                advice = "choose another run_dir, or remove the folder to start again"
+                raise InputError(f"{folder}: holds a run with {name}={was!r}, not {value!r}; {advice}")
     elif os.path.lexists(folder / "checkpoint.pt"):
-        raise InputError(
-            f"{folder}: holds a checkpoint and no config.json; restore it, or remove the folder to start anew"
-        )
+        raise InputError(f"{folder}: holds a checkpoint and no config.json; restore it, or remove the folder")
     else:
-        write_json(path, config)
+        files.write_json(path, config)
     return folder
 
 
 def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """metrics.jsonl: one JSON object a line, one line an epoch."""
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomic(folder / "metrics.jsonl", lambda beside: beside.write_text(text, encoding="utf-8"))
+    """metrics.jsonl: one JSON object per line, one line per epoch."""
+    files.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, none where there is no such file.
+    """The rows of metrics.jsonl; none if there is no such file.
 
     Raises:
         InputError: it cannot be read, or a line is not a JSON object.
     """
-    path = resolve(run_dir) / "metrics.jsonl"
+    path = files.resolve(run_dir) / "metrics.jsonl"
     try:
-        rows = [json.loads(line) for line in (read_text(path) or "").splitlines()]
+        rows = [json.loads(line) for line in (files.read_text(path) or "").splitlines()]
     except (json.JSONDecodeError, RecursionError):
         rows = [None]
     if not all(isinstance(row, dict) for row in rows):
@@ -100,19 +86,20 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
 def save_weights(path: Path, network: torch.nn.Module) -> None:
     """A plain state dict on the CPU."""
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
-    write_atomic(path, lambda beside: torch.save(weights, beside))
+    files.write_atomic(path, lambda beside: torch.save(weights, beside))
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """checkpoint.pt: everything needed to go on, with the format's version."""
-    write_atomic(folder / "checkpoint.pt", lambda beside: torch.save({"format": CHECKPOINT_FORMAT, **state}, beside))
+    """checkpoint.pt: everything needed to resume, with the format's version."""
+    content = {"format": CHECKPOINT_FORMAT, **state}
+    files.write_atomic(folder / "checkpoint.pt", lambda beside: torch.save(content, beside))
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint of a run, None where there is none. Read as tensors and plain values only.
+    """The last checkpoint of a run, None if there is none. Only tensors and plain values are read.
 
     Raises:
-        InputError: it cannot be read, or another version of this library wrote it.
+        InputError: it cannot be read, or a different version of this library wrote it.
     """
     path = folder / "checkpoint.pt"
     try:
@@ -120,62 +107,57 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except tensorfiles.UnreadableError as error:
-        raise InputError(f"{path}: cannot be read ({error.what}); remove it to start this run anew") from None
+        raise InputError(f"{path}: cannot be read ({error.what}); remove it to start this run again") from None
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise InputError(f"{path}: not a checkpoint of format {CHECKPOINT_FORMAT}; remove it to start this run anew")
+        raise InputError(f"{path}: not a checkpoint of format {CHECKPOINT_FORMAT}; remove it to start this run again")
     return state
 
 
 def provenance(device: torch.device | None = None) -> dict[str, Any]:
-    """What a number needs to be believed: the commit, the versions and the machine it came from.
+    """What it takes to repeat a number: the commit, the versions and the machine.
 
-    The commit and whether the library has changed since are None where the project's folder is not a git repository
-    of its own: a repository around it says nothing of this code.
+    The commit and `changed_since_commit` are None where the project's folder is not the top of a git repository: a
+    repository around it does not track this code.
     """
-    commit, changed = _git_state(project_root())
-    if device is not None and device.type == "cuda":
-        machine = torch.cuda.get_device_name(device)
-    else:
-        machine = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    commit, changed = _git_state(files.project_root())
+    on_gpu = device is not None and device.type == "cuda"
+    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     return {
         "commit": commit,
         "changed_since_commit": changed,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "device": machine,
+        "device": torch.cuda.get_device_name(device) if on_gpu else cpu,
     }
 
 
 def _git_state(root: Path) -> tuple[str | None, bool | None]:
-    """The commit of the repository whose top is `root`, and whether its library was changed since; else None, None."""
-    # A git hook sets variables that lead to its own repository.
+    """The commit of the repository whose top is `root`, and whether its library has changed since; else None, None."""
+    # Inside a git hook these variables name the hook's own repository.
     environment = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=root, env=environment, capture_output=True, check=True)
-        return os.fsdecode(done.stdout).strip()
-
+    git = partial(subprocess.run, cwd=root, env=environment, check=True, capture_output=True, text=True)
     try:
-        if not ((root / "alignedreid_lib").is_dir() and os.path.samefile(git("rev-parse", "--show-toplevel"), root)):
+        top, commit = git(["git", "rev-parse", "--show-toplevel", "HEAD"]).stdout.splitlines()
+        if not (os.path.samefile(top, root) and (root / "alignedreid_lib").is_dir()):
             return None, None
-        commit = git("rev-parse", "HEAD")
-        return commit, bool(git("status", "--porcelain", "--untracked-files=no", "--", "alignedreid_lib"))
-    except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit yet, or another user's
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", "alignedreid_lib"])
+    except (OSError, ValueError, subprocess.CalledProcessError):  # no git, no commit yet, or another user's repository
         return None, None
+    return commit, bool(changed.stdout)
 
 
 def write_results(
     run_dir: str | Path, config: Mapping[str, Any], scores: list[dict[str, Any]], minutes: float, device: torch.device
 ) -> Path:
-    """results.json: what a finished run is remembered by: scores, settings, minutes, versions, commit.
+    """results.json, the record of a finished run: scores, settings, minutes, versions, commit.
 
     Args:
         scores: rows of `evaluation.ScoreTable.to_dict`.
         minutes: of training.
     """
-    path = resolve(run_dir) / "results.json"
-    make_folder(path.parent)
+    folder = files.resolve(run_dir)
+    files.make_folder(folder)
     content = {"scores": scores, "config": dict(config), "minutes": round(minutes, 2), **provenance(device)}
-    write_json(path, content)
-    return path
+    files.write_json(folder / "results.json", content)
+    return folder / "results.json"

@@ -11,6 +11,7 @@ import re
 import stat
 import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,34 @@ import torch
 AGAIN = "copy or download it again"
 UNPACK = "unpack it and give the .pth file inside"
 SAVE = "save model.state_dict() with torch.save and give that file"
+GET_FILE = "download the file itself"
 
-# How a file begins, what it is, and what to do.
-BEGINNINGS = (
-    (b"version https://git-lfs", "a git-lfs pointer, not the file that it points to", "fetch the file: git lfs pull"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (of Keras or MATLAB)", SAVE),
-    (b"\x93NUMPY", "a numpy array", SAVE),
-    (b"\x1f\x8b", "a gzip archive", UNPACK),
-    (b"BZh", "a bzip2 archive", UNPACK),
-    (b"\xfd7zXZ\x00", "an xz archive", UNPACK),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", UNPACK),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
-    (b"Rar!", "a RAR archive", UNPACK),
-    (b"\xff\xd8\xff", "a JPEG image", SAVE),
-    (b"\x89PNG", "a PNG image", SAVE),
-    (b"GIF8", "a GIF image", SAVE),
-    (b"%PDF", "a PDF document", SAVE),
+# How an unreadable file begins, what it is, and what to do; the first row that matches counts. Of a zip, the form of
+# PyTorch's own files and of many others, the names inside are looked at, a line each after the line "PK".
+KINDS: tuple[tuple[bytes, str, str], ...] = (
+    (rb"\Z", "an empty file", AGAIN),
+    (rb"\0+\Z", "it begins with zeros, as an unfinished copy does", AGAIN),
+    (rb"version https://git-lfs", "a git-lfs pointer, not the file that it points to", "fetch the file: git lfs pull"),
+    (rb"PK\n.*/constants\.pkl\n", "a TorchScript program", "save model.state_dict() of the model that it was made of"),
+    (rb"PK\n.*data\.pkl\n", "damaged", AGAIN),
+    (rb"PK\n.*\.weights\.h5\n", "a Keras model", SAVE),
+    (rb"PK\n([^\n]+\.npy\n)+\Z", "a numpy archive", SAVE),
+    (rb"PK\n", "a zip archive of other files", UNPACK),
+    (rb"PK", "cut short or damaged", AGAIN),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|.{257}ustar", "a compressed or tar archive", UNPACK),
+    (rb"\x89HDF\r\n", "an HDF5 file (of Keras or MATLAB)", SAVE),
+    (rb"\x93NUMPY", "a numpy array", SAVE),
+    (rb"\xff\xd8\xff|\x89PNG|GIF8|%PDF", "an image or a document", SAVE),
+    # The length of the JSON that follows, in 8 bytes.
+    (rb".{6}\0\0\{", "a safetensors file", "convert it: torch.save(safetensors.torch.load_file(file), 'weights.pth')"),
+    (rb"\x08[\0-\x1f][\x12\x1a\x22\x3a\x42]", "an ONNX model", "give the PyTorch weights that it was exported from"),
+    # PyTorch's own files before they were zip archives.
+    (rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", "cut short or damaged", AGAIN),
+    (rb"\x80", "a Python pickle that torch.save did not make", SAVE),
+    (rb"(\xef\xbb\xbf)?\s*<|(?i:.*<html|.*<!doctype)", "a web page, not the file that it offers", GET_FILE),
+    (rb"[^\0-\x08\x0b\x0e-\x1f]+\Z", "a text file", GET_FILE),
+    (rb"", "cut short, damaged, or of another program", f"{AGAIN}, or {SAVE}"),
 )
-OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how PyTorch's files began before they were zip archives
 
 
 class UnreadableError(Exception):
@@ -73,48 +84,11 @@ def load(path: str | Path) -> Any:
         if asked:
             advice = "in the program that made it, save model.state_dict() alone"
             raise UnreadableError(f"it asks for {asked[1]}", advice) from None
-        raise UnreadableError(*identify(path, head)) from None
+        raise UnreadableError(*_identify(path, head)) from None
 
 
-def identify(path: str | Path, head: bytes) -> tuple[str, str]:
+def _identify(path: str | Path, head: bytes) -> tuple[str, str]:
     """What a file is that begins with `head` and cannot be read, and what to do, a clause each."""
-    if not head:
-        return "an empty file", AGAIN
-    if not head.strip(b"\0"):
-        return "it begins with zeros, as an unfinished copy does", AGAIN
-    for beginning, what, advice in BEGINNINGS:
-        if head.startswith(beginning):
-            return what, advice
-    if head.startswith(b"PK"):
-        return _identify_zip(path)
-    if head[257:262] == b"ustar":
-        return "a tar archive", UNPACK
-    if head[8:9] == b"{" and head[6:8] == b"\0\0":  # the length of the JSON that follows, in 8 bytes
-        return "a safetensors file", "convert it: torch.save(safetensors.torch.load_file(file), 'weights.pth')"
-    if head[0] == 8 and head[1:2] < b"\x20" and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a", b"\x42"):
-        return "an ONNX model", "give the PyTorch weights that it was exported from"
-    if head[0] == 0x80 and not OLD_FORMAT.startswith(head[: len(OLD_FORMAT)]):
-        return "a Python pickle that torch.save did not make", SAVE
-    if b"<html" in head.lower() or b"<!doctype" in head.lower() or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
-        return "a web page, not the file that it offers", "download the file itself"
-    if not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head):
-        return "a text file", "download the file itself"
-    return "cut short, damaged, or of another program", f"{AGAIN}, or {SAVE}"
-
-
-def _identify_zip(path: str | Path) -> tuple[str, str]:
-    """The same of a zip archive, the form of PyTorch's own files and of many others."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # likewise
-        return "cut short or damaged", AGAIN
-    if any(name.endswith("/constants.pkl") for name in names):
-        return "a TorchScript program", "save model.state_dict() of the model that it was made of"
-    if any(name.endswith("data.pkl") for name in names):
-        return "damaged", AGAIN
-    if names and all(name.endswith(".npy") for name in names):
-        return "a numpy archive", SAVE
-    if any(name.endswith(".weights.h5") for name in names):
-        return "a Keras model", SAVE
-    return "a zip archive of other files", UNPACK
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged zip can fail in any way
+        head = "".join(f"{name}\n" for name in ["PK", *archive.namelist()]).encode()
+    return next((what, advice) for pattern, what, advice in KINDS if re.match(pattern, head, re.DOTALL))

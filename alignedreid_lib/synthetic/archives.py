@@ -7,7 +7,6 @@ Shown in notebooks/01_datasets.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import math
@@ -24,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs.files import replacing
 from alignedreid_lib.synthetic.packing import Shot, write_cuhk03, write_dukemtmc, write_market1501
 from alignedreid_lib.synthetic.pedestrians import TRUE_BOX, Box, Camera, Person, View, draw
 
@@ -127,17 +127,13 @@ def make_archive(
         work = partial(_picture, cameras=cameras, misalignment=misalignment, seed=seed, form=form)
         return _map(work, shots, workers)
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(part, np.random.default_rng([seed, PLANS]), num_train_ids, num_test_ids, pictures, readme)
-        part.replace(path)
+        with replacing(path, f"{os.getpid()}.part") as part:  # two processes may draw the same archive
+            write(part, np.random.default_rng([seed, PLANS]), num_train_ids, num_test_ids, pictures, readme)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write {path} ({reason}); choose a folder with space and permission") from error
-    finally:
-        with contextlib.suppress(OSError):  # where no folder was made there is no part either
-            part.unlink(missing_ok=True)
     return path
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +14,8 @@ import pairs
 
 # Parameters that say where to compute, or into which folder, and not what.
 WHERE = ("run_dir", "device", "model_devices", "workers", "memory_limit")
-OWN = ("notebooks", "alignedreid_lib", "tests", ".git", ".venv")  # the project's own folders
+# The project's own folders, and those that its commands empty.
+OWN = ("notebooks", "alignedreid_lib", "tests", ".git", ".venv", "site", "build", "runs/book", "data/synthetic")
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -149,17 +149,17 @@ def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[
     return name, {"run_dir": run_dir} | given | overrides
 
 
-def run_folder(root: Path, run_dir: Any) -> Path:
-    """A run's folder, made if absent.
+def run_folder(root: Path, run_dir: Any) -> tuple[Path, list[Path]]:
+    """A run's folder, made if absent, and the folders that were made for it, the deepest first.
 
     Raises:
         ValueError: it is not text, cannot be made or written to, or is a folder of the project's own.
     """
+    from alignedreid_lib.runs import resolve  # takes seconds, which the other commands need not wait
+
     if not isinstance(run_dir, str) or not run_dir.strip():
         raise ValueError(f"run_dir is {run_dir!r}; it has to be the name of a folder")
-    folder = root / os.path.expanduser(run_dir)  # as the library's `files.resolve`
-    if os.path.expanduser(run_dir).startswith("~"):
-        raise ValueError(f"run_dir is {run_dir!r}, and nobody of that name has a home folder here; name another folder")
+    folder = resolve(run_dir, root)
     new: list[Path] = []
     try:
         where, project = folder.resolve(), root.resolve()
@@ -169,7 +169,7 @@ def run_folder(root: Path, run_dir: Any) -> Path:
         new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / ".lock", "a"):
-            return folder
+            return folder, new
     except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
         for parent in new:
             with suppress(OSError):

@@ -56,10 +56,8 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         train_share(read_preset(root, preset).defaults | settings)
         return
-    place = root / os.path.expanduser(str(settings["run_dir"]))
-    new = [path for path in (place, *place.parents) if not os.path.exists(path)]
-    before = set(os.listdir(place)) if os.path.isdir(place) else set()
-    folder = run_folder(root, settings["run_dir"])
+    folder, new = run_folder(root, settings["run_dir"])
+    before = set(os.listdir(folder)) - {".lock"}
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
     with open(folder / ".lock", "w") as lock:  # held until this process ends
         try:
