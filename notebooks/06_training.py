@@ -80,7 +80,7 @@ combined_of = ()
 only_test = ()
 
 # %% [markdown]
-# Two objects are built from them: the config of the training (`config.TrainConfig` describes each setting) and the plan of the data and the test (`testing.Plan` does). They know every
+# Two objects are built from them: the config of the training (`config.TrainConfig` describes each setting) and the plan of the data and the test (`full_run.Plan` does). They know every
 # setting by name, type and range, so a misspelt or impossible one stops the notebook here, not an hour later.
 
 # %%
@@ -95,16 +95,16 @@ from alignedreid_lib import book, datasets, devices, figures, losses, runs, trai
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import testing
+from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.evaluation.scores import ScoreTable, average
 from alignedreid_lib.model import AlignedReID
 
 of_training, of_plan = (
     [field.name for field in dataclasses.fields(kind)]
-    for kind in (training.TrainConfig, testing.Plan)
+    for kind in (training.TrainConfig, full_run.Plan)
 )
 config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
-plan = runs.read_parameters(testing.Plan, globals(), extra=of_training)
+plan = runs.read_parameters(full_run.Plan, globals(), extra=of_training)
 
 # %% [markdown]
 # A value that cannot work is refused by name:
@@ -347,7 +347,7 @@ assert all(
 # weights that are there already, name their files in `only_test`; then nothing is trained.)
 
 # %%
-validate = testing.validation(config) if config.validate_every else None
+validate = full_run.validation(config) if config.validate_every else None
 result = None if plan.only_test else training.train(config, plan.run_dir, validate=validate)
 if result:
     print(
@@ -540,7 +540,7 @@ assert all(
 # %% tags=["demonstration"]
 watched = dataclasses.replace(tiny, train_part="train", validate_every=1)
 with tempfile.TemporaryDirectory() as folder:
-    validated = training.train(watched, folder, validate=testing.validation(watched))
+    validated = training.train(watched, folder, validate=full_run.validation(watched))
     kept = torch.load(validated.best_weights[0])
     last = torch.load(validated.weights)
 means = {row["epoch"]: row["val_mean_ap"] for row in validated.metrics}
@@ -568,7 +568,7 @@ assert not train_people & val_people, "nobody is trained on and validated with"
 of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")
 assert not of_book or config == book.CONFIG, "the book's own settings"
 tables = {
-    name: testing.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
+    name: full_run.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
     for name, network in networks.items()
 }
 scores = ScoreTable([])

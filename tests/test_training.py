@@ -18,7 +18,7 @@ from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import testing
+from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, step, train, train_step
 from alignedreid_lib.training import epoch as epochs
@@ -360,7 +360,7 @@ def test_validation_goes_on_where_it_was_cut(split_config, tmp_path):
 
 
 def test_validation_ranks_people_who_are_not_trained_on(split_config, tmp_path):
-    result = train(split_config, tmp_path / "run", validate=testing.validation(split_config))
+    result = train(split_config, tmp_path / "run", validate=full_run.validation(split_config))
     assert 0 <= result.metrics[-1]["val_mean_ap"] <= 1
     plain = train(dataclasses.replace(split_config, validate_every=0), tmp_path / "plain")
     assert same(result.weights, plain.weights), "to look changes nothing"
@@ -375,7 +375,7 @@ def test_what_validation_needs(config, split_config, tmp_path):
         train(config, tmp_path / "run", validate=ranks_by())
     nobody = dataclasses.replace(split_config, data_root=config.data_root)
     with pytest.raises(InputError, match=r"no part val|no validation people"):
-        testing.validation(nobody)
+        full_run.validation(nobody)
 
 
 # Several models

@@ -70,7 +70,7 @@ def train(
         run_dir: made if absent; relative paths are taken from the project's root. The first process alone uses it.
         report: called with the metrics row of each epoch.
         validate: called every `config.validate_every` epochs with the network; its figures join the row as `val_*`,
-            and its `mean_ap` decides which weights are the best (`testing.validation` makes one). With several
+            and its `mean_ap` decides which weights are the best (`full_run.validation` makes one). With several
             processes it is sent to them, and has to be of a module.
 
     Raises:

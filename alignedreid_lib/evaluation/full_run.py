@@ -1,4 +1,4 @@
-"""A network on the people it was not trained with: the val part while it trains, the test parts at the end.
+"""What a full-run notebook does besides training: its plan, the validation while training, the test at the end.
 
 Derived in notebooks/06_training.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from alignedreid_lib import runs
 from alignedreid_lib.batches import images
@@ -18,7 +20,7 @@ from alignedreid_lib.evaluation.features import extract
 from alignedreid_lib.evaluation.scores import ScoreTable
 from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.runs import check_types, typed
+from alignedreid_lib.runs import check_rules, check_types, typed
 from alignedreid_lib.training.config import TrainConfig, max_seed
 
 
@@ -36,9 +38,9 @@ class Plan:
 
     # The data, see `book.prepare_data`.
     archive: str = ""
-    num_val_ids: int | None = None
+    num_val_ids: Annotated[int, Field(ge=0)] | None = None
     pattern: str = ""
-    test_share: float | None = None
+    test_share: Annotated[float, Field(ge=0, le=1)] | None = None
     combined_of: tuple[str, ...] = ()
     test_sets: tuple[str, ...] = ()
 
@@ -46,25 +48,19 @@ class Plan:
     test_distances: tuple[str, ...] = ("global",)  # see `evaluation.evaluate`
     test_rerank: bool = False
     only_test: tuple[str, ...] = ()  # files of weights to test; nothing is trained then
-    study_seeds: tuple[int, ...] = ()  # of the trainings of chapter 07's study
+    study_seeds: tuple[Annotated[int, Field(ge=0, le=max_seed(2))], ...] = ()  # of the trainings of chapter 07's study
 
     def __post_init__(self) -> None:
         check_types(self)
         absent = [file for file in self.only_test if not (file and os.path.isfile(runs.resolve(file)))]
-        seeds = self.study_seeds
         rules = {
             "run_dir": (bool(self.run_dir.strip()), "the name of a folder"),
-            "num_val_ids": (self.num_val_ids is None or self.num_val_ids >= 0, "0 or more, or None"),
-            "test_share": (self.test_share is None or 0 <= self.test_share <= 1, "from 0 to 1, or None"),
             "test_distances": (
                 bool(self.test_distances) and set(self.test_distances) <= set(DISTANCES),
                 f"one or several of {', '.join(DISTANCES)}; several are written [global,local]",
             ),
             "only_test": (not absent, f"files of weights, and {(absent or [''])[0]!r} is not a file"),
-            "study_seeds": (
-                len(set(seeds)) == len(seeds) and all(0 <= seed <= max_seed(2) for seed in seeds),
-                f"different seeds from 0 to {max_seed(2)}",
-            ),
+            "study_seeds": (len(set(self.study_seeds)) == len(self.study_seeds), "different seeds"),
         }
         for name in ("combined_of", "test_sets"):
             names = getattr(self, name)
@@ -72,9 +68,7 @@ class Plan:
                 all(names) and len(set(names)) == len(names) and not any("," in dataset for dataset in names),
                 "different names of datasets; several are written [market1501,dukemtmc]",
             )
-        for name, (holds, wanted) in rules.items():
-            if not holds:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it has to be {wanted}")
+        check_rules(self, rules)
 
     @property
     def data(self) -> dict[str, Any]:
