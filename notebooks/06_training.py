@@ -319,15 +319,14 @@ for name in ("naive", "library"):
         )
         loss.backward()
     else:
-        figures_of_step = training.train_step(
+        learner = training.Learner(
+            network,
             lambda images_, network=network: network(images_.double()),
             optimizer,
-            batch,
-            people,
-            small,
+            batch.device,
             torch.float32,
         )
-        loss = figures_of_step["loss"]
+        loss = training.train_step(learner, batch, people, small)["loss"]
     found[name] = loss.item(), [p.grad for p in network.base.parameters() if p.grad is not None]
 
 # %% tags=["demonstration"]

@@ -15,6 +15,7 @@ from torch import nn
 
 from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, distributed, launching, of_model, step, train
 
 # What the processes do; they find it here by name.
@@ -39,8 +40,8 @@ def one_step(config, double=True):
     batch = torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(12) // 3
     own = batch.chunk(distributed.count())[distributed.rank()]
-    forward = lambda x: learner.network(x.double() if double else x)  # noqa: E731
-    figures = step.train_step(forward, learner.optimizer, own, labels, config, torch.float32)
+    learner.forward = lambda x: learner.network(x.double() if double else x)
+    figures = step.train_step(learner, own, labels, config)
     gradients = {name: p.grad for name, p in learner.network.named_parameters()}
     statistics = {name: value for name, value in learner.network.named_buffers()}
     return figures["loss"], gradients, statistics
@@ -135,9 +136,24 @@ def test_alone_nothing_happens():
     assert (distributed.rank(), distributed.count(), distributed.started()) == (0, 1, False)
     assert distributed.from_first(lambda: 7) == 7
     norm = nn.Sequential(nn.BatchNorm2d(3))
-    distributed.synchronize_batch_norm(norm)
+    distributed.synchronize_batch_norm(norm, torch.device("cpu"))
     x = torch.randn(4, 3, 2, 2)
     assert torch.equal(norm(x), nn.BatchNorm2d(3)(x))
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cpu", distributed.SynchronizedBatchNorm2d), ("cuda", nn.SyncBatchNorm)])
+def test_batch_norms_are_replaced_and_the_names_of_parameters_stay(device, kind):
+    network = AlignedReID("shufflenet_v2_x0_5", num_ids=3)
+    for buffer in network.buffers():
+        buffer.fill_(2)
+    before = network.state_dict()
+    parameters = [name for name, _ in network.named_parameters()]
+    distributed.synchronize_batch_norm(network, torch.device(device))
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms and {type(norm) for norm in norms} == {kind}
+    assert [name for name, _ in network.named_parameters()] == parameters
+    after = network.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
 
 
 @pytest.fixture(scope="module")

@@ -262,7 +262,8 @@ def test_weights_of_the_terms_scale_their_gradients(config):
             config, **{"global_weight": 0.0, "local_weight": 0.0, "id_weight": 0.0} | weights
         )
         optimizer = torch.optim.SGD(network.parameters(), 0.0)
-        train_step(lambda x: network(x.double()), optimizer, batch, torch.arange(12) // 3, settings, torch.float32)
+        learner = step.Learner(network, lambda x: network(x.double()), optimizer, batch.device, torch.float32)
+        train_step(learner, batch, torch.arange(12) // 3, settings)
         return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
     local, twice, identification = gradients(local_weight=1.0), gradients(local_weight=2.0), gradients(id_weight=1.0)
@@ -281,11 +282,10 @@ def test_what_mines_changes_the_local_loss(config):
     batch = torch.randint(0, 256, (12, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     figures = {}
     for mining in ("global", "local"):
-        torch.manual_seed(0)
-        network = AlignedReID("shufflenet_v2_x0_5")
-        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-        settings = dataclasses.replace(config, local_weight=1.0, local_mining=mining)
-        figures[mining] = train_step(network, optimizer, batch, torch.arange(12) // 3, settings, torch.float32)
+        settings = dataclasses.replace(config, local_weight=1.0, local_mining=mining, precision="float32")
+        learner = step.make_learner(settings, 0, num_ids=4)
+        learner.network.train()
+        figures[mining] = train_step(learner, batch, torch.arange(12) // 3, settings)
     assert figures["local"]["global_loss"] == figures["global"]["global_loss"], "the same batch, the same weights"
     assert figures["local"]["local_loss"] > figures["global"]["local_loss"]
     assert figures["local"]["local_positive_distance"] >= figures["global"]["local_positive_distance"]
@@ -397,13 +397,17 @@ PEOPLE = torch.arange(12) // 3
 
 
 @pytest.mark.arithmetic
-def test_one_model_in_the_mutual_step_is_the_plain_step(config, batch):
-    alone, (learner,) = learners_of(config, 1)[0], learners_of(config, 1)
-    plain = train_step(alone.network.train(), alone.optimizer, batch, PEOPLE, config, torch.float32)
+def test_the_step_of_one_model_is_forward_loss_backward_and_step(config, batch):
+    config = dataclasses.replace(config, precision="float32")
+    by_hand, learner = learners_of(config, 1) + learners_of(config, 1)
+    features = by_hand.network.train()(images.normalize(batch)).global_features
+    loss = losses.global_triplet(features, PEOPLE, config.margin, config.normalize).loss
+    loss.backward()
+    by_hand.optimizer.step()
     learner.network.train()
-    (mutual,) = training.mutual_step([learner], batch, PEOPLE, config)
-    assert plain == mutual
-    for one, other in zip(alone.network.parameters(), learner.network.parameters(), strict=True):
+    figures = train_step(learner, batch, PEOPLE, config)
+    assert figures["loss"] == figures["global_loss"] == loss
+    for one, other in zip(by_hand.network.parameters(), learner.network.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -537,7 +541,7 @@ def test_models_that_nothing_parts_are_refused(config, tmp_path):
 
 def test_an_epoch_is_a_line_of_the_log(config, tmp_path, caplog):
     with caplog.at_level("INFO", "alignedreid_lib"):
-        train(config, tmp_path / "run")
+        train(dataclasses.replace(config, precision="float32"), tmp_path / "run")
     start, *epochs_logged = caplog.messages
     assert start == "run, float32 on cpu"
     assert len(epochs_logged) == 4

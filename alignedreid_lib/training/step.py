@@ -54,7 +54,7 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     network = AlignedReID(backbone, weights, head, config.local_channels, config.last_stride)
     check_size(network, config)
     if config.sync_batch_norm:
-        distributed.synchronize_batch_norm(network)
+        distributed.synchronize_batch_norm(network, device)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
     forward = compile_network(network, device) if config.compiled else network
@@ -63,52 +63,36 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     )
 
 
-def train_step(
-    network: Callable[[Tensor], Embedding],
-    optimizer: torch.optim.Optimizer,
-    batch: Tensor,
-    labels: Tensor,
-    config: TrainConfig,
-    precision: torch.dtype,
-) -> dict[str, Tensor]:
-    """Forward, loss, backward, step of one model.
-
-    Args:
-        batch: uint8 [N, 3, h, w] on the network's device; with several processes, this one's share.
-        labels: int64 [N], likewise; of the whole batch.
-
-    Returns:
-        figures of the step, [] each, still on the device: reading them would make the host wait.
-    """
-    output = forward_terms(network, batch, labels, config, precision)
-    return backward_step(output, optimizer, output.loss, config)
+def train_step(learner: Learner, batch: Tensor, labels: Tensor, config: TrainConfig) -> dict[str, Tensor]:
+    """Forward, loss, backward, step of one model: `mutual_step` without partners."""
+    return mutual_step([learner], batch, labels, config)[0]
 
 
 def mutual_step(
     learners: Sequence[Learner], batch: Tensor, labels: Tensor, config: TrainConfig
 ) -> list[dict[str, Tensor]]:
-    """The same of several models on one batch: each also learns what the others made of it.
+    """One step of several models on one batch: each also learns what the others made of it.
 
     All forwards come first; then each model's own losses and its mutual terms, whose partners are detached, so that
-    every backward is the model's own. One model has no partners, and this is `train_step`.
+    every backward is the model's own.
+
+    Args:
+        batch: uint8 [N, 3, h, w]; with several processes, this one's share.
+        labels: int64 [N]; with several processes, of the whole batch.
 
     Returns:
-        the figures of each model.
+        the figures of each model, [] each, still on its device: reading them would make the host wait.
 
     Source: AlignedReID section 3.3; Zhang et al. 2018. Derived in notebooks/07_mutual_learning.
     """
-    outputs = []
-    for learner in learners:
-        own = batch.to(learner.device, non_blocking=True), labels.to(learner.device, non_blocking=True)
-        outputs.append(forward_terms(learner.forward, *own, config, learner.precision))
+    outputs = [forward_terms(learner, batch, labels, config) for learner in learners]
     figures = []
     for k, (learner, output) in enumerate(zip(learners, outputs, strict=True)):
-        partners = [other for j, other in enumerate(outputs) if j != k]
-        terms = mutual_terms(output, partners, config)
+        terms = mutual_terms(output, outputs[:k] + outputs[k + 1 :], config)
         loss = output.loss
         for weight, term in terms.values():
             loss = loss + weight * term
-        found = backward_step(output, learner.optimizer, loss, config)
+        found = backward_step(learner, output, loss, config)
         figures.append({name: term.detach() for name, (_, term) in terms.items()} | found)
     return figures
 
@@ -122,12 +106,11 @@ class StepOutput(NamedTuple):
     logits: Tensor | None  # [N, ids]
 
 
-def forward_terms(
-    network: Callable[[Tensor], Embedding], batch: Tensor, labels: Tensor, config: TrainConfig, precision: torch.dtype
-) -> StepOutput:
-    """Forward and the model's own losses; args are those of `train_step`."""
-    with devices.autocast(batch.device, precision):
-        own = network(images.normalize(batch))
+def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: TrainConfig) -> StepOutput:
+    """Forward and the model's own losses; args are those of `mutual_step`."""
+    batch, labels = batch.to(learner.device, non_blocking=True), labels.to(learner.device, non_blocking=True)
+    with devices.autocast(learner.device, learner.precision):
+        own = learner.forward(images.normalize(batch))
     # With several processes, from here on everything is of the whole batch.
     logits = None if own.logits is None else distributed.gather(own.logits)
     local_features = distributed.gather(own.local_features) if config.local_weight > 0 else own.local_features
@@ -166,14 +149,12 @@ def mutual_terms(
     return terms
 
 
-def backward_step(
-    output: StepOutput, optimizer: torch.optim.Optimizer, loss: Tensor, config: TrainConfig
-) -> dict[str, Tensor]:
+def backward_step(learner: Learner, output: StepOutput, loss: Tensor, config: TrainConfig) -> dict[str, Tensor]:
     """Backward, step, and the figures of the step, the terms before their sum."""
-    optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    distributed.sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
-    optimizer.step()
+    distributed.sum_gradients(learner.network.parameters())
+    learner.optimizer.step()
     figures = {} if output.identification is None else {"id_loss": output.identification}
     for name, term in output.terms.items():
         figures |= {f"{name}_{figure}": value for figure, value in term_figures(term, config.margin).items()}
