@@ -186,6 +186,33 @@ def test_a_folder_of_another_config_is_refused_and_stays(config, tmp_path):
     assert (tmp_path / "run" / "weights.pth").read_bytes() == before
 
 
+CONFIG_OF_0_1 = """{
+ "data_root": "DATA", "dataset": "tiny", "train_part": "trainval", "height": 32, "width": 16, "mirror_prob": 0.5,
+ "crop_prob": 0.0, "crop_ratio": 1.0, "ids_per_batch": 3, "images_per_id": 2, "backbone": "shufflenet_v2_x0_5",
+ "weights": null, "local_channels": 128, "last_stride": 2, "global_weight": 1.0, "local_weight": 0.0,
+ "local_mining": "global", "id_weight": 0.0, "margin": 0.3, "normalize": false, "num_models": 1, "backbones": [],
+ "model_devices": [], "probability_weight": 0.0, "global_mutual_weight": 0.0, "local_mutual_weight": 0.0,
+ "base_lr": 0.001, "weight_decay": 0.0005, "total_epochs": 4, "schedule": "exponential", "decay_at_epoch": 3,
+ "staircase_at_epochs": [101, 201], "staircase_factor": 0.1, "warmup_epochs": 0, "processes": 1,
+ "sync_batch_norm": false, "validate_every": 0, "seed": 1, "device": "auto", "precision": "auto",
+ "deterministic": false, "compiled": false, "workers": 2, "memory_limit": 4294967296
+}"""
+
+
+def test_a_run_of_version_0_1_goes_on_or_is_refused_in_one_line(config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", report=stop_after(2))
+    old = CONFIG_OF_0_1.replace("DATA", config.data_root)
+    (tmp_path / "run" / "config.json").write_text(old)
+    assert TrainConfig(**json.loads(old)) == dataclasses.replace(config, device="auto")
+    with pytest.raises(InputError, match=r"holds a run with draw='cover', not 'replace'; choose another run_dir"):
+        train(dataclasses.replace(config, draw="replace"), tmp_path / "run")
+    assert train(config, tmp_path / "run").resumed_at == 2
+    (tmp_path / "run" / "config.json").write_text(old.replace('"seed": 1', '"seed": 1, "gone": 2'))
+    with pytest.raises(InputError, match=r"holds a run with gone=2, not None; choose another run_dir"):
+        train(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -528,7 +555,7 @@ def test_models_that_nothing_parts_are_refused(config, tmp_path):
     start = tmp_path / "start.pth"
     torch.save(AlignedReID(config.backbone).state_dict(), start)
     pair = dataclasses.replace(config, num_models=2, weights=str(start), global_mutual_weight=1.0)
-    with pytest.raises(InputError, match=r"num_models is 2, but all start from .*start.pth .* stay equal for ever"):
+    with pytest.raises(InputError, match=r"num_models is 2, but all start from .*start.pth .* stay equal"):
         train(pair, tmp_path / "run")
     for parted in (
         dataclasses.replace(pair, id_weight=1.0),

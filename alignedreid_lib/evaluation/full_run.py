@@ -16,7 +16,7 @@ from alignedreid_lib import runs
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation.features import extract
+from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.evaluation.scores import ScoreTable
 from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
@@ -94,7 +94,7 @@ def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]
 
 @dataclass
 class Validation:
-    """See `validation`. A class, so that it can be sent to another process; pictures are decoded where it is called."""
+    """See `validation`. It is a class so that it can be sent to another process, which decodes the images itself."""
 
     config: TrainConfig
     dataset: Dataset
@@ -107,11 +107,15 @@ class Validation:
         """mean_ap and rank1 of the val part."""
         config, size = self.config, (self.config.height, self.config.width)
         self.store = self.store or images.ImageStore(self.dataset.paths, size, config.memory_limit, config.workers)
-        found = extract(
-            network, self.dataset, height=size[0], width=size[1], precision=config.precision, store=self.store
-        )
+        found = _extract(network, self.dataset, config, store=self.store)
         row = evaluate(found, ("global",), rerank=False, normalize=config.normalize).rows[0]
         return {"mean_ap": row.mean_ap_step, "rank1": row.rank1}
+
+
+def _extract(network: AlignedReID, dataset: Dataset, config: TrainConfig, **how: Any) -> Features:
+    """Features of a dataset, computed as the config's training computes."""
+    how |= {"height": config.height, "width": config.width, "precision": config.precision}
+    return extract(network, dataset, **how)
 
 
 def score(
@@ -121,23 +125,17 @@ def score(
     distances: Sequence[str] | str = ("global",),
     rerank: bool = False,
 ) -> ScoreTable:
-    """Test a trained network as its config trained it: its picture size, device, precision and normalisation.
+    """Test a trained network with the image size, device, precision and normalisation of its config.
 
     Args:
-        test_sets: datasets of `config.data_root`, by name; of several, each row bears its dataset's.
+        test_sets: names of datasets in `config.data_root`; of several, each row has its dataset's name.
         distances, rerank: see `evaluation.evaluate`.
     """
     names, by = (typed(*given, tuple[str, ...]) for given in (("test_sets", test_sets), ("distances", distances)))
     table = ScoreTable([])
     for name in names:
-        found = extract(
-            network,
-            open_dataset(runs.resolve(config.data_root) / name, "test"),
-            height=config.height,
-            width=config.width,
-            device=config.device,
-            precision=config.precision,
-        )
+        dataset = open_dataset(runs.resolve(config.data_root) / name, "test")
+        found = _extract(network, dataset, config, device=config.device)
         shown = name if len(names) > 1 else ""
         table += evaluate(found, by, rerank, name=shown, normalize=config.normalize)
     return table

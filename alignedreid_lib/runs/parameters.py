@@ -54,10 +54,11 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
         if name not in known | own:
             raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known | own))}")
     settings = {name: value for name, value in given.items() if name in known}
-    for name in [name for name, value in settings.items() if value is COMPUTED]:
-        if name not in namespace:
-            raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
-        settings[name] = namespace[name]
+    for name, value in settings.items():
+        if value is COMPUTED:
+            if name not in namespace:
+                raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
+            settings[name] = namespace[name]
     return kind(**settings)
 
 

@@ -14,15 +14,17 @@ from pydantic import Field
 from alignedreid_lib import devices, runs
 from alignedreid_lib.runs import check_rules, check_types
 
-# What a continuation may set otherwise than the start did: where to compute, not what.
+# Settings that may change when a run is resumed: where to compute, not what.
 FREE_SETTINGS = ("device", "model_devices", "workers", "memory_limit")
 
-Count = Annotated[int, Field(ge=1)]
+LIMIT = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=LIMIT)]
+Several = Annotated[int, Field(ge=2, le=LIMIT)]
+Number = Annotated[int, Field(ge=0, le=LIMIT)]
 Side = Annotated[int, Field(ge=1, le=2048)]  # pixels
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-
 
 # Each term of mutual learning compares what a loss of the model's own computes.
 MUTUAL_TERMS = {
@@ -51,8 +53,8 @@ class TrainConfig:
     mirror_prob: Share = 0.5
     crop_prob: Share = 0.0  # the original's default: no random crops
     crop_ratio: PositiveShare = 1.0  # smallest share of a side that a crop keeps
-    ids_per_batch: Annotated[int, Field(ge=2)] = 32  # P; an anchor needs a negative
-    images_per_id: Annotated[int, Field(ge=2)] = 4  # K; an anchor needs a positive
+    ids_per_batch: Several = 32  # P; an anchor needs a negative
+    images_per_id: Several = 4  # K; an anchor needs a positive
     keep_last_batch: bool = False  # also train on the people left over at the end of an epoch, as the original does
     draw: Literal["cover", "replace"] = "cover"  # each picture of a person who has fewer than K before any repeats
 
@@ -70,7 +72,7 @@ class TrainConfig:
     margin: Weight | None = 0.3  # None: soft margin
     normalize: bool = False  # features to unit length; the original's better half is False
 
-    # Mutual learning: models that see the same batches and learn from each other, too.
+    # Mutual learning: models that see the same batches and also learn from each other.
     num_models: Count = 1
     backbones: tuple[str, ...] = ()  # one for each model; () for `backbone` for all
     model_devices: tuple[str, ...] = ()  # likewise; () for `device` for all
@@ -86,14 +88,14 @@ class TrainConfig:
     decay_at_epoch: int = 151  # exponential: the first epoch of the fall
     staircase_at_epochs: tuple[int, ...] = (101, 201)  # staircase: the epochs of the steps
     staircase_factor: PositiveShare = 0.1
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0  # over which the rate climbs in equal steps; as published 0
+    warmup_epochs: Number = 0  # over which the rate climbs to the base in equal steps; as published 0
 
     # Several processes, each with its device and its share of every batch.
     processes: Count = 1
     sync_batch_norm: bool = False  # batch norm over the whole batch instead of each process's share
 
     # Validation: every so many epochs the val part is ranked, and the best weights are kept; 0 for never.
-    validate_every: Annotated[int, Field(ge=0)] = 0
+    validate_every: Number = 0
 
     # Machine.
     seed: Annotated[int, Field(ge=0)] = 1
@@ -108,7 +110,10 @@ class TrainConfig:
         check_types(self)
         rules = {
             "weights": (self.weights is None or bool(self.weights.strip()), 'a file, "imagenet" or None'),
-            "id_weight": (self.global_weight + self.local_weight + self.id_weight > 0, "above 0, or another weight"),
+            "id_weight": (
+                self.global_weight + self.local_weight + self.id_weight > 0,
+                "above 0 if the other weights are 0",
+            ),
             "processes": (
                 self.ids_per_batch % self.processes == 0
                 and (self.processes == 1 or not (self.model_devices or ":" in self.device)),

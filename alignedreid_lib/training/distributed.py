@@ -63,22 +63,19 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(summed.view_as(gradient))
 
 
-class MeanOverProcesses(torch.autograd.Function):
-    """The mean of a tensor over the processes; and of its gradient, for what each makes of it is a part of the loss."""
+def mean_over_processes(own: Tensor) -> Tensor:
+    """The mean of a tensor over the processes; its gradient adds up what every process makes of it."""
 
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        """The mean."""
-        total = own.clone()
+    def add_up(gradient: Tensor) -> Tensor:
+        total = gradient.clone()
         dist.all_reduce(total)
-        return total / count()
+        return total
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Each process's share of what all processes make of the mean."""
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total / count()
+    total = own.clone()
+    dist.all_reduce(total.detach())  # in place; no operation for autograd
+    if total.requires_grad:
+        total.register_hook(add_up)
+    return total / count()
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
@@ -90,9 +87,9 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
             x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-            mean = MeanOverProcesses.apply(x.mean((0, 2, 3)))
+            mean = mean_over_processes(x.mean((0, 2, 3)))
             centred = x - mean[:, None, None]
-            variance = MeanOverProcesses.apply(centred.square().mean((0, 2, 3)))
+            variance = mean_over_processes(centred.square().mean((0, 2, 3)))
             if self.track_running_stats and self.momentum is not None:
                 assert self.running_mean is not None and self.running_var is not None
                 assert self.num_batches_tracked is not None

@@ -26,7 +26,7 @@ from alignedreid_lib.training.config import TrainConfig
 
 @dataclass
 class Learner:
-    """A model in training, with what belongs to it alone."""
+    """A model in training: the network, its optimiser, and where and how it computes."""
 
     network: AlignedReID
     forward: Callable[[Tensor], Embedding]  # the network, or its compiled form
@@ -46,9 +46,7 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     """Model k of a training, from a seed of its own."""
     device = devices.choose_device(config.model_devices[k] if config.model_devices else config.device)
     set_seeds(config.seed + 1000 * k)
-    weights = config.weights
-    if weights not in (None, "imagenet"):
-        weights = str(runs.resolve(weights))
+    weights = config.weights if config.weights in (None, "imagenet") else str(runs.resolve(config.weights))
     head = num_ids if config.id_weight > 0 else None
     backbone = config.backbones[k] if config.backbones else config.backbone
     network = AlignedReID(backbone, weights, head, config.local_channels, config.last_stride)
@@ -58,9 +56,8 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
     forward = compile_network(network, device) if config.compiled else network
-    return Learner(
-        network, forward, optimizer, device, devices.choose_precision(config.precision, device, config.width)
-    )
+    precision = devices.choose_precision(config.precision, device, config.width)
+    return Learner(network, forward, optimizer, device, precision)
 
 
 def train_step(learner: Learner, batch: Tensor, labels: Tensor, config: TrainConfig) -> dict[str, Tensor]:
@@ -136,14 +133,12 @@ def mutual_terms(
 ) -> dict[str, tuple[float, Tensor]]:
     """(weight, term []) of each mutual term that is switched on, by name; none without partners."""
     terms: dict[str, tuple[float, Tensor]] = {}
-    if not partners:
-        return terms
-    if config.probability_weight > 0:
+    if partners and config.probability_weight > 0:
         assert output.logits is not None  # the config asks for the classifier
         logits = [partner.logits for partner in partners if partner.logits is not None]
         terms["probability_loss"] = config.probability_weight, losses.mutual_probability(output.logits, logits)
     for name, weight in (("global", config.global_mutual_weight), ("local", config.local_mutual_weight)):
-        if weight > 0:
+        if partners and weight > 0:
             matrices = [partner.terms[name].distances for partner in partners]
             terms[f"{name}_mutual_loss"] = weight, losses.mutual_distance(output.terms[name].distances, matrices)
     return terms
@@ -186,7 +181,7 @@ def compile_network(network: AlignedReID, device: torch.device) -> Callable[[Ten
 
 
 def check_size(network: AlignedReID, config: TrainConfig) -> None:
-    """Raises InputError where pictures of the config's size vanish in the network."""
+    """Raises InputError where the feature map of images of the config's size is empty."""
     network.eval()
     try:
         with torch.no_grad():
@@ -198,16 +193,16 @@ def check_size(network: AlignedReID, config: TrainConfig) -> None:
 
 
 def check_twins(learners: Sequence[Learner], config: TrainConfig) -> None:
-    """Raises InputError where several models start equal and nothing will ever part them.
+    """Raises InputError where several models start equal and stay equal.
 
-    Models of one backbone and one weights file differ in their local branch and classifier alone. Without a loss on
-    either they see the same batches, take the same steps, and have nothing to teach each other; on a GPU the rounding
-    of a sum whose order is left to chance parts them in the end.
+    Models of one backbone and one weights file differ only in their local branch and classifier. Without a loss on
+    either they take the same steps and have nothing to teach each other, except on a GPU, where the rounding of sums
+    in a random order makes them different in the end.
     """
     alike = config.weights is not None and len(set(config.backbones)) <= 1
     exact = config.deterministic or all(learner.device.type == "cpu" for learner in learners)
     if len(learners) > 1 and alike and exact and config.local_weight == config.id_weight == 0:
         raise InputError(
-            f"num_models is {len(learners)}, but all start from {config.weights} with the global loss alone and stay "
-            "equal for ever; set local_weight or id_weight, or take other backbones or weights None"
+            f"num_models is {len(learners)}, but all start from {config.weights} with only the global loss and stay "
+            "equal; set local_weight or id_weight, or choose different backbones or weights None"
         )
