@@ -149,7 +149,7 @@ def test_modules_are_found_by_their_old_names_with_a_warning() -> None:
     for place in alignedreid_lib.MOVED.values():
         assert (ROOT / "alignedreid_lib" / f"{place.replace('.', '/')}.py").is_file()
     with pytest.warns(DeprecationWarning, match="from alignedreid_lib.evaluation import full_run"):
-        assert alignedreid_lib.full_run.Plan is full_run.Plan
+        assert alignedreid_lib.testing.Plan is full_run.Plan
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         alignedreid_lib.nothing  # noqa: B018
 
