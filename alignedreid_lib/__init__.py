@@ -4,11 +4,17 @@ import importlib
 import warnings
 from types import ModuleType
 
-# Modules that were elsewhere before version 0.1, and their packages now.
+# Modules that had another place or name up to version 0.1.
 MOVED = {
-    **dict.fromkeys(("images", "sampling"), "batches"),
-    **dict.fromkeys(("features", "ranking", "reranking", "streaming"), "evaluation"),
-    **dict.fromkeys(("scores", "testing", "verification"), "evaluation"),
+    "images": "batches.images",
+    "sampling": "batches.sampling",
+    "features": "evaluation.features",
+    "ranking": "evaluation.ranking",
+    "reranking": "evaluation.reranking",
+    "streaming": "evaluation.streaming",
+    "scores": "evaluation.scores",
+    "testing": "evaluation.full_run",
+    "verification": "evaluation.verification",
 }
 
 
@@ -16,6 +22,6 @@ def __getattr__(name: str) -> ModuleType:
     """A module by its old name, with a warning that gives the new one."""
     if name not in MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = f"{__name__}.{MOVED[name]}"
-    warnings.warn(f"{name} is in {place}: from {place} import {name}", DeprecationWarning, stacklevel=2)
-    return importlib.import_module(f"{place}.{name}")
+    room, module = MOVED[name].split(".")
+    warnings.warn(f"{name} has moved: from {__name__}.{room} import {module}", DeprecationWarning, stacklevel=2)
+    return importlib.import_module(f"{__name__}.{MOVED[name]}")

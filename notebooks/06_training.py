@@ -82,7 +82,7 @@ only_test = ()
 
 # %% [markdown]
 # The notebook builds two objects from them: the configuration of the training (`config.TrainConfig` describes each setting) and the plan of
-# the data and the test (`testing.Plan` does). Both check the name, type and range of every setting, so a misspelt or impossible setting stops
+# the data and the test (`full_run.Plan` does). Both check the name, type and range of every setting, so a misspelt or impossible setting stops
 # the notebook here and not an hour later.
 
 # %%
@@ -97,16 +97,16 @@ from alignedreid_lib import book, datasets, devices, figures, losses, runs, trai
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import testing
+from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.evaluation.scores import ScoreTable, average
 from alignedreid_lib.model import AlignedReID
 
 of_training, of_plan = (
     [field.name for field in dataclasses.fields(kind)]
-    for kind in (training.TrainConfig, testing.Plan)
+    for kind in (training.TrainConfig, full_run.Plan)
 )
 config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
-plan = runs.read_parameters(testing.Plan, globals(), extra=of_training)
+plan = runs.read_parameters(full_run.Plan, globals(), extra=of_training)
 
 # %% [markdown]
 # An invalid value is rejected with its name:
@@ -323,15 +323,14 @@ for name in ("naive", "library"):
         )
         loss.backward()
     else:
-        figures_of_step = training.train_step(
+        learner = training.Learner(
+            network,
             lambda images_, network=network: network(images_.double()),
             optimizer,
-            batch,
-            people,
-            small,
+            batch.device,
             torch.float32,
         )
-        loss = figures_of_step["loss"]
+        loss = training.train_step(learner, batch, people, small)["loss"]
     found[name] = loss.item(), [p.grad for p in network.base.parameters() if p.grad is not None]
 
 # %% tags=["demonstration"]
@@ -351,7 +350,7 @@ assert all(
 # files in `only_test`; then nothing is trained.)
 
 # %%
-validate = testing.validation(config) if config.validate_every else None
+validate = full_run.validation(config) if config.validate_every else None
 result = None if plan.only_test else training.train(config, plan.run_dir, validate=validate)
 if result:
     print(
@@ -541,7 +540,7 @@ assert all(
 # %% tags=["demonstration"]
 watched = dataclasses.replace(tiny, train_part="train", validate_every=1)
 with tempfile.TemporaryDirectory() as folder:
-    validated = training.train(watched, folder, validate=testing.validation(watched))
+    validated = training.train(watched, folder, validate=full_run.validation(watched))
     kept = torch.load(validated.best_weights[0])
     last = torch.load(validated.weights)
 means = {row["epoch"]: row["val_mean_ap"] for row in validated.metrics}
@@ -571,7 +570,7 @@ assert not train_people & val_people, "no validation person is in the training s
 of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")
 assert not of_book or config == book.CONFIG, "the book's run uses the book's settings"
 tables = {
-    name: testing.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
+    name: full_run.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
     for name, network in networks.items()
 }
 scores = ScoreTable([])

@@ -97,15 +97,15 @@ from alignedreid_lib import book, datasets, devices, figures, losses, runs, trai
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import testing
+from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.evaluation.scores import ScoreTable
 
 of_training, of_plan = (
     [field.name for field in dataclasses.fields(kind)]
-    for kind in (training.TrainConfig, testing.Plan)
+    for kind in (training.TrainConfig, full_run.Plan)
 )
 config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
-plan = runs.read_parameters(testing.Plan, globals(), extra=of_training)
+plan = runs.read_parameters(full_run.Plan, globals(), extra=of_training)
 # The study at the end trains in three ways. Their settings are checked here, before the first training.
 WAYS = {
     "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
@@ -402,7 +402,7 @@ print(message.replace(str(start), "start.pth"))
 # %%
 scores = ScoreTable([])
 for k, network in enumerate(trained, 1):
-    table = testing.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
+    table = full_run.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
     scores += table.named(f"model {k}")
 scores
 
@@ -431,7 +431,7 @@ for (study_seed, way), settings in studied.items():
     found = [matrix_of(network) for network in pair_of_models]
     apart = float(np.abs(found[0] - found[1]).mean())
     for k, network in enumerate(pair_of_models, 1):
-        (row,) = testing.score(network, settings, tested_on[:1]).to_dict()["rows"]
+        (row,) = full_run.score(network, settings, tested_on[:1]).to_dict()["rows"]
         study.append({"seed": study_seed, "way": way, "model": k, "difference": apart} | row)
 if studied:
     settings = dataclasses.asdict(config) | {"study_seeds": list(plan.study_seeds), "ways": WAYS}

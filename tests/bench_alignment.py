@@ -71,14 +71,15 @@ def bench_loss(name: str, height: int, width: int, n: int) -> None:
     torch.manual_seed(0)
     network = AlignedReID(name).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), 1e-9, fused=True)
+    precision = devices.choose_precision("auto", device, width)
+    learner = training.Learner(network, network, optimizer, device, precision)
     batch = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, device=device)
     labels = torch.arange(n, device=device) // 4
-    precision = devices.choose_precision("auto", device, width)
     local = torch.randn(n, STRIPES, CHANNELS, device=device, requires_grad=True)
 
     def step(local_weight: float) -> None:
         config = training.TrainConfig(backbone=name, weights=None, local_weight=local_weight)
-        training.train_step(network, optimizer, batch, labels, config, precision)
+        training.train_step(learner, batch, labels, config)
 
     calls = {
         "without": lambda: step(0.0),

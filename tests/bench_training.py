@@ -57,6 +57,7 @@ def bench(name: str, folder: Path) -> None:
     bare = build_backbone(name).to(device).to(memory_format=torch.channels_last)
     precision = devices.choose_precision("auto", device, width)
     optimizers = [torch.optim.Adam(m.parameters(), 1e-9, weight_decay=5e-4, fused=True) for m in (network, bare)]
+    learner = training.Learner(network, network, optimizers[0], device, precision)
     fixed = images.normalize(torch.stack(store.fetch(next(iter(sampler)))).to(device))
 
     def floor_step() -> None:
@@ -72,7 +73,7 @@ def bench(name: str, folder: Path) -> None:
             return batch, torch.from_numpy(dataset.labels[numbered[1]])
 
         for batch, labels in images.prefetch(make, enumerate(sampler)):
-            training.train_step(network, optimizers[0], batch.to(device), labels.to(device), config, precision)
+            training.train_step(learner, batch, labels, config)
 
     for call in (floor_step, our_steps):
         call()

@@ -25,7 +25,7 @@ import yaml
 from PIL import Image
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import testing
+from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,8 +146,10 @@ def test_modules_are_found_by_their_old_names_with_a_warning() -> None:
 
     with pytest.warns(DeprecationWarning, match="from alignedreid_lib.batches import images"):
         assert alignedreid_lib.images is images
-    for name, room in alignedreid_lib.MOVED.items():
-        assert (ROOT / "alignedreid_lib" / room / f"{name}.py").is_file()
+    for place in alignedreid_lib.MOVED.values():
+        assert (ROOT / "alignedreid_lib" / f"{place.replace('.', '/')}.py").is_file()
+    with pytest.warns(DeprecationWarning, match="from alignedreid_lib.evaluation import full_run"):
+        assert alignedreid_lib.testing.Plan is full_run.Plan
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         alignedreid_lib.nothing  # noqa: B018
 
@@ -425,7 +427,7 @@ def test_any_value_of_any_parameter_is_taken_or_refused_in_one_line(
     preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `make train` reads it, papermill writes it into the notebook, and the notebook's first cells check it."""
-    read, kinds = presets.read_preset(ROOT, preset), (TrainConfig, testing.Plan)
+    read, kinds = presets.read_preset(ROOT, preset), (TrainConfig, full_run.Plan)
     monkeypatch.setattr(presets, "read_preset", lambda root, name: read)
     translate = papermill.translators.PythonTranslator.codify
     refused = 0

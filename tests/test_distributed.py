@@ -1,10 +1,9 @@
 """Several processes train as one: the same loss, the same gradients, the same weights; and they fail as one."""
 
 import dataclasses
-import functools
-import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, distributed, launching, of_model, step, train
 
 # What the processes do; they find it here by name.
@@ -41,8 +40,8 @@ def one_step(config, double=True):
     batch = torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(12) // 3
     own = batch.chunk(distributed.count())[distributed.rank()]
-    forward = lambda x: learner.network(x.double() if double else x)  # noqa: E731
-    figures = step.train_step(forward, learner.optimizer, own, labels, config, torch.float32)
+    learner.forward = lambda x: learner.network(x.double() if double else x)
+    figures = step.train_step(learner, own, labels, config)
     gradients = {name: p.grad for name, p in learner.network.named_parameters()}
     statistics = {name: value for name, value in learner.network.named_buffers()}
     return figures["loss"], gradients, statistics
@@ -65,14 +64,25 @@ def wait_in(folder):
         time.sleep(60)
 
 
-def die(report, where=1):
-    """One is ended, having begun to write its report; the other notices."""
+def die(reporting, where=1):
+    """One is ended, at work or while it writes its report; the other notices."""
     if distributed.rank() == where:
         print("its last words", file=sys.stderr, flush=True)
-        if report is not None:
-            Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(report)
+        if reporting:
+            os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError("never told")
         os.kill(os.getpid(), signal.SIGKILL)
     torch.distributed.barrier()
+
+
+def leave_and_refuse(folder):
+    """One meets an error; the other, whose partner is gone, has reported before."""
+    if distributed.rank() == 1:
+        while not (folder / "gone").exists():
+            time.sleep(0.1)
+        raise InputError("the reason, told last")
+    (folder / "gone").touch()
+    raise RuntimeError("connection closed by peer")
 
 
 def all_die(after, config, run_dir):
@@ -126,9 +136,24 @@ def test_alone_nothing_happens():
     assert (distributed.rank(), distributed.count(), distributed.started()) == (0, 1, False)
     assert distributed.from_first(lambda: 7) == 7
     norm = nn.Sequential(nn.BatchNorm2d(3))
-    distributed.synchronize_batch_norm(norm)
+    distributed.synchronize_batch_norm(norm, torch.device("cpu"))
     x = torch.randn(4, 3, 2, 2)
     assert torch.equal(norm(x), nn.BatchNorm2d(3)(x))
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cpu", distributed.SynchronizedBatchNorm2d), ("cuda", nn.SyncBatchNorm)])
+def test_batch_norms_are_replaced_and_the_names_of_parameters_stay(device, kind):
+    network = AlignedReID("shufflenet_v2_x0_5", num_ids=3)
+    for buffer in network.buffers():
+        buffer.fill_(2)
+    before = network.state_dict()
+    parameters = [name for name, _ in network.named_parameters()]
+    distributed.synchronize_batch_norm(network, torch.device(device))
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms and {type(norm) for norm in norms} == {kind}
+    assert [name for name, _ in network.named_parameters()] == parameters
+    after = network.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +161,7 @@ def config(tiny_data):
     return TrainConfig(
         data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="shufflenet_v2_x0_5", weights=None,
         ids_per_batch=4, images_per_id=3, base_lr=1e-3, total_epochs=3, decay_at_epoch=3, device="cpu",
-        precision="float32",
-        local_weight=1.0, id_weight=1.0, mirror_prob=0.0,
+        local_weight=1.0, id_weight=1.0, mirror_prob=0.0, precision="float32",
     )  # fmt: skip
 
 
@@ -169,8 +193,7 @@ def found(config, pair, tmp_path_factory):
 @pytest.fixture
 def quick(warm, monkeypatch):
     """Processes that are launched are forked from one that is warm."""
-    forked = functools.partial(launching.LaunchConfig, start_method="forkserver")
-    monkeypatch.setattr(launching, "LaunchConfig", forked)
+    monkeypatch.setattr(launching, "START_METHOD", "forkserver")
 
 
 def test_gather_brings_all_rows_and_takes_back_the_own_gradient(found):
@@ -277,77 +300,93 @@ def test_launching_works_in_any_thread(quick, tmp_path):
         pool.submit(launching.launch, 1, "cpu", refuse, 0).result()
 
 
+def test_an_input_error_is_the_reason_wherever_it_comes_in_time(quick, tmp_path):
+    with pytest.raises(InputError, match=r"^the reason, told last$"):
+        launching.launch(2, "cpu", leave_and_refuse, tmp_path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends the processes of a dead parent")
+def test_orphans_end_with_their_parent(tmp_path):
+    here = Path(__file__).parent
+    program = [
+        "import pathlib, sys, test_distributed",
+        "if __name__ == '__main__':",
+        "    test_distributed.launching.launch(2, 'cpu', test_distributed.wait_in, pathlib.Path(sys.argv[1]))",
+    ]
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "starter.py").write_text("\n".join(program))
+    path = os.pathsep.join([str(here.parent), str(here)])
+    command = [sys.executable, str(tmp_path / "starter.py"), str(tmp_path / "pids")]
+    starter = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
+    while len(pids := [int(path.name) for path in (tmp_path / "pids").iterdir()]) < 2:
+        assert starter.poll() is None
+        time.sleep(0.1)
+    starter.kill()
+    starter.wait()
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            break
+        time.sleep(0.1)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists()]
+
+
 # Whatever a process leaves that is ended while it writes
 
-REPORT = {"message": {"message": "InputError: no such file", "extraInfo": {"py_callstack": "in f", "timestamp": "1"}}}
-HALVES = [None, "", json.dumps(REPORT)[:40], "[]", '{"message": 1}', '{"message": {"message": "x"}}']
 
-
-@pytest.mark.parametrize("report", HALVES[:3])
-def test_a_process_that_is_ended_while_it_reports_is_named(report, quick):
-    """Whichever of the two ends first for torch's launcher."""
-    with pytest.raises(RuntimeError, match=r"process 1 was ended (by SIGKILL|and left no report)") as error:
-        launching.launch(2, "cpu", die, report)
+@pytest.mark.parametrize("reporting", [False, True])
+def test_a_process_that_is_ended_is_named_with_its_last_words(reporting, quick):
+    """Whichever of the two ends first for the starter."""
+    with pytest.raises(RuntimeError, match=r"(?s)process 1 was ended by SIGKILL.*its last words") as error:
+        launching.launch(2, "cpu", die, reporting)
     assert "JSON" not in str(error.value)
 
 
-def leave(folder, process, report=None, words=None):
-    """The files of a process as torch lays them out; its failure as torch sees it."""
-    place = folder / "run" / "attempt_0" / str(process)
-    place.mkdir(parents=True)
-    if report is not None:
-        (place / "error.json").write_text(report)
-    if words is not None:
-        (place / "stderr.log").write_bytes(words)
+def leave(folder, process, error=None, when=1.0, words=b""):
+    """The files of a process."""
+    (folder / f"stderr_{process}").write_bytes(words)
+    if error is not None:
+        report = {"time": when, "process": process, "refusal": None, "traceback": f"in f of {process}", **error}
+        runs.write_json(folder / f"report_{process}.json", report)
 
 
-def failure(process, exitcode):
-    """As torch tells it of a process without a report."""
-    return ChildFailedError("launch", {process: ProcessFailure(process, 7, exitcode, "absent")})
-
-
-@pytest.mark.parametrize("report", HALVES)
-def test_damaged_reports_are_passed_over(report, tmp_path):
-    leave(tmp_path, 0, report, b"\xff half a letter\n")
-    found = launching._reason(failure(0, -9), tmp_path)
+def test_processes_without_a_report_are_named(tmp_path):
+    leave(tmp_path, 0, words=b"\xff half a letter\n")
+    (tmp_path / ".report_0.json.partial").write_text('{"time": 1, "proc')
+    found = launching._reason({0: -signal.SIGKILL}, tmp_path)
     memory = "the system does this when memory runs out"
     assert str(found) == f"process 0 was ended by SIGKILL; {memory}\n\ufffd half a letter"
-    found = launching._reason(failure(0, 3), tmp_path)
-    assert str(found).startswith("process 0 ended with exit code 3 and left no report\n")
-    found = launching._reason(None, tmp_path)  # torch itself stumbled over the report
-    assert str(found) == "process 0 was ended and left no report\n\ufffd half a letter"
-    leave(tmp_path, 1, json.dumps(REPORT))
-    found = launching._reason(failure(0, -9), tmp_path)
+    found = launching._reason({0: 3}, tmp_path)
+    assert str(found) == "process 0 ended with exit code 3 and left no report\n\ufffd half a letter"
+    assert str(launching._reason({5: -60}, tmp_path)) == "process 5 was ended by signal 60", "before it wrote anything"
+    leave(tmp_path, 1, {"refusal": "no such file"}, when=2.0)
+    leave(tmp_path, 2, {}, when=1.0)
+    found = launching._reason({0: -signal.SIGKILL, 1: 1, 2: 1}, tmp_path)
     assert isinstance(found, InputError) and str(found) == "no such file", "of whichever process"
 
 
 def test_the_first_failure_is_the_reason(tmp_path):
-    for process, when in ((0, 2.5), (1, 2.25)):
-        extra = {"py_callstack": f"in f of {process}", "timestamp": "2", "time": when}
-        leave(tmp_path, process, json.dumps({"message": {"message": "OSError: x", "extraInfo": extra}}), b"")
-    leave(tmp_path, 2, '{"message": "torch\'s short form", "timestamp": 9}')
-    assert str(launching._reason(failure(0, 1), tmp_path)) == "process 1 failed: in f of 1"
-    (tmp_path / "run" / "attempt_0" / "1" / "error.json").unlink()
-    (tmp_path / "run" / "attempt_0" / "0" / "error.json").write_text("")
-    found = str(launching._reason(failure(1, -15), tmp_path))
-    assert found.splitlines()[:2] == ["process 1 was ended by SIGTERM", "process 2 failed: torch's short form"]
+    leave(tmp_path, 0, {}, when=2.5, words=b"zero")
+    leave(tmp_path, 1, {}, when=2.25, words=b"one")
+    assert str(launching._reason({0: 1, 1: 1}, tmp_path)) == "process 1 failed: in f of 1\none"
+    (tmp_path / "report_1.json").unlink()
+    found = str(launching._reason({0: 1, 1: -signal.SIGTERM}, tmp_path))
+    assert found.splitlines() == ["process 1 was ended by SIGTERM", "process 0 failed: in f of 0", "zero", "one"]
 
 
 def test_a_full_disk_takes_no_reason_s_place(tmp_path, monkeypatch):
     """A report is whole or absent."""
-    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     write = Path.write_text
 
-    def full(path, text):
-        write(path, text[:9])
+    def full(path, text, **how):
+        write(path, text[:9], **how)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        launching._write_report(ValueError("x"))
-    assert not (tmp_path / "error.json").exists()
-    launching._write_report(InputError("x"))
-    assert [report.raised for report in launching._read_reports(tmp_path)] == ["InputError: x"]
+        launching._report(ValueError("x"), 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+    launching._report(InputError("x"), 0, tmp_path)
+    assert str(launching._reason({0: 1}, tmp_path)) == "x"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from alignedreid_lib import book, datasets
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import testing
+from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.training import TrainConfig, train
 
 NAME = "Market-1501-v15.09.15.zip"
@@ -78,7 +78,7 @@ def test_validation_people_can_be_asked_for(tmp_path):
     assert not (tmp_path / "data").exists()
     book.prepare_data(wanted, str(archive), num_val_ids=2)
     assert len(set(datasets.open_dataset(wanted.folder, "train").ids)) == 3
-    assert testing.validation(wanted)
+    assert full_run.validation(wanted)
 
 
 def test_a_folder_is_split_as_asked(tmp_path):

@@ -91,7 +91,7 @@ def test_parameters_become_a_config():
     ("injected", "message"),
     [
         ("lerning_rate = 1", "unknown parameter 'lerning_rate'; known are backbone, "),
-        ("margin = 'big'", "margin is 'big', of type str"),
+        ("margin = 'big'", "margin is 'big'; it has to be a valid number, or None"),
         ("total_epochs = -3", "total_epochs is -3"),
     ],
 )
@@ -306,7 +306,7 @@ def test_a_checkpoint_of_other_models_is_refused():
     state = {"models": [other.state_dict()], "optimizers": [learner.optimizer.state_dict()]}
     for bad in (state, {}, {"models": [], "optimizers": []}, {"models": [None], "optimizers": [None]}):
         with pytest.raises(InputError, match=r"checkpoint\.pt .* is not of the models .*; remove it"):
-            checkpoint.restore(bad, [learner])
+            checkpoint.Run(TrainConfig(), Path(), [learner], {}).restore(bad)
 
 
 def test_nothing_half_written_is_left_by_a_stop(tmp_path):

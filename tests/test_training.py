@@ -18,7 +18,7 @@ from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import testing
+from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, step, train, train_step
 from alignedreid_lib.training import epoch as epochs
@@ -187,6 +187,33 @@ def test_a_folder_of_another_config_is_refused_and_stays(config, tmp_path):
     assert (tmp_path / "run" / "weights.pth").read_bytes() == before
 
 
+CONFIG_OF_0_1 = """{
+ "data_root": "DATA", "dataset": "tiny", "train_part": "trainval", "height": 32, "width": 16, "mirror_prob": 0.5,
+ "crop_prob": 0.0, "crop_ratio": 1.0, "ids_per_batch": 3, "images_per_id": 2, "backbone": "shufflenet_v2_x0_5",
+ "weights": null, "local_channels": 128, "last_stride": 2, "global_weight": 1.0, "local_weight": 0.0,
+ "local_mining": "global", "id_weight": 0.0, "margin": 0.3, "normalize": false, "num_models": 1, "backbones": [],
+ "model_devices": [], "probability_weight": 0.0, "global_mutual_weight": 0.0, "local_mutual_weight": 0.0,
+ "base_lr": 0.001, "weight_decay": 0.0005, "total_epochs": 4, "schedule": "exponential", "decay_at_epoch": 3,
+ "staircase_at_epochs": [101, 201], "staircase_factor": 0.1, "warmup_epochs": 0, "processes": 1,
+ "sync_batch_norm": false, "validate_every": 0, "seed": 1, "device": "auto", "precision": "auto",
+ "deterministic": false, "compiled": false, "workers": 2, "memory_limit": 4294967296
+}"""
+
+
+def test_a_run_of_version_0_1_goes_on_or_is_refused_in_one_line(config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", report=stop_after(2))
+    old = CONFIG_OF_0_1.replace("DATA", config.data_root)
+    (tmp_path / "run" / "config.json").write_text(old)
+    assert TrainConfig(**json.loads(old)) == dataclasses.replace(config, device="auto")
+    with pytest.raises(InputError, match=r"holds a run with draw='cover', not 'replace'; choose another run_dir"):
+        train(dataclasses.replace(config, draw="replace"), tmp_path / "run")
+    assert train(config, tmp_path / "run").resumed_at == 2
+    (tmp_path / "run" / "config.json").write_text(old.replace('"seed": 1', '"seed": 1, "gone": 2'))
+    with pytest.raises(InputError, match=r"holds a run with gone=2, not None; choose another run_dir"):
+        train(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -263,7 +290,8 @@ def test_weights_of_the_terms_scale_their_gradients(config):
             config, **{"global_weight": 0.0, "local_weight": 0.0, "id_weight": 0.0} | weights
         )
         optimizer = torch.optim.SGD(network.parameters(), 0.0)
-        train_step(lambda x: network(x.double()), optimizer, batch, torch.arange(12) // 3, settings, torch.float32)
+        learner = step.Learner(network, lambda x: network(x.double()), optimizer, batch.device, torch.float32)
+        train_step(learner, batch, torch.arange(12) // 3, settings)
         return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
     local, twice, identification = gradients(local_weight=1.0), gradients(local_weight=2.0), gradients(id_weight=1.0)
@@ -282,11 +310,10 @@ def test_what_mines_changes_the_local_loss(config):
     batch = torch.randint(0, 256, (12, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     figures = {}
     for mining in ("global", "local"):
-        torch.manual_seed(0)
-        network = AlignedReID("shufflenet_v2_x0_5")
-        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-        settings = dataclasses.replace(config, local_weight=1.0, local_mining=mining)
-        figures[mining] = train_step(network, optimizer, batch, torch.arange(12) // 3, settings, torch.float32)
+        settings = dataclasses.replace(config, local_weight=1.0, local_mining=mining, precision="float32")
+        learner = step.make_learner(settings, 0, num_ids=4)
+        learner.network.train()
+        figures[mining] = train_step(learner, batch, torch.arange(12) // 3, settings)
     assert figures["local"]["global_loss"] == figures["global"]["global_loss"], "the same batch, the same weights"
     assert figures["local"]["local_loss"] > figures["global"]["local_loss"]
     assert figures["local"]["local_positive_distance"] >= figures["global"]["local_positive_distance"]
@@ -361,7 +388,7 @@ def test_validation_goes_on_where_it_was_cut(split_config, tmp_path):
 
 
 def test_validation_ranks_people_who_are_not_trained_on(split_config, tmp_path):
-    result = train(split_config, tmp_path / "run", validate=testing.validation(split_config))
+    result = train(split_config, tmp_path / "run", validate=full_run.validation(split_config))
     assert 0 <= result.metrics[-1]["val_mean_ap"] <= 1
     plain = train(dataclasses.replace(split_config, validate_every=0), tmp_path / "plain")
     assert same(result.weights, plain.weights), "to look changes nothing"
@@ -376,7 +403,7 @@ def test_what_validation_needs(config, split_config, tmp_path):
         train(config, tmp_path / "run", validate=ranks_by())
     nobody = dataclasses.replace(split_config, data_root=config.data_root)
     with pytest.raises(InputError, match=r"no part val|no validation people"):
-        testing.validation(nobody)
+        full_run.validation(nobody)
 
 
 # Several models
@@ -398,13 +425,17 @@ PEOPLE = torch.arange(12) // 3
 
 
 @pytest.mark.arithmetic
-def test_one_model_in_the_mutual_step_is_the_plain_step(config, batch):
-    alone, (learner,) = learners_of(config, 1)[0], learners_of(config, 1)
-    plain = train_step(alone.network.train(), alone.optimizer, batch, PEOPLE, config, torch.float32)
+def test_the_step_of_one_model_is_forward_loss_backward_and_step(config, batch):
+    config = dataclasses.replace(config, precision="float32")
+    by_hand, learner = learners_of(config, 1) + learners_of(config, 1)
+    features = by_hand.network.train()(images.normalize(batch)).global_features
+    loss = losses.global_triplet(features, PEOPLE, config.margin, config.normalize).loss
+    loss.backward()
+    by_hand.optimizer.step()
     learner.network.train()
-    (mutual,) = training.mutual_step([learner], batch, PEOPLE, config)
-    assert plain == mutual
-    for one, other in zip(alone.network.parameters(), learner.network.parameters(), strict=True):
+    figures = train_step(learner, batch, PEOPLE, config)
+    assert figures["loss"] == figures["global_loss"] == loss
+    for one, other in zip(by_hand.network.parameters(), learner.network.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -525,7 +556,7 @@ def test_models_that_nothing_parts_are_refused(config, tmp_path):
     start = tmp_path / "start.pth"
     torch.save(AlignedReID(config.backbone).state_dict(), start)
     pair = dataclasses.replace(config, num_models=2, weights=str(start), global_mutual_weight=1.0)
-    with pytest.raises(InputError, match=r"num_models is 2, but all start from .*start.pth .* stay equal for ever"):
+    with pytest.raises(InputError, match=r"num_models is 2, but all start from .*start.pth .* stay equal"):
         train(pair, tmp_path / "run")
     for parted in (
         dataclasses.replace(pair, id_weight=1.0),
@@ -538,7 +569,7 @@ def test_models_that_nothing_parts_are_refused(config, tmp_path):
 
 def test_an_epoch_is_a_line_of_the_log(config, tmp_path, caplog):
     with caplog.at_level("INFO", "alignedreid_lib"):
-        train(config, tmp_path / "run")
+        train(dataclasses.replace(config, precision="float32"), tmp_path / "run")
     start, *epochs_logged = caplog.messages
     assert start == "run, float32 on cpu"
     assert len(epochs_logged) == 4

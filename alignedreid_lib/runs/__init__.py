@@ -12,10 +12,11 @@ from alignedreid_lib.runs.folder import (
     write_metrics,
     write_results,
 )
-from alignedreid_lib.runs.parameters import check_types, read_parameters, typed
+from alignedreid_lib.runs.parameters import check_rules, check_types, read_parameters, typed
 
 __all__ = [
     "CHECKPOINT_FORMAT",
+    "check_rules",
     "check_types",
     "load_checkpoint",
     "make_folder",

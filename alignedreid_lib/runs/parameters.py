@@ -8,13 +8,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
 import re
-import sys
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alignedreid_lib.errors import InputError
 
@@ -54,10 +54,11 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
         if name not in known | own:
             raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known | own))}")
     settings = {name: value for name, value in given.items() if name in known}
-    for name in [name for name, value in settings.items() if value is COMPUTED]:
-        if name not in namespace:
-            raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
-        settings[name] = namespace[name]
+    for name, value in settings.items():
+        if value is COMPUTED:
+            if name not in namespace:
+                raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
+            settings[name] = namespace[name]
     return kind(**settings)
 
 
@@ -123,30 +124,55 @@ def assignments(source: str) -> dict[str, Any]:
 
 def check_types(settings: Any) -> None:
     """Bring every field of a frozen dataclass to its annotated type, see `typed`, or refuse it by name."""
-    hints = typing.get_type_hints(type(settings))
+    hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         value = typed(field.name, getattr(settings, field.name), hints[field.name])
         object.__setattr__(settings, field.name, value)
 
 
-def typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the annotated type: int becomes float, a list a tuple, and one item a tuple of one.
+def check_rules(settings: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse the first setting whose rule does not hold.
+
+    Args:
+        rules: of each setting concerned whether it can work, and in words what it has to be.
 
     Raises:
-        InputError: it is of another type, or a float that is not finite; the message calls it `name`.
+        InputError: the message names the setting.
     """
-    if typing.get_origin(hint) is tuple:
-        inside = typing.get_args(hint)[0]
-        with suppress(InputError):
-            return tuple(typed(name, item, inside) for item in (value if isinstance(value, list | tuple) else [value]))
-        wanted = f"a list of {inside.__name__}"
-    else:
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if float in kinds and type(value) in (int, float):
-            if not abs(value) <= sys.float_info.max:  # nan, inf, or an int beyond every float
-                raise InputError(f"{name} is {value!r}; it has to be a finite number")
-            return float(value)
-        if type(value) in kinds:
-            return value
-        wanted = f"of type {hint.__name__ if isinstance(hint, type) else hint}"
-    raise InputError(f"{name} is {value!r}, of type {type(value).__name__}; it has to be {wanted}")
+    for name, (holds, wanted) in rules.items():
+        if not holds:
+            raise InputError(f"{name} is {_shown(getattr(settings, name))}; it has to be {wanted}")
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the annotated type, which may have pydantic's bounds: `Annotated[int, Field(ge=1)]`.
+
+    An int becomes a float, a list a tuple, and one item a tuple of one; nothing else is converted.
+
+    Raises:
+        InputError: it is of another type or out of bounds, or a float that is not finite; the message calls it `name`.
+    """
+    several = typing.get_origin(hint) is tuple
+    given = value
+    if several:
+        given = tuple(value) if isinstance(value, list | tuple) else (value,)
+    try:
+        return _adapter(hint).validate_python(given)
+    except ValidationError as error:
+        wanted = error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Input should be ")
+    wanted = ("a list, each item " if several else "") + wanted
+    wanted += ", or None" if type(None) in typing.get_args(hint) else ""
+    raise InputError(f"{name} is {_shown(value)}; it has to be {wanted}")
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter:
+    return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def _shown(value: Any) -> str:
+    """`repr`, also where Python refuses to print an integer."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"

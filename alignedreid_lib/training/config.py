@@ -7,15 +7,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from alignedreid_lib import devices, runs
-from alignedreid_lib.errors import InputError
-from alignedreid_lib.runs import check_types
+from alignedreid_lib.runs import check_rules, check_types
 
-# What a continuation may set otherwise than the start did: where to compute, not what.
+# Settings that may change when a run is resumed: where to compute, not what.
 FREE_SETTINGS = ("device", "model_devices", "workers", "memory_limit")
 
-MAX_SIDE = 2048  # pixels
+LIMIT = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=LIMIT)]
+Several = Annotated[int, Field(ge=2, le=LIMIT)]
+Number = Annotated[int, Field(ge=0, le=LIMIT)]
+Side = Annotated[int, Field(ge=1, le=2048)]  # pixels
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+# Each term of mutual learning compares what a loss of the model's own computes.
+MUTUAL_TERMS = {
+    "probability_weight": "id_weight",
+    "global_mutual_weight": "global_weight",
+    "local_mutual_weight": "local_weight",
+}
 
 
 @dataclass(frozen=True)
@@ -31,106 +47,75 @@ class TrainConfig:
     # Data. The dataset's folder is data_root/dataset, in the unified layout.
     data_root: str = "data"
     dataset: str = "market1501"  # or cuhk03/detected, ...
-    train_part: str = "trainval"  # or train, which leaves the validation people out
-    height: int = 256  # pixels, of the network's input
-    width: int = 128
-    mirror_prob: float = 0.5
-    crop_prob: float = 0.0  # the original's default: no random crops
-    crop_ratio: float = 1.0  # smallest share of a side that a crop keeps
-    ids_per_batch: int = 32  # P
-    images_per_id: int = 4  # K
+    train_part: Literal["trainval", "train"] = "trainval"  # train leaves the validation people out
+    height: Side = 256  # pixels, of the network's input
+    width: Side = 128
+    mirror_prob: Share = 0.5
+    crop_prob: Share = 0.0  # the original's default: no random crops
+    crop_ratio: PositiveShare = 1.0  # smallest share of a side that a crop keeps
+    ids_per_batch: Several = 32  # P; an anchor needs a negative
+    images_per_id: Several = 4  # K; an anchor needs a positive
     keep_last_batch: bool = False  # also train on the people left over at the end of an epoch, as the original does
-    draw: str = "cover"  # each picture of a person who has fewer than K before any is repeated, or replace
+    draw: Literal["cover", "replace"] = "cover"  # each picture of a person who has fewer than K before any repeats
 
     # Network.
     backbone: str = "resnet50"
     weights: str | None = "imagenet"  # None, "imagenet", or a file
-    local_channels: int = 128
-    last_stride: int = 2
+    local_channels: Count = 128
+    last_stride: Annotated[int, Field(ge=1, le=2)] = 2
 
     # Loss: weight * term, summed.
-    global_weight: float = 1.0  # batch-hard triplets on global features
-    local_weight: float = 0.0  # triplets on local distances
-    local_mining: str = "global"  # which distance chooses their hard samples: global (the paper's) or local
-    id_weight: float = 0.0  # identification: cross entropy over the training people
-    margin: float | None = 0.3  # None: soft margin
+    global_weight: Weight = 1.0  # batch-hard triplets on global features
+    local_weight: Weight = 0.0  # triplets on local distances
+    local_mining: Literal["global", "local"] = "global"  # the distance that chooses their hard samples; the paper's
+    id_weight: Weight = 0.0  # identification: cross entropy over the training people
+    margin: Weight | None = 0.3  # None: soft margin
     normalize: bool = False  # features to unit length; the original's better half is False
 
-    # Mutual learning: models that see the same batches and learn from each other, too.
-    num_models: int = 1
+    # Mutual learning: models that see the same batches and also learn from each other.
+    num_models: Count = 1
     backbones: tuple[str, ...] = ()  # one for each model; () for `backbone` for all
     model_devices: tuple[str, ...] = ()  # likewise; () for `device` for all
-    probability_weight: float = 0.0  # of the term on class probabilities; needs id_weight
-    global_mutual_weight: float = 0.0  # of the term on global distance matrices; needs global_weight
-    local_mutual_weight: float = 0.0  # of the term on local distance matrices; needs local_weight
+    probability_weight: Weight = 0.0  # of the term on class probabilities; needs id_weight
+    global_mutual_weight: Weight = 0.0  # of the term on global distance matrices; needs global_weight
+    local_mutual_weight: Weight = 0.0  # of the term on local distance matrices; needs local_weight
 
     # Optimiser and schedule.
-    base_lr: float = 2e-4
-    weight_decay: float = 5e-4
-    total_epochs: int = 300
-    schedule: str = "exponential"  # or staircase
+    base_lr: Annotated[float, Field(gt=0)] = 2e-4
+    weight_decay: Weight = 5e-4
+    total_epochs: Count = 300
+    schedule: Literal["exponential", "staircase"] = "exponential"
     decay_at_epoch: int = 151  # exponential: the first epoch of the fall
     staircase_at_epochs: tuple[int, ...] = (101, 201)  # staircase: the epochs of the steps
-    staircase_factor: float = 0.1
-    warmup_epochs: int = 0  # over which the rate climbs to the base in equal steps; 0, as published
+    staircase_factor: PositiveShare = 0.1
+    warmup_epochs: Number = 0  # over which the rate climbs to the base in equal steps; as published 0
 
     # Several processes, each with its device and its share of every batch.
-    processes: int = 1
+    processes: Count = 1
     sync_batch_norm: bool = False  # batch norm over the whole batch instead of each process's share
 
     # Validation: every so many epochs the val part is ranked, and the best weights are kept; 0 for never.
-    validate_every: int = 0
+    validate_every: Number = 0
 
     # Machine.
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0)] = 1
     device: str = "auto"
     precision: str = "auto"  # or float32, bfloat16
     deterministic: bool = False  # refuse operations whose result depends on timing (GPUs have some)
     compiled: bool = False  # torch.compile the network: a minute at the start, then faster steps; CPUs need g++
-    workers: int = 2  # threads that decode pictures
-    memory_limit: int = 4 << 30  # bytes of decoded pictures to keep
+    workers: Count = 2  # threads that decode pictures
+    memory_limit: Annotated[int, Field(ge=0)] = 4 << 30  # bytes of decoded pictures to keep
 
     def __post_init__(self) -> None:
         check_types(self)
-        counts = ("total_epochs", "local_channels", "workers", "num_models")
-        rules = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
-            "height": (1 <= self.height <= MAX_SIDE, f"from 1 to {MAX_SIDE}"),
-            "width": (1 <= self.width <= MAX_SIDE, f"from 1 to {MAX_SIDE}"),
-            "train_part": (self.train_part in ("trainval", "train"), "trainval or train"),
-            "mirror_prob": (0 <= self.mirror_prob <= 1, "between 0 and 1"),
-            "crop_prob": (0 <= self.crop_prob <= 1, "between 0 and 1"),
-            "crop_ratio": (0 < self.crop_ratio <= 1, "above 0, at most 1"),
-            "images_per_id": (self.images_per_id >= 2, "2 or more: an anchor needs a positive"),
-            "ids_per_batch": (self.ids_per_batch >= 2, "2 or more: an anchor needs a negative"),
-            "draw": (self.draw in ("cover", "replace"), "cover or replace"),
-            "last_stride": (self.last_stride in (1, 2), "1 or 2"),
-            "margin": (self.margin is None or self.margin >= 0, "0 or more, or None for the soft margin"),
-            "global_weight": (self.global_weight >= 0, "0 or more"),
-            "local_weight": (self.local_weight >= 0, "0 or more"),
+        rules = {
             "weights": (self.weights is None or bool(self.weights.strip()), 'a file, "imagenet" or None'),
-            "local_mining": (self.local_mining in ("global", "local"), "global or local"),
             "id_weight": (
-                self.id_weight >= 0 and self.global_weight + self.local_weight + self.id_weight > 0,
-                "0 or more, and not all three weights 0",
+                self.global_weight + self.local_weight + self.id_weight > 0,
+                "above 0 if the other weights are 0",
             ),
-            **{
-                name: (len(getattr(self, name)) in (0, self.num_models), f"() or {self.num_models} names, one a model")
-                for name in ("backbones", "model_devices")
-            },
-            **{
-                name: (
-                    weight == 0 or (weight > 0 and self.num_models > 1 and own > 0),
-                    f"0, or above it with two models or more and {needed} above 0",
-                )
-                for name, weight, needed, own in (
-                    ("probability_weight", self.probability_weight, "id_weight", self.id_weight),
-                    ("global_mutual_weight", self.global_mutual_weight, "global_weight", self.global_weight),
-                    ("local_mutual_weight", self.local_mutual_weight, "local_weight", self.local_weight),
-                )
-            },
             "processes": (
-                self.processes >= 1
-                and self.ids_per_batch % self.processes == 0
+                self.ids_per_batch % self.processes == 0
                 and (self.processes == 1 or not (self.model_devices or ":" in self.device)),
                 f"1 or more, a divisor of ids_per_batch ({self.ids_per_batch}), and 1 where one device is named",
             ),
@@ -138,10 +123,7 @@ class TrainConfig:
                 not self.sync_batch_norm or (self.processes > 1 and not self.compiled),
                 "False, unless there are several processes and compiled is False",
             ),
-            "base_lr": (self.base_lr > 0, "above 0"),
-            "warmup_epochs": (0 <= self.warmup_epochs < self.total_epochs, f"from 0 to {self.total_epochs - 1}"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "schedule": (self.schedule in ("exponential", "staircase"), "exponential or staircase"),
+            "warmup_epochs": (self.warmup_epochs < self.total_epochs, f"from 0 to {self.total_epochs - 1}"),
             "decay_at_epoch": (
                 self.schedule != "exponential" or 1 <= self.decay_at_epoch <= self.total_epochs,
                 f"between 1 and total_epochs ({self.total_epochs})",
@@ -154,18 +136,20 @@ class TrainConfig:
                 ),
                 f"rising epochs between 1 and total_epochs ({self.total_epochs})",
             ),
-            "staircase_factor": (0 < self.staircase_factor <= 1, "above 0, at most 1"),
             "validate_every": (
-                self.validate_every == 0 or (self.validate_every > 0 and self.train_part == "train"),
+                self.validate_every == 0 or self.train_part == "train",
                 "0, or 1 or more with train_part 'train', which leaves the validation people out",
             ),
             "precision": (self.precision in devices.PRECISIONS, "one of " + ", ".join(devices.PRECISIONS)),
-            "seed": (0 <= self.seed <= max_seed(self.num_models), f"from 0 to {max_seed(self.num_models)}"),
-            "memory_limit": (self.memory_limit >= 0, "0 or more"),
+            "seed": (self.seed <= max_seed(self.num_models), f"from 0 to {max_seed(self.num_models)}"),
         }
-        for name, (holds, wanted) in rules.items():
-            if not holds:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it has to be {wanted}")
+        for name in ("backbones", "model_devices"):
+            fits = len(getattr(self, name)) in (0, self.num_models)
+            rules[name] = fits, f"() or {self.num_models} names, one a model"
+        for name, needed in MUTUAL_TERMS.items():
+            works = getattr(self, name) == 0 or (self.num_models > 1 and getattr(self, needed) > 0)
+            rules[name] = works, f"0, or above it with two models or more and {needed} above 0"
+        check_rules(self, rules)
 
     @property
     def folder(self) -> Path:

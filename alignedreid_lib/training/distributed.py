@@ -34,22 +34,6 @@ def count() -> int:
     return dist.get_world_size() if started() else 1
 
 
-class Gather(torch.autograd.Function):
-    """[n, ...] of every process to [count * n, ...] in all; the gradient of a process's own rows goes back to it."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        """The rows of all processes, in their order."""
-        parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(count())]
-        dist.all_gather(parts, own.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """The part of the loss that is this process's to follow."""
-        return gradients[0].chunk(count())[rank()]
-
-
 def gather(own: Tensor) -> Tensor:
     """The rows of all processes, in the processes' order.
 
@@ -57,10 +41,15 @@ def gather(own: Tensor) -> Tensor:
         own: [n, ...], as many rows in every process.
 
     Returns:
-        [count * n, ...], the same in every process; with one process `own` itself. Its gradient reaches `own` alone:
-        to add the processes' parts is `sum_gradients`' work.
+        [count * n, ...], the same in every process; with one process `own` itself. The gradient reaches only `own`;
+        `sum_gradients` adds the processes' parts.
     """
-    return Gather.apply(own) if started() else own
+    if not started():
+        return own
+    parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(count())]
+    dist.all_gather(parts, own.detach().contiguous())
+    parts[rank()] = own
+    return torch.cat(parts)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -74,26 +63,23 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(summed.view_as(gradient))
 
 
-class MeanOverProcesses(torch.autograd.Function):
-    """The mean of a tensor over the processes; and of its gradient, for what each makes of it is a part of the loss."""
+def mean_over_processes(own: Tensor) -> Tensor:
+    """The mean of a tensor over the processes; its gradient adds up what every process makes of it."""
 
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        """The mean."""
-        total = own.clone()
+    def add_up(gradient: Tensor) -> Tensor:
+        total = gradient.clone()
         dist.all_reduce(total)
-        return total / count()
+        return total
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Each process's share of what all processes make of the mean."""
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total / count()
+    total = own.clone()
+    dist.all_reduce(total.detach())  # in place; no operation for autograd
+    if total.requires_grad:
+        total.register_hook(add_up)
+    return total / count()
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with the mean and the variance of the whole batch, on any device (PyTorch's own asks for GPUs)."""
+    """Batch norm with the mean and the variance of the whole batch, on a CPU, where PyTorch's own does not work."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[n, C, h, w], the same n in every process."""
@@ -101,9 +87,9 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
             x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-            mean = MeanOverProcesses.apply(x.mean((0, 2, 3)))
+            mean = mean_over_processes(x.mean((0, 2, 3)))
             centred = x - mean[:, None, None]
-            variance = MeanOverProcesses.apply(centred.square().mean((0, 2, 3)))
+            variance = mean_over_processes(centred.square().mean((0, 2, 3)))
             if self.track_running_stats and self.momentum is not None:
                 assert self.running_mean is not None and self.running_var is not None
                 assert self.num_batches_tracked is not None
@@ -116,11 +102,16 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
             return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
-def synchronize_batch_norm(network: nn.Module) -> None:
-    """Make every batch norm of a network one over all processes; parameters and their names stay."""
-    for module in network.modules():
+def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
+    """Replace every batch norm inside a network by one over all processes; the names of its parameters stay."""
+    if device.type != "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return
+    for name, module in list(network.named_modules()):
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SynchronizedBatchNorm2d
+            ours = SynchronizedBatchNorm2d(module.num_features, module.eps, module.momentum)
+            ours.load_state_dict(module.state_dict())
+            network.set_submodule(name, ours)
 
 
 def from_first(make: Callable[[], Result]) -> Result:

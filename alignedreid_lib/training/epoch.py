@@ -79,11 +79,9 @@ def train_epoch(
         names += [prefix + name for name in steps[0][k]]
         tables.append(torch.stack([torch.stack(list(step[k].values())) for step in steps]).cpu())
     table = torch.cat(tables, dim=1)
-    bad = (~table.isfinite()).any(dim=1).nonzero()
-    if len(bad):
-        name = names[int((~table[int(bad[0])].isfinite()).nonzero()[0])]
+    for number, figure in (~table.isfinite()).nonzero().tolist():  # the earliest step first
         raise InputError(
-            f"epoch {epoch}, step {int(bad[0]) + 1}: {name} is not a number; the last good checkpoint is kept; "
+            f"epoch {epoch}, step {number + 1}: {names[figure]} is not a number; the last good checkpoint is kept; "
             "lower base_lr or use precision float32"
         )
     return {"epoch": epoch, "lr": lr, **dict(zip(names, table.mean(dim=0).tolist(), strict=True))}

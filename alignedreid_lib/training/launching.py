@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import multiprocessing.connection
 import os
 import pickle
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
 
 PATIENCE = timedelta(hours=2)  # how long the others wait for one, which may be validating or writing
-
-# What torch's launcher catches.
-HANDLED = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
-
-# What these log of a failure, with the launcher's own tracebacks, is in the reason that `launch` raises.
-LOGGERS = [
-    "torch.distributed.elastic.multiprocessing.api",
-    "torch.distributed.elastic.multiprocessing.errors",
-    "torch.multiprocessing.spawn",
-]
+GRACE = 2.0  # seconds in which the others may end by themselves and report, once one has failed
+START_METHOD = "spawn"  # CUDA does not work in a forked process
 
 Result = TypeVar("Result")
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[None]:
+def joined(device: str = "auto", store: dist.Store | None = None) -> Iterator[None]:
     """Inside, this process belongs to the group that `torchrun` or `launch` started it in.
 
-    Takes the GPU of its number on this machine, and its part of the processor's cores.
+    It takes the GPU of its number on this machine, and its part of the processor's cores. A process that fails inside
+    stays in the group until it ends, so that the others do not fail before its error is written.
 
     Args:
         device: as in TrainConfig; "cpu" leaves the GPUs alone.
+        store: where the processes find each other; None for torchrun's own.
 
     Raises:
         InputError: started by neither of the two, or more processes on this machine than it has GPUs.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if store is None and "TORCHELASTIC_RUN_ID" not in os.environ:
         raise InputError("this process was not started by torchrun; start several by `processes`, or use torchrun")
     own, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -68,11 +57,10 @@ def joined(device: str = "auto") -> Iterator[None]:
             )
         torch.cuda.set_device(own)  # the plain name "cuda" means this one from now on
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=count)
+    yield
+    dist.destroy_process_group()
 
 
 def launch(
@@ -80,7 +68,7 @@ def launch(
     device: str,
     function: Callable[..., Result],
     *args: Any,
-    meanwhile: Callable[[], None] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Result:
     """Call a function in several processes of this machine that belong together; works in a notebook, too.
 
@@ -98,148 +86,87 @@ def launch(
         RuntimeError: a process failed otherwise, and the others were ended. The message is the best reason there is:
             the first traceback, or the signal or exit code that a process ended with, and what it wrote to stderr.
     """
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1.0) and meanwhile is not None:
-            meanwhile()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    # Only the main thread may set handlers, and torch sets its own there.
-    main = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in HANDLED if main}
-    with tempfile.TemporaryDirectory() as folder, _silenced():
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",  # a machine's own name may lead nowhere
-            max_restarts=0,
-            logs_specs=DefaultLogsSpecs(folder, redirects=Std.ERR),
-        )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # torch's own start, unlike Python's, ends the processes when this one dies.
+        members = torch.multiprocessing.start_processes(
+            _member, (processes, folder, device, function, args), processes, join=False, start_method=START_METHOD
+        ).processes
         try:
-            return elastic_launch(config, _member)(device, function, *args)[0]
-        except ChildFailedError as error:
-            raise _reason(error, Path(folder)) from None
-        except (ValueError, EOFError, pickle.UnpicklingError) as error:
-            # torch reads a failed process's report without care: it is damaged where its writer was ended, or the disk
-            # was full.
-            if not any(Path(folder).rglob("error.json")):
-                raise
-            raise _reason(None, Path(folder)) from error
-        except SignalException as error:
-            if error.sigval == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise
-        finally:
-            for number, handler in handlers.items():  # torch leaves its own, and a notebook could not be interrupted
-                signal.signal(number, handler)
-            done.set()
-            watcher.join()
-            if meanwhile is not None:
+            while (left := [m.sentinel for m in members if m.exitcode is None]) and not any(_failed(members)):
+                multiprocessing.connection.wait(left, timeout=1.0)
                 meanwhile()
+            deadline = time.monotonic() + GRACE
+            for member in members:
+                member.join(max(0.0, deadline - time.monotonic()))
+            failed = _failed(members)
+        finally:
+            for member in members:
+                member.kill()
+                member.join()
+            meanwhile()
+        if failed:
+            raise _reason(failed, folder)
+        return pickle.loads((folder / "result").read_bytes())
 
 
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Inside, `LOGGERS` are silent."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
-    for logger in levels:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
+def _failed(members: list[Any]) -> dict[int, int]:
+    """The exit codes of the processes that have failed so far, by number; a signal is a negative code."""
+    return {number: member.exitcode for number, member in enumerate(members) if member.exitcode}
 
 
-def _member(device: str, function: Callable[..., Result], *args: Any) -> Result:
-    """What each launched process does."""
+def _member(
+    number: int, processes: int, folder: Path, device: str, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    """What each launched process does; it leaves its stderr, and its error or the first one's result, in the folder."""
     # Sent when the starter dies. Python's handler would wait for a collective to return, whose partner may be dead.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # The inner one reports before the group is left: the others fail as soon as they notice, and then torch's launcher
-    # ends this process.
-    with _reported(), joined(device), _reported():
-        return function(*args)
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """An error inside is reported and ends the process."""
+    with open(folder / f"stderr_{number}", "wb") as file:
+        os.dup2(file.fileno(), 2)
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
+    os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     try:
-        yield
+        with joined(device, dist.FileStore(str(folder / "store"), processes)):
+            result = function(*args)
+            if number == 0:
+                (folder / "result").write_bytes(pickle.dumps(result))
     except Exception as error:
-        _write_report(error)
+        _report(error, number, folder)
         sys.exit(1)
 
 
-def _write_report(error: Exception) -> None:
-    """Write what torch's own `record` would write, but whole or not at all: this process may be ended meanwhile."""
-    path = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
-    now = time.time()
-    extra = {"py_callstack": traceback.format_exc(), "timestamp": str(int(now)), "time": now}
-    content = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
-    with suppress(OSError):  # a full disk; the exit code still tells that this process failed
-        path.with_suffix(".partial").write_text(json.dumps(content))
-        path.with_suffix(".partial").replace(path)
+def _report(error: Exception, number: int, folder: Path) -> None:
+    """Write a process's error for `launch`, whole or not at all: this process may be ended meanwhile."""
+    refusal = str(error) if isinstance(error, InputError) else None
+    content = {"time": time.time(), "process": number, "refusal": refusal, "traceback": traceback.format_exc()}
+    with suppress(InputError):  # a full disk; the exit code still tells that this process failed
+        runs.write_json(folder / f"report_{number}.json", content)
 
 
-class Report(NamedTuple):
-    """What a failed process said."""
+def _reason(failed: Mapping[int, int], folder: Path) -> Exception:
+    """Why a group failed, see `launch`.
 
-    time: float
-    process: str  # its number
-    raised: str  # "InputError: ..."
-    traceback: str
-
-
-def _read_reports(folder: Path) -> list[Report]:
-    """The reports of all processes, the oldest first; those that are empty, damaged or gone are passed over."""
-    reports = []
-    for path in folder.rglob("error.json"):
-        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            content = json.loads(path.read_text())
-            message = content["message"]
-            if isinstance(message, str):  # torch's short form
-                message = {"message": message, "extraInfo": {"py_callstack": message, **content}}
-            extra = message["extraInfo"]
-            written = float(extra.get("time") or extra.get("timestamp", 0))
-            reports.append(Report(written, path.parent.name, str(message["message"]), str(extra["py_callstack"])))
-    return sorted(reports)
-
-
-def _last_words(folder: Path, process: str) -> str:
-    """The end of what a process wrote to stderr; "" where there is nothing."""
-    for path in folder.rglob(f"{process}/stderr.log"):
-        with suppress(OSError), open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - 2000))
-            return file.read().decode(errors="replace").strip()
-    return ""
-
-
-def _reason(error: ChildFailedError | None, folder: Path) -> Exception:
-    """Why a group failed, see `launch`. torch knows only of the process that it saw end first; None: of no process."""
-    reports = _read_reports(folder)
+    Args:
+        failed: the exit codes of the processes that failed by themselves.
+        folder: what the processes left.
+    """
+    reports = sorted(map(runs.read_json, folder.glob("report_*.json")), key=lambda report: report["time"])
     for report in reports:
-        if report.raised.startswith("InputError: "):
-            return InputError(report.raised.removeprefix("InputError: "))
-    failures: dict[int, ProcessFailure] = error.failures if error else {}
-    silent = {path.parent.name for path in folder.rglob("stderr.log")} - {report.process for report in reports}
+        if report["refusal"] is not None:
+            return InputError(report["refusal"])
+    first = {report["process"] for report in reports[:1]}
+    silent = failed.keys() - {report["process"] for report in reports}
     lines = []
-    for process, failure in failures.items():
-        silent.discard(str(process))
-        if failure.exitcode < 0:
-            memory = "; the system does this when memory runs out" if failure.signal_name() == "SIGKILL" else ""
-            lines.append(f"process {process} was ended by {failure.signal_name()}{memory}")
-        elif str(process) not in {report.process for report in reports}:
-            lines.append(f"process {process} ended with exit code {failure.exitcode} and left no report")
-    lines += [f"process {report.process} failed: {report.traceback}" for report in reports[:1]]
-    lines += [f"process {name} was ended and left no report" for name in sorted(silent)]
-    concerned = {str(process) for process in failures} | {report.process for report in reports[:1]}
-    for name in sorted(concerned or silent):
-        lines += filter(None, [_last_words(folder, name)])
+    for process, code in failed.items():
+        if code < 0:
+            name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
+            memory = "; the system does this when memory runs out" if name == "SIGKILL" else ""
+            lines.append(f"process {process} was ended by {name}{memory}")
+        elif process in silent:
+            lines.append(f"process {process} ended with exit code {code} and left no report")
+    lines += [f"process {report['process']} failed: {report['traceback']}" for report in reports[:1]]
+    for process in sorted(first | silent):
+        with suppress(FileNotFoundError):
+            words = (folder / f"stderr_{process}").read_text(encoding="utf-8", errors="replace")
+            lines += filter(None, [words[-2000:].strip()])
     return RuntimeError("\n".join(lines))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,18 +24,13 @@ from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import distributed, launching
-from alignedreid_lib.training.checkpoint import (
-    BEST,
-    WEIGHTS,
-    is_finished,
-    open_or_resume,
-    restore,
-    save,
-    weight_files,
-)
+from alignedreid_lib.training.checkpoint import BEST, WEIGHTS, Run, is_finished
 from alignedreid_lib.training.config import TrainConfig
 from alignedreid_lib.training.epoch import SHARED, prefixes, train_epoch
-from alignedreid_lib.training.step import Learner, check_twins, make_learner
+from alignedreid_lib.training.step import check_twins, make_learner
+
+Report = Callable[[dict[str, Any]], None]
+Validate = Callable[[AlignedReID], dict[str, float]]
 
 log = logging.getLogger(__name__)
 
@@ -55,26 +50,23 @@ class TrainResult(NamedTuple):
 
 
 def train(
-    config: TrainConfig,
-    run_dir: str | Path,
-    report: Callable[[dict[str, Any]], None] | None = None,
-    validate: Callable[[AlignedReID], dict[str, float]] | None = None,
+    config: TrainConfig, run_dir: str | Path, report: Report | None = None, validate: Validate | None = None
 ) -> TrainResult:
     """Train a model, or go on from the run folder's last finished epoch, or find the run finished.
 
     With `config.processes` above 1 it starts that many on this machine and waits for them; in one that `torchrun`
-    started (`launching.joined`) it trains that one's share. A line an epoch goes to Python's logging.
+    started (`launching.joined`) it trains that one's share. Python's logging gets a line per epoch.
 
     Args:
         config: all settings; a run folder belongs to one config.
-        run_dir: made if absent; relative paths are taken from the project's root. The first process alone uses it.
+        run_dir: made if absent; relative paths are taken from the project's root. Only the first process uses it.
         report: called with the metrics row of each epoch.
         validate: called every `config.validate_every` epochs with the network; its figures join the row as `val_*`,
-            and its `mean_ap` decides which weights are the best (`testing.validation` makes one). With several
+            and its `mean_ap` decides which weights are the best (`full_run.validation` makes one). With several
             processes it is sent to them, and has to be of a module.
 
     Raises:
-        InputError: data, settings or run folder do not fit; a loss that is no number (the last good checkpoint stays).
+        InputError: data, settings or run folder do not fit; a loss is not a number (the last good checkpoint stays).
     """
     if (config.validate_every > 0) != (validate is not None):
         raise InputError(
@@ -102,20 +94,18 @@ def train(
     num_ids = int(labels.max()) + 1
     learners = [make_learner(config, k, num_ids) for k in range(config.num_models)]
     precision = str(learners[0].precision).removeprefix("torch.")
-
-    folder = runs.resolve(run_dir)
-    if not os.path.exists(folder / "checkpoint.pt"):
+    run = Run(config, runs.resolve(run_dir), learners, {"images": len(dataset), "ids": num_ids})
+    if not os.path.exists(run.folder / "checkpoint.pt"):
         check_twins(learners, config)
-    data = {"images": len(dataset), "ids": num_ids}
-    progress = restore(distributed.from_first(lambda: open_or_resume(config, folder, data)), learners)
-    resumed_at = progress.epoch
+    run.restore(distributed.from_first(run.open))
+    resumed_at = run.progress.epoch
     if resumed_at < config.total_epochs:
-        log.info("%s, %s on %s", folder.name, precision, learners[0].device)
+        log.info("%s, %s on %s", run.folder.name, precision, learners[0].device)
         size = None if config.crop_prob > 0 else (config.height, config.width)
         store = images.ImageStore(dataset.paths, size, config.memory_limit, config.workers)
         first = distributed.rank() == 0
         with (
-            SummaryWriter(folder / "tensorboard", purge_step=resumed_at + 1) if first else nullcontext() as board,
+            SummaryWriter(run.folder / "tensorboard", purge_step=resumed_at + 1) if first else nullcontext() as board,
             devices.deterministic(config.deterministic),
         ):
             # Quiet where nobody watches (papermill, nbval, CI).
@@ -129,36 +119,31 @@ def train(
                 if board is None:
                     continue
                 if validate is not None and (epoch % config.validate_every == 0 or epoch == config.total_epochs):
-                    progress.best = _validate(validate, row, learners, progress.best, folder)
-                progress.epoch = epoch
-                progress.seconds += row["seconds"]
-                progress.metrics.append(row)
-                save(folder, progress, learners, data)
+                    _validate(validate, row, run)
+                run.progress.epoch = epoch
+                run.progress.seconds += row["seconds"]
+                run.progress.metrics.append(row)
+                run.save()
                 for name, value in row.items():
                     board.add_scalar(name, value, epoch)
                 announce(row, report)
-    weights = weight_files(folder, WEIGHTS, len(learners))
     if distributed.rank() == 0:
-        for path, learner in zip(weights, learners, strict=True):
-            runs.save_weights(path, learner.network)
+        run.save_weights(WEIGHTS)
     return TrainResult(
-        run_dir=folder,
-        weights=weights[0],
-        all_weights=weights,
-        best_weights=weight_files(folder, BEST, len(learners)) if progress.best else (),
-        best_epoch=progress.best.get("epoch"),
-        metrics=progress.metrics,
+        run_dir=run.folder,
+        weights=run.weight_files(WEIGHTS)[0],
+        all_weights=run.weight_files(WEIGHTS),
+        best_weights=run.weight_files(BEST) if run.progress.best else (),
+        best_epoch=run.progress.best.get("epoch"),
+        metrics=run.progress.metrics,
         resumed_at=resumed_at,
-        minutes=progress.seconds / 60,
+        minutes=run.progress.seconds / 60,
         precision=precision,
     )
 
 
 def _train_in_processes(
-    config: TrainConfig,
-    run_dir: str | Path,
-    report: Callable[[dict[str, Any]], None] | None,
-    validate: Callable[[AlignedReID], dict[str, float]] | None,
+    config: TrainConfig, run_dir: str | Path, report: Report | None, validate: Validate | None
 ) -> TrainResult:
     """`train` in processes started here; rows are announced here as they appear in the run's folder."""
     folder = runs.resolve(run_dir)  # opened by the first process, once data and models are there
@@ -167,17 +152,15 @@ def _train_in_processes(
     def tell() -> None:
         nonlocal told
         rows = runs.read_metrics(folder)
-        told = min(told, len(rows))  # begun anew
-        for row in rows[told:]:
+        new, told = rows[told:], len(rows)  # fewer than before where the run starts again
+        for row in new:
             announce(row, report)
-            told += 1
 
-    given = config, folder, None, validate
-    return launching.launch(config.processes, config.device, train, *given, meanwhile=tell)
+    return launching.launch(config.processes, config.device, train, config, folder, None, validate, meanwhile=tell)
 
 
-def announce(row: dict[str, Any], report: Callable[[dict[str, Any]], None] | None) -> None:
-    """An epoch's line to the log, its row to whoever asked."""
+def announce(row: dict[str, Any], report: Report | None) -> None:
+    """Log an epoch's line and report its row."""
     figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name not in SHARED)
     log.info(
         "epoch %d: %s; lr %.2g, %.1f s, %.0f images/s, %.0f MB",
@@ -187,24 +170,16 @@ def announce(row: dict[str, Any], report: Callable[[dict[str, Any]], None] | Non
         report(row)
 
 
-def _validate(
-    validate: Callable[[AlignedReID], dict[str, float]],
-    row: dict[str, Any],
-    learners: Sequence[Learner],
-    best: dict[str, Any],
-    folder: Path,
-) -> dict[str, Any]:
+def _validate(validate: Validate, row: dict[str, Any], run: Run) -> None:
     """Validate every model, write the figures into the row, keep the weights if their mean is the best so far."""
-    found = [validate(learner.network) for learner in learners]
-    for prefix, figures in zip(prefixes(len(learners)), found, strict=True):
+    found = [validate(learner.network) for learner in run.learners]
+    for prefix, figures in zip(prefixes(len(found)), found, strict=True):
         row |= {f"{prefix}val_{name}": value for name, value in figures.items()}
     mean = sum(figures["mean_ap"] for figures in found) / len(found)
-    if mean <= best.get("mean_ap", -1.0):
-        return best
-    # Before the checkpoint that knows of it: a kill between the two trains this epoch again.
-    for path, learner in zip(weight_files(folder, BEST, len(learners)), learners, strict=True):
-        runs.save_weights(path, learner.network)
-    return {"epoch": row["epoch"], "mean_ap": mean}
+    if mean > run.progress.best.get("mean_ap", -1.0):
+        # Before the checkpoint that knows of it: a kill between the two trains this epoch again.
+        run.save_weights(BEST)
+        run.progress.best = {"epoch": row["epoch"], "mean_ap": mean}
 
 
 def train_labels(dataset: Dataset) -> np.ndarray:

@@ -26,7 +26,7 @@ from alignedreid_lib.training.config import TrainConfig
 
 @dataclass
 class Learner:
-    """A model in training, with what belongs to it alone."""
+    """A model in training: the network, its optimiser, and where and how it computes."""
 
     network: AlignedReID
     forward: Callable[[Tensor], Embedding]  # the network, or its compiled form
@@ -46,69 +46,50 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     """Model k of a training, from a seed of its own."""
     device = devices.choose_device(config.model_devices[k] if config.model_devices else config.device)
     set_seeds(config.seed + 1000 * k)
-    weights = config.weights
-    if weights not in (None, "imagenet"):
-        weights = str(runs.resolve(weights))
+    weights = config.weights if config.weights in (None, "imagenet") else str(runs.resolve(config.weights))
     head = num_ids if config.id_weight > 0 else None
     backbone = config.backbones[k] if config.backbones else config.backbone
     network = AlignedReID(backbone, weights, head, config.local_channels, config.last_stride)
     check_size(network, config)
     if config.sync_batch_norm:
-        distributed.synchronize_batch_norm(network)
+        distributed.synchronize_batch_norm(network, device)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
     forward = compile_network(network, device) if config.compiled else network
-    return Learner(
-        network, forward, optimizer, device, devices.choose_precision(config.precision, device, config.width)
-    )
+    precision = devices.choose_precision(config.precision, device, config.width)
+    return Learner(network, forward, optimizer, device, precision)
 
 
-def train_step(
-    network: Callable[[Tensor], Embedding],
-    optimizer: torch.optim.Optimizer,
-    batch: Tensor,
-    labels: Tensor,
-    config: TrainConfig,
-    precision: torch.dtype,
-) -> dict[str, Tensor]:
-    """Forward, loss, backward, step of one model.
-
-    Args:
-        batch: uint8 [N, 3, h, w] on the network's device; with several processes, this one's share.
-        labels: int64 [N], likewise; of the whole batch.
-
-    Returns:
-        figures of the step, [] each, still on the device: reading them would make the host wait.
-    """
-    output = forward_terms(network, batch, labels, config, precision)
-    return backward_step(output, optimizer, output.loss, config)
+def train_step(learner: Learner, batch: Tensor, labels: Tensor, config: TrainConfig) -> dict[str, Tensor]:
+    """Forward, loss, backward, step of one model: `mutual_step` without partners."""
+    return mutual_step([learner], batch, labels, config)[0]
 
 
 def mutual_step(
     learners: Sequence[Learner], batch: Tensor, labels: Tensor, config: TrainConfig
 ) -> list[dict[str, Tensor]]:
-    """The same of several models on one batch: each also learns what the others made of it.
+    """One step of several models on one batch: each also learns what the others made of it.
 
     All forwards come first; then each model's own losses and its mutual terms, whose partners are detached, so that
-    every backward is the model's own. One model has no partners, and this is `train_step`.
+    every backward is the model's own.
+
+    Args:
+        batch: uint8 [N, 3, h, w]; with several processes, this one's share.
+        labels: int64 [N]; with several processes, of the whole batch.
 
     Returns:
-        the figures of each model.
+        the figures of each model, [] each, still on its device: reading them would make the host wait.
 
     Source: AlignedReID section 3.3; Zhang et al. 2018. Derived in notebooks/07_mutual_learning.
     """
-    outputs = []
-    for learner in learners:
-        own = batch.to(learner.device, non_blocking=True), labels.to(learner.device, non_blocking=True)
-        outputs.append(forward_terms(learner.forward, *own, config, learner.precision))
+    outputs = [forward_terms(learner, batch, labels, config) for learner in learners]
     figures = []
     for k, (learner, output) in enumerate(zip(learners, outputs, strict=True)):
-        partners = [other for j, other in enumerate(outputs) if j != k]
-        terms = mutual_terms(output, partners, config)
+        terms = mutual_terms(output, outputs[:k] + outputs[k + 1 :], config)
         loss = output.loss
         for weight, term in terms.values():
             loss = loss + weight * term
-        found = backward_step(output, learner.optimizer, loss, config)
+        found = backward_step(learner, output, loss, config)
         figures.append({name: term.detach() for name, (_, term) in terms.items()} | found)
     return figures
 
@@ -122,12 +103,11 @@ class StepOutput(NamedTuple):
     logits: Tensor | None  # [N, ids]
 
 
-def forward_terms(
-    network: Callable[[Tensor], Embedding], batch: Tensor, labels: Tensor, config: TrainConfig, precision: torch.dtype
-) -> StepOutput:
-    """Forward and the model's own losses; args are those of `train_step`."""
-    with devices.autocast(batch.device, precision):
-        own = network(images.normalize(batch))
+def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: TrainConfig) -> StepOutput:
+    """Forward and the model's own losses; args are those of `mutual_step`."""
+    batch, labels = batch.to(learner.device, non_blocking=True), labels.to(learner.device, non_blocking=True)
+    with devices.autocast(learner.device, learner.precision):
+        own = learner.forward(images.normalize(batch))
     # With several processes, from here on everything is of the whole batch.
     logits = None if own.logits is None else distributed.gather(own.logits)
     local_features = distributed.gather(own.local_features) if config.local_weight > 0 else own.local_features
@@ -153,27 +133,23 @@ def mutual_terms(
 ) -> dict[str, tuple[float, Tensor]]:
     """(weight, term []) of each mutual term that is switched on, by name; none without partners."""
     terms: dict[str, tuple[float, Tensor]] = {}
-    if not partners:
-        return terms
-    if config.probability_weight > 0:
+    if partners and config.probability_weight > 0:
         assert output.logits is not None  # the config asks for the classifier
         logits = [partner.logits for partner in partners if partner.logits is not None]
         terms["probability_loss"] = config.probability_weight, losses.mutual_probability(output.logits, logits)
     for name, weight in (("global", config.global_mutual_weight), ("local", config.local_mutual_weight)):
-        if weight > 0:
+        if partners and weight > 0:
             matrices = [partner.terms[name].distances for partner in partners]
             terms[f"{name}_mutual_loss"] = weight, losses.mutual_distance(output.terms[name].distances, matrices)
     return terms
 
 
-def backward_step(
-    output: StepOutput, optimizer: torch.optim.Optimizer, loss: Tensor, config: TrainConfig
-) -> dict[str, Tensor]:
+def backward_step(learner: Learner, output: StepOutput, loss: Tensor, config: TrainConfig) -> dict[str, Tensor]:
     """Backward, step, and the figures of the step, the terms before their sum."""
-    optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    distributed.sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
-    optimizer.step()
+    distributed.sum_gradients(learner.network.parameters())
+    learner.optimizer.step()
     figures = {} if output.identification is None else {"id_loss": output.identification}
     for name, term in output.terms.items():
         figures |= {f"{name}_{figure}": value for figure, value in term_figures(term, config.margin).items()}
@@ -205,7 +181,7 @@ def compile_network(network: AlignedReID, device: torch.device) -> Callable[[Ten
 
 
 def check_size(network: AlignedReID, config: TrainConfig) -> None:
-    """Raises InputError where pictures of the config's size vanish in the network."""
+    """Raises InputError where the feature map of images of the config's size is empty."""
     network.eval()
     try:
         with torch.no_grad():
@@ -217,16 +193,16 @@ def check_size(network: AlignedReID, config: TrainConfig) -> None:
 
 
 def check_twins(learners: Sequence[Learner], config: TrainConfig) -> None:
-    """Raises InputError where several models start equal and nothing will ever part them.
+    """Raises InputError where several models start equal and stay equal.
 
-    Models of one backbone and one weights file differ in their local branch and classifier alone. Without a loss on
-    either they see the same batches, take the same steps, and have nothing to teach each other; on a GPU the rounding
-    of a sum whose order is left to chance parts them in the end.
+    Models of one backbone and one weights file differ only in their local branch and classifier. Without a loss on
+    either they take the same steps and have nothing to teach each other, except on a GPU, where the rounding of sums
+    in a random order makes them different in the end.
     """
     alike = config.weights is not None and len(set(config.backbones)) <= 1
     exact = config.deterministic or all(learner.device.type == "cpu" for learner in learners)
     if len(learners) > 1 and alike and exact and config.local_weight == config.id_weight == 0:
         raise InputError(
-            f"num_models is {len(learners)}, but all start from {config.weights} with the global loss alone and stay "
-            "equal for ever; set local_weight or id_weight, or take other backbones or weights None"
+            f"num_models is {len(learners)}, but all start from {config.weights} with only the global loss and stay "
+            "equal; set local_weight or id_weight, or choose different backbones or weights None"
         )

@@ -93,16 +93,16 @@ def train_share(settings: dict[str, Any]) -> None:
     import torch  # seconds, which the other commands need not wait
 
     from alignedreid_lib import book, training
-    from alignedreid_lib.evaluation import testing
+    from alignedreid_lib.evaluation import full_run
     from alignedreid_lib.training import launching
 
     if "processes" not in settings or settings.get("study_seeds") or settings.get("only_test"):
         raise ValueError("torchrun trains single runs; start studies and tests with make train")
     of_training, of_plan = (
         {field.name: settings[field.name] for field in dataclasses.fields(kind) if field.name in settings}
-        for kind in (training.TrainConfig, testing.Plan)
+        for kind in (training.TrainConfig, full_run.Plan)
     )
-    config, asked = training.TrainConfig(**of_training), testing.Plan(**of_plan)
+    config, asked = training.TrainConfig(**of_training), full_run.Plan(**of_plan)
     with launching.joined(config.device):
         for in_turn in ("RANK", "LOCAL_RANK"):  # machines may share a disk: the first of all, then whoever misses it
             if os.environ[in_turn] == "0":
@@ -111,7 +111,7 @@ def train_share(settings: dict[str, Any]) -> None:
         if os.environ["RANK"] == "0":
             logging.getLogger("alignedreid_lib").setLevel(logging.INFO)
             logging.basicConfig(format="%(message)s", stream=sys.stdout)
-        validate = testing.validation(config) if config.validate_every else None
+        validate = full_run.validation(config) if config.validate_every else None
         training.train(config, asked.run_dir, validate=validate)
 
 

@@ -1,4 +1,4 @@
-"""A network on the people it was not trained with: the val part while it trains, the test parts at the end.
+"""What a full-run notebook does besides training: its plan, the validation while training, the test at the end.
 
 Derived in notebooks/06_training.
 """
@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from alignedreid_lib import runs
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation.features import extract
+from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.evaluation.scores import ScoreTable
 from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.runs import check_types, typed
+from alignedreid_lib.runs import check_rules, check_types, typed
 from alignedreid_lib.training.config import TrainConfig, max_seed
 
 
@@ -36,9 +38,9 @@ class Plan:
 
     # The data, see `book.prepare_data`.
     archive: str = ""
-    num_val_ids: int | None = None
+    num_val_ids: Annotated[int, Field(ge=0)] | None = None
     pattern: str = ""
-    test_share: float | None = None
+    test_share: Annotated[float, Field(ge=0, le=1)] | None = None
     combined_of: tuple[str, ...] = ()
     test_sets: tuple[str, ...] = ()
 
@@ -46,25 +48,19 @@ class Plan:
     test_distances: tuple[str, ...] = ("global",)  # see `evaluation.evaluate`
     test_rerank: bool = False
     only_test: tuple[str, ...] = ()  # files of weights to test; nothing is trained then
-    study_seeds: tuple[int, ...] = ()  # of the trainings of chapter 07's study
+    study_seeds: tuple[Annotated[int, Field(ge=0, le=max_seed(2))], ...] = ()  # of the trainings of chapter 07's study
 
     def __post_init__(self) -> None:
         check_types(self)
         absent = [file for file in self.only_test if not (file and os.path.isfile(runs.resolve(file)))]
-        seeds = self.study_seeds
         rules = {
             "run_dir": (bool(self.run_dir.strip()), "the name of a folder"),
-            "num_val_ids": (self.num_val_ids is None or self.num_val_ids >= 0, "0 or more, or None"),
-            "test_share": (self.test_share is None or 0 <= self.test_share <= 1, "from 0 to 1, or None"),
             "test_distances": (
                 bool(self.test_distances) and set(self.test_distances) <= set(DISTANCES),
                 f"one or several of {', '.join(DISTANCES)}; several are written [global,local]",
             ),
             "only_test": (not absent, f"files of weights, and {(absent or [''])[0]!r} is not a file"),
-            "study_seeds": (
-                len(set(seeds)) == len(seeds) and all(0 <= seed <= max_seed(2) for seed in seeds),
-                f"different seeds from 0 to {max_seed(2)}",
-            ),
+            "study_seeds": (len(set(self.study_seeds)) == len(self.study_seeds), "different seeds"),
         }
         for name in ("combined_of", "test_sets"):
             names = getattr(self, name)
@@ -72,9 +68,7 @@ class Plan:
                 all(names) and len(set(names)) == len(names) and not any("," in dataset for dataset in names),
                 "different names of datasets; several are written [market1501,dukemtmc]",
             )
-        for name, (holds, wanted) in rules.items():
-            if not holds:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it has to be {wanted}")
+        check_rules(self, rules)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -100,7 +94,7 @@ def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]
 
 @dataclass
 class Validation:
-    """See `validation`. A class, so that it can be sent to another process; pictures are decoded where it is called."""
+    """See `validation`. It is a class so that it can be sent to another process, which decodes the images itself."""
 
     config: TrainConfig
     dataset: Dataset
@@ -113,11 +107,15 @@ class Validation:
         """mean_ap and rank1 of the val part."""
         config, size = self.config, (self.config.height, self.config.width)
         self.store = self.store or images.ImageStore(self.dataset.paths, size, config.memory_limit, config.workers)
-        found = extract(
-            network, self.dataset, height=size[0], width=size[1], precision=config.precision, store=self.store
-        )
+        found = _extract(network, self.dataset, config, store=self.store)
         row = evaluate(found, ("global",), rerank=False, normalize=config.normalize).rows[0]
         return {"mean_ap": row.mean_ap_step, "rank1": row.rank1}
+
+
+def _extract(network: AlignedReID, dataset: Dataset, config: TrainConfig, **how: Any) -> Features:
+    """Features of a dataset, computed as the config's training computes."""
+    how |= {"height": config.height, "width": config.width, "precision": config.precision}
+    return extract(network, dataset, **how)
 
 
 def score(
@@ -127,23 +125,17 @@ def score(
     distances: Sequence[str] | str = ("global",),
     rerank: bool = False,
 ) -> ScoreTable:
-    """Test a trained network as its config trained it: its picture size, device, precision and normalisation.
+    """Test a trained network with the image size, device, precision and normalisation of its config.
 
     Args:
-        test_sets: datasets of `config.data_root`, by name; of several, each row bears its dataset's.
+        test_sets: names of datasets in `config.data_root`; of several, each row has its dataset's name.
         distances, rerank: see `evaluation.evaluate`.
     """
     names, by = (typed(*given, tuple[str, ...]) for given in (("test_sets", test_sets), ("distances", distances)))
     table = ScoreTable([])
     for name in names:
-        found = extract(
-            network,
-            open_dataset(runs.resolve(config.data_root) / name, "test"),
-            height=config.height,
-            width=config.width,
-            device=config.device,
-            precision=config.precision,
-        )
+        dataset = open_dataset(runs.resolve(config.data_root) / name, "test")
+        found = _extract(network, dataset, config, device=config.device)
         shown = name if len(names) > 1 else ""
         table += evaluate(found, by, rerank, name=shown, normalize=config.normalize)
     return table
