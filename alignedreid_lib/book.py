@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from alignedreid_lib import datasets, runs, synthetic, training
 from alignedreid_lib.datasets.sources import SOURCES
-from alignedreid_lib.model import AlignedReID, load_weights
+from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, TrainResult
 
 DATA_ROOT = "data/synthetic"
@@ -83,12 +83,4 @@ def model() -> BookModel:
     """The book's model: the first call trains it (a minute), later calls find it."""
     dataset_folder(CONFIG.dataset)
     result = training.train(CONFIG, RUN_DIR)
-    return BookModel(load(CONFIG, result.weights), result)
-
-
-def load(config: TrainConfig, weights: Path, k: int = 0) -> AlignedReID:
-    """The network of a finished run, model k (from 0) if there are several, in evaluation mode."""
-    backbone = config.backbones[k] if config.backbones else config.backbone
-    network = AlignedReID(backbone, None, None, config.local_channels, config.last_stride)
-    load_weights(network, weights)  # an identity head in the file is left over: it has no class for the test people
-    return network.eval()
+    return BookModel(training.load_network(CONFIG, result.weights), result)

@@ -93,12 +93,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from alignedreid_lib import book, datasets, devices, figures, losses, runs, training
+from alignedreid_lib import book, datasets, figures, losses, runs, training
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
-from alignedreid_lib.evaluation.scores import ScoreTable, average
 from alignedreid_lib.model import AlignedReID
 
 of_training, of_plan = (
@@ -397,10 +396,7 @@ figures.training_curves(result.metrics) if result else "nothing was trained"
 # Here is [the histogram from the beginning](#fig-pairs-before) again, before and after training, for the same batch:
 
 # %% alt="Histograms of pair distances before and after training: after training, most pairs of the same person have smaller distances than most other pairs (the scales differ: all distances have grown)"
-tested = {file: runs.resolve(file) for file in plan.only_test} or {"": result.weights}
-if result and result.best_weights:  # a run that validated: its best epoch beside its last
-    tested = {"last epoch": result.weights, f"epoch {result.best_epoch}": result.best_weights[0]}
-networks = {name: book.load(config, file) for name, file in tested.items()}
+networks = full_run.networks(config, plan, result)
 model = next(iter(networks.values()))
 draw_pairs(
     {"before training": untrained, "after training": model}
@@ -569,15 +565,7 @@ assert not train_people & val_people, "no validation person is in the training s
 # %%
 of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")
 assert not of_book or config == book.CONFIG, "the book's run uses the book's settings"
-tables = {
-    name: full_run.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
-    for name, network in networks.items()
-}
-scores = ScoreTable([])
-for name, table in tables.items():
-    scores += table.named(name)
-if len(plan.only_test) > 1:  # several runs of one training: their mean and spread
-    scores += average(list(tables.values())).named(f"mean of {len(plan.only_test)}")
+scores = full_run.test(networks, config, plan, tested_on)
 scores
 
 # %% [markdown]
@@ -585,15 +573,7 @@ scores
 # versions, the machine and the minutes.
 
 # %%
-device_used = devices.choose_device(config.device)
-written = runs.write_results(
-    plan.run_dir,
-    dataclasses.asdict(config)
-    | ({"precision": result.precision} if result else {"only_test": list(plan.only_test)}),
-    scores.to_dict()["rows"],
-    result.minutes if result else 0.0,
-    device_used,
-)
+written = full_run.write_results(config, plan, result, scores)
 assert runs.read_json(written)["config"]["seed"] == config.seed, "the result records its seed"
 
 # %% [markdown]

@@ -46,7 +46,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignedreid_lib import book, datasets, devices, evaluation, figures, runs, synthetic, training
+from alignedreid_lib import datasets, devices, evaluation, figures, runs, synthetic, training
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import features
 from alignedreid_lib.runs import check_types
@@ -141,7 +141,7 @@ for seed in study.seeds:
         config, seed=seed, data_root=str(folder_of(study.train_misalignment)[0])
     )
     result = training.train(own, Path(study.run_dir) / f"seed{seed}")
-    network, minutes = book.load(own, result.weights), minutes + result.minutes
+    network, minutes = training.load_network(own, result.weights), minutes + result.minutes
     for misalignment in study.misalignments:
         scores += [
             {"seed": seed, "misalignment": misalignment} | row

@@ -1,5 +1,6 @@
 """Two tests of the same queries: by eye, against loops, and how often an interval covers the truth."""
 
+import dataclasses
 from statistics import mean, variance
 
 import numpy as np
@@ -128,3 +129,26 @@ def test_what_is_refused():
             compare(a, b)
     with pytest.raises(InputError, match="1 queries are valid"):
         compare(row([0], [0.1]), row([0], [0.1]))
+
+
+def test_paired_seeds_are_compared_by_their_differences():
+    rng = np.random.default_rng(5)
+    level = rng.normal(0.6, 0.05, 4)  # of a training, whichever way it is tested
+    a, b = ([row([1, 0], np.full(2, seed + plus)) for seed in level] for plus in (0.0, 0.01))
+    b[0] = row([1, 0], np.full(2, level[0] + 0.012))
+    apart, together = (compare(a, b, paired=paired).rows[-1] for paired in (False, True))
+    assert apart.difference == pytest.approx(together.difference) == pytest.approx(0.0105)
+    assert apart.probability > 0.5 and together.probability < 0.001 and together.over == "4 seeds, paired"
+    wanted = stats.ttest_1samp([y.mean_ap_step - x.mean_ap_step for x, y in zip(a, b, strict=True)], 0)
+    assert together.probability == pytest.approx(wanted.pvalue)
+    with pytest.raises(InputError, match="paired sides have 4 and 3 rows"):
+        compare(a, b[:3], paired=True)
+
+
+def test_old_results_are_compared_over_seeds_alone():
+    rng = np.random.default_rng(6)
+    tests = [some(rng, 50, 0.1) for _ in range(3)]
+    a, b = ([dataclasses.replace(test, per_query=None) for test in side] for side in zip(*tests, strict=True))
+    found = compare(a, b)
+    assert [line.over for line in found.rows] == ["3 + 3 seeds"] * 2
+    assert found.rows == compare(*zip(*tests, strict=True)).rows[2:]

@@ -84,7 +84,7 @@ def test_table_as_data():
     assert data["rows"][0] == {
         "name": "", "distance": "global", "reranked": False, "rank1": 1.0, "rank5": 1.0, "rank10": 1.0,
         "mean_ap_step": 1.0, "mean_ap_trapezoid": 1.0, "num_queries": 1, "num_valid": 1, "cameras_known": True,
-        "runs": 1, "spread": None, "per_query": {"rank1": "1", "ap": [10000]},
+        "runs": 1, "spread": None, "per_query": {"rank1": "1", "ap": "10000"},
     }  # fmt: skip
     assert data["rows"][1]["rank1"] is None and data["rows"][1]["num_valid"] == 0
     assert "|        - |" in str(evaluate(nobody, GLOBAL, False))

@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.model import AlignedReID, DepthwiseConv2d, SmallMapConv2d, build_backbone, load_weights
+from alignedreid_lib.model import AlignedReID, DepthwiseConv2d, build_backbone, load_weights
 from alignedreid_lib.model.weights import load_imagenet
 
 
@@ -312,7 +312,7 @@ def test_the_mobilenet_with_imagenet_weights(shared):
     assert network.base.features[0][0].weight.std() > 0.1
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v2"])
 def test_replaced_convolutions_change_nothing_but_their_class(name):
     """After the same seed, a backbone has torchvision's names, values, output and state of the random numbers."""
     torch.manual_seed(2)
@@ -324,8 +324,8 @@ def test_replaced_convolutions_change_nothing_but_their_class(name):
     published = {key: value for key, value in whole.state_dict().items() if not key.startswith(("fc.", "classifier."))}
     assert list(base.state_dict()) == list(published)
     assert all(torch.equal(value, published[key]) for key, value in base.state_dict().items())
-    replaced = [m for m in base.modules() if isinstance(m, SmallMapConv2d | DepthwiseConv2d)]
-    assert len(replaced) == {"resnet18": 17, "mobilenet_v2": 18}[name]
+    replaced = [m for m in base.modules() if isinstance(m, DepthwiseConv2d)]
+    assert len(replaced) == {"shufflenet_v2_x0_5": 19, "mobilenet_v2": 17}[name]
     kept = {key: module for key, module in whole.named_modules() if isinstance(module, torch.nn.Conv2d)}
     for key, module in base.named_modules():
         if isinstance(module, torch.nn.Conv2d):

@@ -52,39 +52,51 @@ class Comparison:
     __str__ = _repr_markdown_ = to_markdown
 
 
-def compare(a: ScoreRow | Sequence[ScoreRow], b: ScoreRow | Sequence[ScoreRow]) -> Comparison:
+def compare(a: ScoreRow | Sequence[ScoreRow], b: ScoreRow | Sequence[ScoreRow], paired: bool = False) -> Comparison:
     """Compare two tests of the same queries: rank-1 and mAP (step), query by query and seed by seed.
 
     Over queries: the values of each query are averaged over the rows of a side, and paired. The interval comes from a
     percentile bootstrap, the probability from a permutation test that swaps the sides of queries, both with 999
     resamples (half a second for 3 368 queries) and a fixed seed. Other trainings may differ by more than this interval.
-    Over seeds, if both sides have two or more rows: Welch's t test on their scores; nan if no score varies.
+    Over seeds, if both sides have two or more rows: Welch's t test on their scores, or Student's paired one; nan if no
+    score varies.
 
     Args:
-        a, b: a row of `evaluation.evaluate`, or the rows of the same test after trainings with several seeds.
+        a, b: a row of `evaluation.evaluate`, or the rows of the same test after trainings with several seeds. Rows
+            without per-query scores, as of old results files, are compared over seeds alone.
+        paired: row k of `a` and row k of `b` come from one training, which was tested in two ways.
 
     Raises:
-        InputError: a side without rows, a row without per-query scores, different queries on the two sides, or fewer
-            than two valid queries.
+        InputError: a side without rows, single rows without per-query scores, different queries on the two sides,
+            fewer than two valid queries, or paired sides of unequal length.
 
     Source: Efron and Tibshirani 1993 (bootstrap, permutation test); Welch 1947.
     """
     sides = [[side] if isinstance(side, ScoreRow) else list(side) for side in (a, b)]
     if not all(sides):
         raise InputError("a side has no rows: give a ScoreRow or a list of them")
-    tests = []
-    for row in sides[0] + sides[1]:
-        if row.per_query is None:
-            what = " ".join(filter(None, (row.name, row.distance)))
-            raise InputError(f"the row {what!r} has no per-query scores: evaluate again, under protocol market1501")
-        tests.append(np.stack(row.per_query))
+    if paired and len(sides[0]) != len(sides[1]):
+        raise InputError(f"paired sides have {len(sides[0])} and {len(sides[1])} rows: give two rows for each training")
+    without = next((row for row in sides[0] + sides[1] if row.per_query is None), None)
+    over_seeds = min(map(len, sides)) >= 2
+    if without and not over_seeds:
+        what = " ".join(filter(None, (without.name, without.distance)))
+        raise InputError(f"the row {what!r} has no per-query scores: evaluate again, under protocol market1501")
+    rows = [] if without else _over_queries(*sides)
+    if over_seeds:
+        rows += [_over_seeds(name, sides[0], sides[1], paired) for name in _NAMES]
+    return Comparison(rows)
+
+
+def _over_queries(a: list[ScoreRow], b: list[ScoreRow]) -> list[Difference]:
+    tests = [np.stack(row.per_query) for row in a + b if row.per_query]
     valid, *others = (~np.isnan(test[1]) for test in tests)
     if any(not np.array_equal(other, valid) for other in others):
         counts = ", ".join(f"{one.sum()} of {len(one)}" for one in (valid, *others))
         raise InputError(f"the tests are of different queries (valid: {counts}): compare tests of one dataset")
     if valid.sum() < 2:
         raise InputError(f"{valid.sum()} queries are valid: a comparison needs two or more")
-    means = (np.mean(side, axis=0)[:, valid] for side in (tests[len(sides[0]) :], tests[: len(sides[0])]))
+    means = (np.mean(side, axis=0)[:, valid] for side in (tests[len(a) :], tests[: len(a)]))
     gained = np.subtract(*means)  # [2, Q], b - a
     how = {"axis": 1, "vectorized": True, "n_resamples": _RESAMPLES, "batch": _BATCH, "rng": 0}
     low, high = stats.bootstrap((gained,), np.mean, method="percentile", **how).confidence_interval
@@ -92,18 +104,17 @@ def compare(a: ScoreRow | Sequence[ScoreRow], b: ScoreRow | Sequence[ScoreRow]) 
     chance = stats.permutation_test((gained,), np.mean, permutation_type="samples", **how).pvalue
     over = f"{gained.shape[1]} queries"
     found = zip(_NAMES.values(), gained.mean(axis=1), low, high, chance, strict=True)
-    rows = [Difference(name, over, *map(float, values)) for name, *values in found]
-    if min(map(len, sides)) >= 2:
-        rows += [_over_seeds(name, *([getattr(row, name) for row in side] for side in sides)) for name in _NAMES]
-    return Comparison(rows)
+    return [Difference(name, over, *map(float, values)) for name, *values in found]
 
 
-def _over_seeds(name: str, a: list[float], b: list[float]) -> Difference:
+def _over_seeds(name: str, one: list[ScoreRow], other: list[ScoreRow], paired: bool) -> Difference:
+    a, b = ([getattr(row, name) for row in side] for side in (one, other))
     low = high = probability = float("nan")
-    if np.ptp(a) > 0 or np.ptp(b) > 0:
+    if np.ptp(np.subtract(b, a)) > 0 if paired else np.ptp(a) > 0 or np.ptp(b) > 0:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # one side may still be constant
-            found = stats.ttest_ind(b, a, equal_var=False)
+            found = stats.ttest_rel(b, a) if paired else stats.ttest_ind(b, a, equal_var=False)
         (low, high), probability = map(float, found.confidence_interval(0.95)), float(found.pvalue)
     difference = float(np.mean(b) - np.mean(a))
-    return Difference(_NAMES[name], f"{len(a)} + {len(b)} seeds", difference, low, high, probability)
+    over = f"{len(a)} seeds, paired" if paired else f"{len(a)} + {len(b)} seeds"
+    return Difference(_NAMES[name], over, difference, low, high, probability)

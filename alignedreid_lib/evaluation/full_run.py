@@ -5,22 +5,25 @@ Derived in notebooks/06_training.
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from alignedreid_lib import runs
+from alignedreid_lib import devices, runs
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features, extract
-from alignedreid_lib.evaluation.scores import ScoreTable
+from alignedreid_lib.evaluation.scores import ScoreTable, average
 from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.runs import check_rules, check_types, typed
+from alignedreid_lib.training import TrainResult, load_network
 from alignedreid_lib.training.config import TrainConfig, max_seed
 
 
@@ -139,3 +142,43 @@ def score(
         shown = name if len(names) > 1 else ""
         table += evaluate(found, by, rerank, name=shown, normalize=config.normalize)
     return table
+
+
+def networks(config: TrainConfig, plan: Plan, result: TrainResult | None) -> dict[str, AlignedReID]:
+    """The networks that a full run tests, by the names that their rows of the table get.
+
+    Args:
+        result: of the training: its model, or "model 1", "model 2", ...; if it was validated, the weights of the last
+            epoch and those of the best. None, if nothing was trained: the files of `plan.only_test`.
+    """
+    if result is None:
+        return {file: load_network(config, runs.resolve(file)) for file in plan.only_test}
+    sets = {"": result.all_weights}
+    if result.best_weights:
+        sets = {"last epoch": result.all_weights, f"epoch {result.best_epoch}": result.best_weights}
+    found = {}
+    for epoch, files in sets.items():
+        for k, file in enumerate(files):
+            model = f"model {k + 1}" if len(files) > 1 else ""
+            found[", ".join(filter(None, (model, epoch)))] = load_network(config, file, k)
+    return found
+
+
+def test(found: Mapping[str, AlignedReID], config: TrainConfig, plan: Plan, test_sets: Sequence[str]) -> ScoreTable:
+    """The score table of a full run: the rows of each network, and the means over the files of `plan.only_test`."""
+    tables = {
+        name: score(network, config, test_sets, plan.test_distances, plan.test_rerank)
+        for name, network in found.items()
+    }
+    rows = [row for name, table in tables.items() for row in table.named(name).rows]
+    if len(plan.only_test) > 1:
+        rows += average(list(tables.values())).named(f"mean of {len(plan.only_test)}").rows
+    return ScoreTable(rows)
+
+
+def write_results(config: TrainConfig, plan: Plan, result: TrainResult | None, scores: ScoreTable) -> Path:
+    """Write the results.json of a full run, see `runs.write_results`."""
+    precision = {"only_test": list(plan.only_test)} if result is None else {"precision": result.precision}
+    minutes = 0.0 if result is None else result.minutes
+    rows, device = scores.to_dict()["rows"], devices.choose_device(config.device)
+    return runs.write_results(plan.run_dir, dataclasses.asdict(config) | precision, rows, minutes, device)

@@ -28,15 +28,15 @@ class QueryScores(NamedTuple):
     ap: NDArray[np.float64]  # [Q] average precision (step); nan likewise
 
     def to_dict(self) -> dict[str, Any]:
-        """A short form for JSON, AP rounded to four decimals."""
+        """A short form for JSON, two lines of text: AP in units of 1/10 000, "-" for a query that is not valid."""
         rank1 = "".join("-" if value != value else f"{value:.0f}" for value in self.rank1)
-        return {"rank1": rank1, "ap": [None if value != value else round(10_000 * value) for value in self.ap]}
+        return {"rank1": rank1, "ap": " ".join("-" if v != v else f"{10_000 * v:.0f}" for v in self.ap)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> QueryScores:
         """The scores that `to_dict` gave, AP rounded."""
         rank1 = np.array([{"0": 0.0, "1": 1.0, "-": math.nan}[letter] for letter in data["rank1"]])
-        return cls(rank1, np.array([math.nan if value is None else value / 10_000 for value in data["ap"]]))
+        return cls(rank1, np.array([math.nan if v == "-" else int(v) / 10_000 for v in data["ap"].split()]))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The network, and the weights that go in and out. Explained in notebooks/03_model."""
 
-from alignedreid_lib.model.network import AlignedReID, DepthwiseConv2d, Embedding, SmallMapConv2d, build_backbone
+from alignedreid_lib.model.network import AlignedReID, DepthwiseConv2d, Embedding, build_backbone
 from alignedreid_lib.model.weights import LoadReport, load_weights, read_weights
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "DepthwiseConv2d",
     "Embedding",
     "LoadReport",
-    "SmallMapConv2d",
     "build_backbone",
     "load_weights",
     "read_weights",

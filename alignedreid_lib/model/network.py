@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -114,48 +113,19 @@ class DepthwiseConv2d(nn.Conv2d):
     Its speed is bound by memory, not by arithmetic, and its bfloat16 gradient is several times slower on CPUs.
     """
 
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> DepthwiseConv2d:
+        """A convolution with the parameters of `conv`."""
+        # Parameters on "meta", which are replaced at once, cost neither memory nor random numbers.
+        new = cls(**{name: getattr(conv, name) for name in SETTINGS}, device="meta")
+        new.weight, new.bias = conv.weight, conv.bias
+        return new
+
     def forward(self, input: Tensor) -> Tensor:
         if input.device.type != "cpu":
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
             return super().forward(input.to(self.weight.dtype))
-
-
-class SmallMapConv2d(nn.Conv2d):
-    """A convolution that computes a map of one or two cells as one matrix product on CPUs.
-
-    PyTorch's own takes several times as long for the gradients of such a map: with 512 channels and a kernel of 3 x 3
-    on 2 x 1 cells, 100 ms instead of 25 on a processor with AVX2.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[N, C, h, w] to [N, channels, H, W], as nn.Conv2d with zero padding does."""
-        (down, across), (top, left) = self.stride, map(int, self.padding)
-        rows, height = self._reached(input.shape[2], self.kernel_size[0], down, top)
-        columns, width = self._reached(input.shape[3], self.kernel_size[1], across, left)
-        if input.device.type != "cpu" or height * width > 2 or not self.weight.requires_grad:
-            return super().forward(input)
-        padded = F.pad(input.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
-        seen = [
-            padded[:, i : i + down * (height - 1) + 1 : down, j : j + across * (width - 1) + 1 : across]
-            for i in rows
-            for j in columns
-        ]
-        patches = torch.cat(seen, dim=-1).flatten(0, 2)  # [N H W, cells C]
-        # Permuted before it is cut, the weight gets a gradient in its own layout, which need not be copied.
-        weight = self.weight.permute(0, 2, 3, 1)
-        for side, cells in enumerate((rows, columns), 1):
-            if len(cells) < weight.shape[side]:
-                weight = weight.narrow(side, cells.start, len(cells))
-        output = F.linear(patches, weight.flatten(1), self.bias)
-        return output.view(len(input), height, width, -1).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def _reached(size: int, kernel: int, stride: int, padding: int) -> tuple[range, int]:
-        """The kernel's cells along one side that see more than padding, and the number of output cells."""
-        output = (size + 2 * padding - kernel) // stride + 1
-        cells = [i for i in range(kernel) if i - padding < size and i - padding + (output - 1) * stride >= 0]
-        return range(cells[0], cells[-1] + 1) if cells else range(0), output
 
 
 def build_backbone(name: str, last_stride: int = 2) -> nn.Sequential:
@@ -200,25 +170,9 @@ def build_backbone(name: str, last_stride: int = 2) -> nn.Sequential:
                 module.stride = (1, 1)
     base = nn.Sequential(layers)
     for place, module in list(base.named_modules()):
-        if type(module) is nn.Conv2d:
-            base.set_submodule(place, _faster(module))
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
+            base.set_submodule(place, DepthwiseConv2d.of(module))
     return base
-
-
-def _faster(conv: nn.Conv2d) -> nn.Conv2d:
-    """A convolution of the same parameters that CPUs compute faster, or `conv` itself."""
-    kind: type[nn.Conv2d]
-    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    if conv.groups == conv.in_channels > 1:
-        kind = DepthwiseConv2d
-    elif plain and conv.kernel_size != (1, 1) and not isinstance(conv.padding, str):
-        kind = SmallMapConv2d
-    else:
-        return conv
-    # Parameters on "meta", which are replaced at once, cost neither memory nor random numbers.
-    new = kind(**{name: getattr(conv, name) for name in SETTINGS}, device="meta")
-    new.weight, new.bias = conv.weight, conv.bias
-    return new
 
 
 def _count_channels(base: nn.Module, name: str) -> int:

@@ -3,13 +3,14 @@
 from alignedreid_lib.training.config import TrainConfig, learning_rate
 from alignedreid_lib.training.epoch import make_batch, of_model
 from alignedreid_lib.training.loop import TrainResult, train, train_labels
-from alignedreid_lib.training.step import Learner, make_learner, mutual_step, train_step
+from alignedreid_lib.training.step import Learner, load_network, make_learner, mutual_step, train_step
 
 __all__ = [
     "Learner",
     "TrainConfig",
     "TrainResult",
     "learning_rate",
+    "load_network",
     "make_batch",
     "make_learner",
     "mutual_step",

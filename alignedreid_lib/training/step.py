@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 from alignedreid_lib import devices, losses, runs
 from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.model import AlignedReID, Embedding
+from alignedreid_lib.model import AlignedReID, Embedding, load_weights
 from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import TrainConfig
 
@@ -58,6 +59,14 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     forward = compile_network(network, device) if config.compiled else network
     precision = devices.choose_precision(config.precision, device, config.width)
     return Learner(network, forward, optimizer, device, precision)
+
+
+def load_network(config: TrainConfig, weights: Path, k: int = 0) -> AlignedReID:
+    """The network of a finished run, model k (from 0) if there are several, in evaluation mode."""
+    backbone = config.backbones[k] if config.backbones else config.backbone
+    network = AlignedReID(backbone, None, None, config.local_channels, config.last_stride)
+    load_weights(network, weights)  # an identity head in the file is left over: it has no class for the test people
+    return network.eval()
 
 
 def train_step(learner: Learner, batch: Tensor, labels: Tensor, config: TrainConfig) -> dict[str, Tensor]:
