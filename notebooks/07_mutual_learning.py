@@ -16,71 +16,32 @@
 # %% [markdown]
 # ## Settings
 #
-# The settings are those of [chapter 6](06_training.ipynb) and those of several models. A preset replaces some of them.
+# The cell holds the settings that differ from the library's defaults, and those of several models. Every other setting of
+# [chapter 6](06_training.ipynb) can be added to the cell, or given in a preset.
 
 # %% tags=["parameters"]
 # Parameters: the data
 data_root = "data/synthetic"
-dataset = "market1501"
-archive = ""
 run_dir = "runs/book/mutual"
-train_part = "trainval"
 height = 64
 width = 32
-mirror_prob = 0.5
-crop_prob = 0.0
-crop_ratio = 1.0
 ids_per_batch = 16
-images_per_id = 4
-keep_last_batch = False
-draw = "cover"
-# the networks
+# the networks; backbones and model_devices name one for each model
 num_models = 2
-backbone = "resnet18"
+backbone = "resnet18.layer3"
 backbones = ()
 model_devices = ()
 weights = None
-local_channels = 128
-last_stride = 2
 # the loss
-global_weight = 1.0
-local_weight = 0.0
-local_mining = "global"
 id_weight = 1.0
 probability_weight = 1.0
 global_mutual_weight = 0.1
 local_mutual_weight = 0.0
-margin = 0.3
-normalize = False
 # the optimiser and its schedule
 base_lr = 1e-3
-weight_decay = 5e-4
 total_epochs = 10
-schedule = "exponential"
 decay_at_epoch = 6
-staircase_at_epochs = (101, 201)
-staircase_factor = 0.1
-warmup_epochs = 0
-# several processes, each with its device and its share of every batch
-processes = 1
-sync_batch_norm = False
-# the machine
-seed = 1
-device = "auto"
 precision = "float32"
-deterministic = False
-compiled = False
-workers = 2
-memory_limit = 4294967296
-# how the data is prepared, where it is not there yet
-num_val_ids = None
-pattern = ""
-test_share = None
-# the test
-test_distances = ("global",)
-test_sets = ()
-test_rerank = False
-combined_of = ()
 # the study at the end: seeds of the trainings to make; none reads the committed results
 study_seeds = ()
 
@@ -93,7 +54,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alignedreid_lib import book, datasets, devices, figures, losses, runs, training
+from alignedreid_lib import book, datasets, devices, evaluation, figures, losses, runs, training
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
@@ -106,6 +67,8 @@ of_training, of_plan = (
 )
 config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
 plan = runs.read_parameters(full_run.Plan, globals(), extra=of_training)
+if plan.only_test:
+    raise InputError("only_test is a setting of chapter 6: test the file of each model there")
 # The study at the end trains in three ways. Their settings are checked here, before the first training.
 WAYS = {
     "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
@@ -306,7 +269,8 @@ for one, other in zip(by_loop, by_library, strict=True):
 # `train` takes `num_models` from the configuration. All models see the same batches; each has its own weights, optimiser and seed (and its own backbone and device, if `backbones` and `model_devices` name them). A checkpoint contains all models, so an interrupted run continues as in chapter 6.
 
 # %%
-result = training.train(config, plan.run_dir)
+validate = full_run.validation(config) if config.validate_every else None
+result = training.train(config, plan.run_dir, validate=validate)
 print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
 print([path.name for path in result.all_weights])
 
@@ -348,7 +312,8 @@ fig
 # with each other. The divergence is not symmetric, but it is nearly symmetric for two answers that are nearly equal.
 
 # %% label="fig-matrices-after" alt="The same two distance matrices after training: dark blocks of four along the diagonal, similar in both models, and their difference on a scale four times finer"
-trained = [book.load(config, path, k) for k, path in enumerate(result.all_weights)]
+networks = full_run.networks(config, plan, result)
+trained = list(networks.values())[: config.num_models]
 after = [matrix_of(network) for network in trained[:2]]
 draw_matrices(after, "after training")
 
@@ -400,20 +365,13 @@ print(message.replace(str(start), "start.pth"))
 # instead. ([Chapter 8](08_evaluation.ipynb) explains the columns.)
 
 # %%
-scores = ScoreTable([])
-for k, network in enumerate(trained, 1):
-    table = full_run.score(network, config, tested_on, plan.test_distances, plan.test_rerank)
-    scores += table.named(f"model {k}")
+scores = full_run.test(networks, config, plan, tested_on)
 scores
 
 # %%
-settings = dataclasses.asdict(config) | {"precision": result.precision}
-device_used = devices.choose_device(config.device)
-written = runs.write_results(
-    plan.run_dir, settings, scores.to_dict()["rows"], result.minutes, device_used
-)
+written = full_run.write_results(config, plan, result, scores)
 rows_of_model = len(tested_on) * len(plan.test_distances) * (1 + plan.test_rerank)
-assert len(runs.read_json(written)["scores"]) == config.num_models * rows_of_model
+assert len(runs.read_json(written)["scores"]) == len(networks) * rows_of_model
 
 # %% [markdown]
 # ## Single learning against mutual learning
@@ -427,25 +385,28 @@ for (study_seed, way), settings in studied.items():
     folder = Path(plan.run_dir) / f"{way.replace(' ', '_')}_seed{study_seed}"
     done = training.train(settings, folder)
     minutes += done.minutes
-    pair_of_models = [book.load(settings, path, k) for k, path in enumerate(done.all_weights)]
-    found = [matrix_of(network) for network in pair_of_models]
+    pair_of_models = full_run.networks(settings, plan, done)
+    found = [matrix_of(network) for network in pair_of_models.values()]
     apart = float(np.abs(found[0] - found[1]).mean())
-    for k, network in enumerate(pair_of_models, 1):
-        (row,) = full_run.score(network, settings, tested_on[:1]).to_dict()["rows"]
-        study.append({"seed": study_seed, "way": way, "model": k, "difference": apart} | row)
+    for name, network in pair_of_models.items():
+        table = full_run.score(network, settings, tested_on[:1]).named(name)
+        study.append(
+            {"seed": study_seed, "way": way, "difference": apart} | table.to_dict()["rows"][0]
+        )
 if studied:
     settings = dataclasses.asdict(config) | {"study_seeds": list(plan.study_seeds), "ways": WAYS}
-    study_folder = Path(plan.run_dir) / "study"
-    study_file = runs.write_results(study_folder, settings, study, minutes, device_used)
+    device_used = devices.choose_device(config.device)
+    study_file = runs.write_results(
+        Path(plan.run_dir) / "study", settings, study, minutes, device_used
+    )
 else:
     study_file = runs.resolve("notebooks/results/mutual_study.json")
 study = runs.read_json(study_file)["scores"]
 
 
 # %% [markdown]
-# The table gives the mean and the standard deviation over six models each, in percent. The *difference* is the mean of $|d_{ij} - d'_{ij}|$
-# over the batch above, with each matrix divided by its own mean (0.06 is 6 % of a typical distance). The two models of a pair are not
-# independent, so the true spread is probably larger.
+# The table gives the mean and the standard deviation over the models of each way, in percent. The *difference* is the mean of
+# $|d_{ij} - d'_{ij}|$ over the batch above, with each matrix divided by its own mean (0.06 is 6 % of a typical distance).
 
 
 # %% tags=["nbval-check-output"]
@@ -466,6 +427,30 @@ assert len(study) >= 18 or studied, "the study has three seeds, three ways and t
 apart = {way: statistics.mean(of_way(way, "difference")) for way in WAYS}
 assert apart["probability and distance"] < apart["side by side"], (
     "models with a distance term agree more than models without"
+)
+
+# %% [markdown]
+# Is the higher score more than luck? `evaluation.compare` asks this in two ways. *Over queries*: other people would have been easy or
+# hard for the network, so the interval comes from drawing the queries again, with replacement (a bootstrap), and the probability from
+# swapping the two tests of each query at random. *Over seeds*: another seed gives another network, so the spread of the trainings decides
+# (Welch's t test). The two models of a pair are not independent, so each training counts once, with its first model.
+
+
+# %%
+def first_models(way):
+    rows = [row for row in study if row["way"] == way and row["name"] == "model 1"]
+    return ScoreTable.from_dict({"rows": rows}).rows
+
+
+comparison = evaluation.compare(
+    first_models("side by side"), first_models("probability and distance")
+)
+comparison
+
+# %%
+over_queries, over_seeds = comparison.rows[0], comparison.rows[2]
+assert np.isclose(over_queries.difference, over_seeds.difference), (
+    "both ways compare the same means, and differ in their interval"
 )
 
 # %% [markdown]

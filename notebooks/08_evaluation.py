@@ -571,6 +571,63 @@ assert single.rank1 == model_row.rank1, "the single-query row has the rank-1 of 
 # %% [markdown]
 # The average of a few views describes a person better than one view. It costs nothing but images, and papers that use it should say so.
 #
+# ## Is the difference luck?
+#
+# Two rows of a table differ by some points. With other queries the difference would have been another one. How much of it is luck? Both rows
+# rank the same queries, so we compare query by query. As an example, take five queries whose AP changes by 0.2, 0.1, 0.3, -0.1 and 0.2. The
+# mean change is 0.14. If the two methods were equally good, each change could as well have had the other sign. There are $2^5 = 32$ ways to
+# choose the signs. In how many of them is the mean as far from 0 as ours?
+
+# %% tags=["nbval-check-output"]
+changes = [2, 1, 3, -1, 2]  # in tenths
+sums = [
+    sum(sign * change for sign, change in zip(signs, changes, strict=True))
+    for signs in product((1, -1), repeat=5)
+]
+as_far = sum(abs(total) >= abs(sum(changes)) for total in sums)
+print(f"in {as_far} of {len(sums)} ways: the probability is {as_far / len(sums):.4f}")
+
+# %% [markdown]
+# A difference this large or larger happens by luck in one of eight cases, so five queries prove nothing. This is a *permutation test*. With hundreds of queries nobody can
+# list all signs, so `evaluation.compare` draws 999 of them. It also gives an interval for the difference: it draws as many queries as there
+# are, with replacement, 999 times, and leaves out the smallest and the largest 2.5 % of the mean changes (a *bootstrap*, Efron and Tibshirani
+# 1993). For five queries it lists all signs, as we did:
+
+
+# %%
+from alignedreid_lib.evaluation.scores import QueryScores, ScoreRow
+
+
+def row_of(aps):
+    """A row of a score table with these APs; rank-1 is not of interest here."""
+    aps = np.array(aps)
+    scores = dict.fromkeys(
+        ("rank1", "rank5", "rank10", "mean_ap_step", "mean_ap_trapezoid"), aps.mean()
+    )
+    per_query = QueryScores(np.ones(len(aps)), aps)
+    return ScoreRow("", "global", False, **scores, num_queries=5, num_valid=5, per_query=per_query)
+
+
+before, after = row_of([0.5] * 5), row_of([0.5 + change / 10 for change in changes])
+five = evaluation.compare(before, after).rows[1]
+assert np.isclose(five.difference, 0.14) and np.isclose(five.probability, as_far / len(sums)), (
+    "the library counts the same signs"
+)
+
+# %% [markdown]
+# Now the two rows above, single query against the average:
+
+# %%
+comparison = evaluation.compare(single, average)
+comparison
+
+# %% tags=["bound"]
+assert comparison.rows[1].low > 0, "the whole interval of the mAP's difference lies above 0"
+
+# %% [markdown]
+# The interval of the mAP lies far above 0, so the gain is not luck *of the queries*. It says nothing about the luck of the training: another
+# seed gives another network. For this `compare` takes several rows per side, one per seed ([chapter 7](07_mutual_learning.ipynb)).
+#
 # ## An open set
 #
 # So far every query's person was in the gallery. On a real camera most people are not, and a ranking cannot answer "nobody": it always has a

@@ -42,7 +42,7 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import features, verification
 from alignedreid_lib.model import AlignedReID, load_weights
 from alignedreid_lib.runs import check_types
-from alignedreid_lib.training.config import MAX_SIDE
+from alignedreid_lib.training.config import Side
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Settings:
     backbone: str = "resnet50"
     local_channels: int = 128
     last_stride: int = 2
-    height: int = 256
-    width: int = 128
+    height: Side = 256
+    width: Side = 128
     pictures: str = ""
     pattern: str = ""
     false_accept_rate: float = 0.01
@@ -70,10 +70,6 @@ class Settings:
         if self.weights and not runs.resolve(self.weights).is_file():
             raise InputError(
                 f"weights is {self.weights!r}, which is not a file; give a weights.pth"
-            )
-        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
-            raise InputError(
-                f"height and width are {self.height} and {self.width}; give 1 to {MAX_SIDE} pixels"
             )
 
 

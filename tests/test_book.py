@@ -98,6 +98,14 @@ def test_preset_takes_nothing_from_the_book_s_small_run(path: Path) -> None:
     assert TrainConfig(**run) == TrainConfig(**given)
 
 
+def test_a_full_run_takes_settings_that_its_cell_leaves_out() -> None:
+    assert "mirror_prob" not in pairs.parameters(pairs.read(NOTEBOOKS / "07_mutual_learning.py"))
+    _, settings = tool.plan(ROOT, "market1501_gl_mutual", {"mirror_prob": 0.25})
+    assert settings["mirror_prob"] == 0.25 and settings["run_dir"].endswith("_mirror_prob0.25")
+    with pytest.raises(ValueError, match="unknown parameter 'miror_prob'"):
+        tool.plan(ROOT, "market1501_gl_mutual", {"miror_prob": 0.25})
+
+
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_preset_fits_its_notebook(path: Path) -> None:
     _, settings = tool.plan(ROOT, path.stem, {})

@@ -1,6 +1,7 @@
 """Presets: what a full run is told by its file and on the command line, checked before anything runs."""
 
 import ast
+import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ import pairs
 WHERE = ("run_dir", "device", "model_devices", "workers", "memory_limit")
 # The project's own folders, and those that its commands empty.
 OWN = ("notebooks", "alignedreid_lib", "tests", ".git", ".venv", "site", "build", "runs/book", "data/synthetic")
+
+
+FULL_RUNS = ("06_training", "07_mutual_learning")  # their settings are TrainConfig's and Plan's
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -70,6 +74,15 @@ class Preset(NamedTuple):
     defaults: dict[str, Any]
 
 
+def library_settings() -> dict[str, Any]:
+    """Every setting of a full run that has a default, with it: a notebook's cell need not repeat them."""
+    from alignedreid_lib.evaluation.full_run import Plan  # imported late, because torch takes seconds
+    from alignedreid_lib.training import TrainConfig
+
+    fields = (field for kind in (TrainConfig, Plan) for field in dataclasses.fields(kind))
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+
+
 def read_preset(root: Path, preset: str) -> Preset:
     """Raises ValueError where there is no such preset, it is damaged, or names no notebook."""
     known = {path.stem: path for path in sorted((root / "notebooks" / "presets").glob("*.yaml"))}
@@ -90,7 +103,7 @@ def read_preset(root: Path, preset: str) -> Preset:
         raise ValueError(f"{shown}: no notebook notebooks/{name}.ipynb")
     notebook = pairs.read(root / "notebooks" / f"{name}.ipynb")
     try:
-        return Preset(name, given, pairs.parameters(notebook))
+        return Preset(name, given, (library_settings() if name in FULL_RUNS else {}) | pairs.parameters(notebook))
     except ValueError as error:
         raise ValueError(f"notebooks/{name}.ipynb: {error}") from error
 

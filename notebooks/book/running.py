@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import sys
 import time
@@ -48,6 +49,8 @@ def execute(
     notebook = pairs.read(root / "notebooks" / f"{name}.ipynb")
     # An explorer is for a hand on its sliders; headless it is nothing.
     notebook.cells = [cell for cell in notebook.cells if not {"explorer", *skip} & set(pairs.tags(cell))]
+    # Papermill warns of parameters that the notebook's cell does not have; `presets.plan` has checked them.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         papermill.execute_notebook(
             notebook,
