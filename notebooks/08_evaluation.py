@@ -573,7 +573,7 @@ assert single.rank1 == model_row.rank1, "the single-query row has the rank-1 of 
 #
 # ## Is the difference luck?
 #
-# Two rows of a table differ by some points. With other queries the difference would have been another one. How much of it is luck? Both rows
+# Two rows of a table differ by some points. With different queries the difference would be larger or smaller. How much of it is luck? Both rows
 # rank the same queries, so we compare query by query. As an example, take five queries whose AP changes by 0.2, 0.1, 0.3, -0.1 and 0.2. The
 # mean change is 0.14. If the two methods were equally good, each change could as well have had the other sign. There are $2^5 = 32$ ways to
 # choose the signs. In how many of them is the mean as far from 0 as ours?
@@ -622,11 +622,11 @@ comparison = evaluation.compare(single, average)
 comparison
 
 # %% tags=["bound"]
-assert comparison.rows[1].low > 0, "the whole interval of the mAP's difference lies above 0"
+assert comparison.rows[1].low > 0, "the whole interval of the difference in mAP is above 0"
 
 # %% [markdown]
-# The interval of the mAP lies far above 0, so the gain is not luck *of the queries*. It says nothing about the luck of the training: another
-# seed gives another network. For this `compare` takes several rows per side, one per seed ([chapter 7](07_mutual_learning.ipynb)).
+# The interval of the mAP is far above 0, so the gain is not luck *of the queries*. The interval does not cover the luck of the training: each
+# seed gives a different network. For this `compare` takes several rows per side, one per seed ([chapter 7](07_mutual_learning.ipynb)).
 #
 # ## An open set
 #

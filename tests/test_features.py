@@ -36,7 +36,7 @@ def dataset(tmp_path_factory):
 
 
 def test_features_are_those_of_each_picture_alone_in_order(model, dataset):
-    features = extract(model, dataset, **SIZE, batch_size=3, precision="float32")
+    features = extract(model, dataset, **SIZE, batch_size=3)
     for k, path in enumerate(dataset.paths):
         picture = images.resize(images.decode(path), (64, 32))
         with torch.no_grad():

@@ -1,6 +1,7 @@
 """The drawn data: archives built like the real ones, the same from a seed, and people apart from their boxes."""
 
 import io
+import os
 import pickle
 import re
 import struct
@@ -279,7 +280,7 @@ def test_an_archive_that_cannot_take_its_place_is_removed(layout, tmp_path, monk
     def refuse(path, target):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     monkeypatch.setattr(archives, "draw", lambda *args: np.zeros((128, 64, 3), np.uint8))
     with pytest.raises(InputError, match="Permission denied"):
         make_archive(tmp_path / "archive.zip", layout, 5, 1, workers=1)

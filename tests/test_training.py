@@ -195,7 +195,7 @@ CONFIG_OF_0_1 = """{
  "model_devices": [], "probability_weight": 0.0, "global_mutual_weight": 0.0, "local_mutual_weight": 0.0,
  "base_lr": 0.001, "weight_decay": 0.0005, "total_epochs": 4, "schedule": "exponential", "decay_at_epoch": 3,
  "staircase_at_epochs": [101, 201], "staircase_factor": 0.1, "warmup_epochs": 0, "processes": 1,
- "sync_batch_norm": false, "validate_every": 0, "seed": 1, "device": "auto", "precision": "auto",
+ "sync_batch_norm": false, "validate_every": 0, "seed": 1, "device": "auto", "precision": "float32",
  "deterministic": false, "compiled": false, "workers": 2, "memory_limit": 4294967296
 }"""
 
