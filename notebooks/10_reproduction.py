@@ -31,7 +31,7 @@ import numpy as np
 import yaml
 from IPython.display import Markdown
 
-from alignedreid_lib import figures, runs, training
+from alignedreid_lib import evaluation, figures, runs, training
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.scores import ScoreRow, ScoreTable, average
 from alignedreid_lib.runs import check_types
@@ -287,6 +287,49 @@ for run in pair:
         f"seed {run['config']['seed']}: rank-1 {100 * score['rank1']:.1f}, mAP {100 * score['mean_ap_step']:.1f} (step), {100 * score['mean_ap_trapezoid']:.1f} (trapezoid)"
     )
 assert len(pair) >= 2, "there are at least two runs, so that the spread is known"
+
+# %% [markdown]
+# ## A difference, or luck?
+#
+# Results files made from now on keep the scores of each query, so that `evaluation.compare` can compare two runs query by query
+# ([chapter 8](08_evaluation.ipynb) derives the interval and the probability). Here are two questions about the drawn people. First: validation
+# chose an earlier epoch in `embedded_validated`. Do its weights score differently from those of the last epoch (b minus a)?
+
+
+# %%
+def rows_of(name, of):
+    """The rows of a results file whose name is `of`."""
+    return [
+        row
+        for row in ScoreTable.from_dict({"rows": finished[name]["scores"]}).rows
+        if row.name == of
+    ]
+
+
+names = [score["name"] for score in finished["embedded_validated"]["scores"]]
+(last,), (best,) = (rows_of("embedded_validated", name) for name in names)
+epochs = evaluation.compare(last, best)
+epochs
+
+# %% [markdown]
+# The intervals contain 0: with these queries nobody can tell the two apart. Second: does a merged training set help (`embedded_combined`
+# minus the last epoch of `embedded_validated`, both tested on the same people)?
+
+# %%
+(merged,) = rows_of("embedded_combined", "market1501")
+more_people = evaluation.compare(last, merged)
+more_people
+
+# %%
+assert all(row.low <= 0 <= row.high for row in epochs.rows), (
+    "the two epochs do not differ by more than luck"
+)
+assert all(row.low > 0 for row in more_people.rows), (
+    "merged training sets score higher, beyond luck of the queries"
+)
+
+# %% [markdown]
+# The second difference is far beyond the luck of the queries. Each side is one training, so the luck of the seed is not in the interval.
 
 # %% [markdown]
 # ## How to fill a row
