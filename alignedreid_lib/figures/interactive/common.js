@@ -19,19 +19,20 @@ const fixed = (value, digits = 2) => value.toFixed(digits).replace(/^-(0\.?0*)$/
 const within = (value, low, high) => Math.min(Math.max(value, low), high);
 // Where a pointer is, in the units of a drawing.
 const spot = (svg, event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-// Calls `move(place, start)` while a pointer drags a node.
-const drag = (svg, node, move) => {
-  let start = null;
+// `begin(place)` is called where a pointer takes hold of a node; what it returns is called with each place after that.
+const drag = (svg, node, begin) => {
+  let move = null;
   put(node, {
     onpointerdown: (event) => {
-      start = spot(svg, event);
+      move = begin(spot(svg, event));
       node.setPointerCapture(event.pointerId);
       node.focus({ preventScroll: true });
       event.preventDefault();
     },
-    onpointermove: (event) => start && move(spot(svg, event), start),
-    onlostpointercapture: () => { start = null; },
+    onpointermove: (event) => move && move(spot(svg, event)),
+    onlostpointercapture: () => { move = null; },
   });
+  node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false }); // else the page scrolls
 };
 // Calls `act(value)` for one of the keys that are given a value.
 const keys = (node, known, act) => put(node, {

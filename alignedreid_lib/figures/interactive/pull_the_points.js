@@ -36,8 +36,8 @@ const there = (p) => [(p[0] - low[0]) * scale, size[1] - (p[1] - low[1]) * scale
 const mark = (who, r, more) => who ? s("rect", { x: -r, y: -r, width: 2 * r, height: 2 * r, ...more }) : s("circle", { r, ...more });
 const looks = [{ fill: "#009E73" }, { fill: "#CC79A7" }];
 const band = s("circle", { class: "band", fill: "none", stroke: "var(--other)", "stroke-opacity": .25 });
-const near = s("circle", { class: "near", fill: "none", stroke: "var(--same)", "stroke-width": 2.5 });
-const far = s("circle", { class: "far", fill: "none", stroke: "var(--other)", "stroke-width": 2.5, "stroke-dasharray": "6 4" });
+const near = s("circle", { class: "positive", fill: "none", stroke: "var(--same)", "stroke-width": 2.5 });
+const far = s("circle", { class: "negative", fill: "none", stroke: "var(--other)", "stroke-width": 2.5, "stroke-dasharray": "6 4" });
 const ring = s("circle", { cx: there([0, 0])[0], cy: there([0, 0])[1], r: scale, fill: "none", stroke: "#888" });
 const shadows = people.map((who) => s("g", {}, s("line", { stroke: "#888", "stroke-dasharray": "2 3" }), mark(who, 4, { ...looks[who], stroke: "currentColor" })));
 const arrows = people.map(() => s("path", { fill: "none", stroke: "currentColor", "stroke-width": 2.5 }));
@@ -53,12 +53,15 @@ const move = (i, to) => {
   draw();
 };
 grips.forEach((grip, i) => {
-  drag(plane, grip, (now) => move(i, [low[0] + now.x / scale, high[1] - now.y / scale]));
+  drag(plane, grip, (from) => {
+    const before = points[i];
+    return (now) => move(i, add(before, [now.x - from.x, from.y - now.y], 1 / scale));
+  });
   keys(grip, { ArrowUp: [0, .1], ArrowDown: [0, -.1], ArrowRight: [.1, 0], ArrowLeft: [-.1, 0] }, (by, event) => move(i, add(points[i], by, event.shiftKey ? 5 : 1)));
 });
 // The numbers.
 const cell = (name) => h(name === "anchor" ? "th" : "td", { class: name });
-const columns = { anchor: "", near: "positive", far: "negative", gap: "gap", line: "−2 … 2", term: "loss", push: "−gradient" };
+const columns = { anchor: "", positive: "positive", negative: "negative", gap: "gap", line: "−2 … 2", term: "loss", push: "−gradient" };
 const rows = people.map(() => Object.fromEntries(Object.keys(columns).map((name) => [name, cell(name)])));
 const gaps = rows.map((row) => {
   const bar = s("rect", { y: 3, height: 10 }), edge = s("line", { y1: 0, y2: 16, stroke: "currentColor", "stroke-dasharray": "3 2" });
@@ -82,7 +85,7 @@ const step = (left) => {
 const reset = (start) => () => { stop(); points = start(); draw(); };
 const middle = data.points.reduce((sum, p) => add(sum, p, 1 / n), [0, 0]).map((v) => Math.round(10 * v) / 10);
 const button = (text, act) => h("button", { type: "button", text, onclick: act });
-const controls = h("div", { class: "row" }, h("label", {}, slider, value), check("soft margin", (on) => { soft = on; slider.disabled = on; }), check("unit length", (on) => { unit = on; }),
+const controls = h("div", { class: "controls" }, h("label", {}, slider, value), check("soft margin", (on) => { soft = on; slider.disabled = on; }), check("unit length", (on) => { unit = on; }),
   button("20 steps", () => { stop(); step(20); }), button("Start", reset(() => copy(data.points))), button("Collapsed", reset(() => points.map(() => [...middle]))));
 const draw = () => {
   const { u, anchors, gradient, loss: sum } = compute(points), one = anchors[anchor], centre = there(u[anchor]), m = soft ? 0 : margin;
@@ -101,7 +104,7 @@ const draw = () => {
     const turn = (angle) => { const way = Math.atan2(tip[1] - y, tip[0] - x) + angle; return `L${tip[0] - 7 * Math.cos(way)} ${tip[1] - 7 * Math.sin(way)}`; };
     put(arrows[i], { d: long(push) * 1.9 > .02 ? `M${x} ${y}L${tip}${turn(.5)}M${tip}${turn(-.5)}` : "" });
     const { near: ap, far: an, gap, term, positive, negative } = anchors[i], wrong = soft ? gap > 0 : gap + margin > 0, end = 40 + 20 * within(gap, -2, 2);
-    const texts = { anchor: names[i], near: `${names[positive]} ${fixed(ap)}`, far: `${names[negative]} ${fixed(an)}`, gap: fixed(gap), term: fixed(term, 3), push: push.map((v) => fixed(v)).join(", ") };
+    const texts = { anchor: names[i], positive: `${names[positive]} ${fixed(ap)}`, negative: `${names[negative]} ${fixed(an)}`, gap: fixed(gap), term: fixed(term, 3), push: push.map((v) => fixed(v)).join(", ") };
     for (const [name, text] of Object.entries(texts)) rows[i][name].textContent = text;
     rows[i].anchor.parentNode.style.fontWeight = i === anchor ? 700 : 400;
     put(gaps[i].bar, { x: Math.min(40, end), width: Math.abs(end - 40), fill: wrong ? "var(--other)" : "var(--same)" });

@@ -4,11 +4,11 @@ let at = zero, filled = -1, focus = [1, 1];
 const unit = 22, wide = data.size[0] * unit * count * (shifts.at(-1) - shifts[0] + count) / count / data.size[1];
 const tall = (shifts.at(-1) - shifts[0] + count) * unit, right = 336 - wide, top = (k) => (shifts[k] - shifts[0]) * unit;
 const colour = (stripe) => `rgb(${stripe.map((v) => Math.round((255 * v) / data.full))})`;
-const dark = (stripe) => (0.3 * stripe[0] + 0.59 * stripe[1] + 0.11 * stripe[2]) / data.full < 0.5;
+const dark = (stripe) => stripe.reduce((sum, v, k) => sum + [.2126, .7152, .0722][k] * (v / data.full) ** 2.2, 0) < .179;
 const street = (x, y, crop, more) => s("svg", { x, y, width: wide, height: crop ? count * unit : tall, style: "overflow:hidden", ...more },
   s("image", { href: data.street, y: crop ? -crop[0] : 0, width: wide, height: tall, preserveAspectRatio: "none" }));
 const cut = (x, y) => range(count - 1).map((i) => s("line", { x1: x, x2: x + wide, y1: y + (i + 1) * unit, y2: y + (i + 1) * unit, stroke: "#fff", "stroke-opacity": .6 }));
-const swatches = (x) => range(count).map((i) => s("g", {}, s("rect", { x, y: i * unit, width: 20, height: unit }),
+const swatches = (x) => range(count).map((i) => s("g", { class: "swatch" }, s("rect", { x, y: i * unit, width: 20, height: unit }),
   s("text", { x: x + 10, y: i * unit + 15, "text-anchor": "middle", text: i + 1 })));
 const paint = (nodes, k) => nodes.forEach((node, i) => {
   put(node.firstChild, { fill: colour(stripes[k][i]) });
@@ -30,7 +30,10 @@ const pictures = s("svg", { viewBox: `-2 -20 344 ${tall + 24}` },
 paint(ours, zero);
 const place = (k) => { at = within(k, 0, shifts.length - 1); draw(); };
 const step = shifts[1] - shifts[0];
-drag(pictures, box, (now) => place(Math.round((now.y / unit - count / 2) / step)));
+drag(pictures, box, (from) => {
+  const before = top(at) - from.y;
+  return (now) => place(Math.round((before + now.y) / unit / step));
+});
 keys(box, { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, PageDown: 1 / step, PageUp: -1 / step, Home: -99, End: 99 }, (by) => place(at + by));
 // The table of costs, or of sums as far as they are filled.
 const side = 39, field = (i, j, edge = .5) => ({ x: 18 + j * side + edge, y: 18 + i * side + edge, width: side - 2 * edge, height: side - 2 * edge });
@@ -49,7 +52,7 @@ keys(grid, { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft:
   cells[within(focus[0] + i, 0, count - 1)][within(focus[1] + j, 0, count - 1)].focus());
 const shift = h("output", { class: "shift" }), formula = h("output", { class: "formula" }), progress = h("output", { class: "progress" });
 const fill = (to) => { filled = to; draw(); };
-const buttons = h("div", { class: "row" },
+const buttons = h("div", { class: "controls" },
   h("button", { type: "button", text: "Step", onclick: () => fill(filled < 2 * count - 2 ? filled + 1 : 0) }),
   h("button", { type: "button", text: "All sums", onclick: () => fill(2 * count - 2) }),
   h("button", { type: "button", text: "Costs", onclick: () => fill(-1) }));
