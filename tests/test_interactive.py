@@ -6,6 +6,7 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -104,3 +105,15 @@ def test_pulled_counts_people_from_0() -> None:
 def test_wrong_input_is_one_line(make, words: str) -> None:
     with pytest.raises(InputError, match=words):
         make()
+
+
+@pytest.mark.parametrize(("chapter", "name"), [("04_alignment", "slide_the_box"), ("05_losses", "pull_the_points")])
+def test_chapters_hold_the_scripts_as_they_are(chapter: str, name: str) -> None:
+    """A committed output is a copy of the script; one that was edited since needs `make pairs ONLY=... FORCE=1`."""
+    notebook = nbformat.read(Path(__file__).parents[1] / "notebooks" / f"{chapter}.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    (html,) = [text for o in outputs if "touch" in (text := o.get("data", {}).get("text/html", ""))]
+    made = (sliding() if name == "slide_the_box" else pulled())._repr_html_()
+    for begin, end in (("<style>", "</style>"), ("<script>", "</script>")):
+        parts = [text.partition(begin)[2].partition(end)[0] for text in (html, made)]
+        assert parts[0] == parts[1] and parts[0]

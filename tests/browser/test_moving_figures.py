@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
-import pairs
 import pytest
 import torch
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
-from test_jupyterlab import RUN, lab  # noqa: F401  a fixture
 from test_site import FLAGS, PATIENCE, PHONE, SITE, WIDE, chromium, serve
 
 from alignedreid_lib import alignment, losses
@@ -579,46 +576,3 @@ def test_two_on_a_page_do_not_disturb_each_other(browser: Browser, site: str, tm
         check_the_points(one, state)
         assert numbers(two.locator(".loss").inner_text())[-1] == pytest.approx(0.3)
         page.close()
-
-
-MAKE = """import torch
-from alignedreid_lib import figures
-
-fig = figures.Figure(figsize=(3, 1))
-points = torch.tensor([[1.1, 1.4], [1.2, 0.4], [0.0, 0.9], [2.9, 0.9], [2.2, 2.0], [4.0, 1.1]])
-people = torch.tensor([0, 0, 0, 1, 1, 1])
-figures.pull_the_points(points, people, static=fig, words="six points")"""
-
-
-def test_in_jupyterlab(browser: Browser, lab: str, tmp_path: Path) -> None:  # noqa: F811
-    """The same output moves once its cell has run, and is the static figure in a notebook that nobody trusts yet."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MAKE)], metadata=pairs.NOTEBOOK_METADATA)
-    nbformat.write(notebook, tmp_path / "run.ipynb")
-    scope: dict[str, Any] = {}
-    exec(MAKE.rpartition("\n")[0], scope)
-    made = eval(MAKE.rpartition("\n")[2], scope)
-    html = nbformat.v4.new_output("execute_result", {"text/html": made._repr_html_()}, execution_count=1)
-    notebook.cells[0].outputs = [html]
-    nbformat.write(notebook, tmp_path / "stored.ipynb")
-    page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.goto(f"{lab}/lab/tree/stored.ipynb")
-    picture = page.get_by_alt_text("six points")
-    picture.wait_for()
-    assert page.locator(".live").count() == 0
-    page.goto(f"{lab}/lab/tree/run.ipynb")
-    page.wait_for_selector(".jp-Notebook .jp-Cell")
-    page.evaluate(RUN, 1)
-    pull = page.locator(".jp-OutputArea .touch")
-    pull.locator(".grip").first.wait_for()
-    state = State(data_of(pull))
-    check_the_points(pull, state)
-    for key in ("ArrowDown", "ArrowRight", "ArrowUp"):
-        press(pull, state, 1, key, 2)  # not JupyterLab's: it would select the next cell
-    check_the_points(pull, state)
-    colour = "figure => getComputedStyle(figure).getPropertyValue('--same')"
-    light = pull.evaluate(colour)
-    page.evaluate("() => { document.body.dataset.jpThemeLight = 'false'; }")
-    assert pull.evaluate(colour) != light
-    assert not picture.is_visible()
-    page.close()
