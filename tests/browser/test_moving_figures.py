@@ -486,16 +486,17 @@ CONTRAST = """figure => {
     const [r, g, b, a = 1] = rgb(over), below = rgb(under);
     return `rgb(${[r, g, b].map((v, k) => a * v + (1 - a) * below[k])})`;
   };
-  let node = figure, page;
-  do {
-    page = getComputedStyle(node).backgroundColor;
-    node = node.parentElement;
-  } while (node && /, 0\\)|transparent/.test(page));
+  const ground = (node) => {
+    const colour = getComputedStyle(node).backgroundColor;
+    if (!node.parentElement || !/, 0\\)|transparent/.test(colour)) return colour;
+    return ground(node.parentElement);
+  };
+  const page = ground(figure);
   const found = [];
   for (const text of figure.querySelectorAll('svg text, output, button, label, td, th')) {
     if (!text.textContent.trim() || !text.getClientRects().length) continue;
     const style = getComputedStyle(text), own = text instanceof SVGElement ? style.fill : style.color;
-    let behind = page;
+    let behind = mixed(ground(text), page);
     const cell = text.closest('[role=gridcell]');
     if (cell) {
       const all = [...figure.querySelectorAll('[role=gridcell]')];

@@ -50,7 +50,7 @@ const grid = s("svg", { viewBox: "-2 -18 344 352", role: "grid", "aria-label": "
   ...cells.map((row) => s("g", { role: "row" }, ...row)));
 keys(grid, { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1], Home: [0, -99], End: [0, 99] }, ([i, j]) =>
   cells[within(focus[0] + i, 0, count - 1)][within(focus[1] + j, 0, count - 1)].focus());
-const shift = h("output", { class: "shift" }), formula = h("output", { class: "formula" }), progress = h("output", { class: "progress" });
+const shift = h("output", { class: "shift" }), formula = h("output", { class: "formula" }), progress = h("output", { class: "filled" });
 const fill = (to) => { filled = to; draw(); };
 const buttons = h("div", { class: "controls" },
   h("button", { type: "button", text: "Step", onclick: () => fill(filled < 2 * count - 2 ? filled + 1 : 0) }),
