@@ -390,6 +390,25 @@ assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), (
 )
 
 # %% [markdown]
+# ### Slide the box
+#
+# Drag the box over the street, or move it with the arrow keys, and compare both distances with those of strangers. Press *Step* to fill the table
+# with the least sums, one anti-diagonal at a time, and touch a cell to see how its sum is computed.
+
+# %% tags=["interactive"] alt="Two pictures of one person in different boxes, the path between their stripes, and the path in the table of costs"
+shifts = np.arange(-3, 4.1, 0.5).tolist()
+boxes = [picture(1, down=shift) for shift in shifts]
+figures.slide_the_box(
+    boxes,
+    torch.stack([colours(box) for box in boxes]),
+    shifts,
+    (float(yardsticks["rigid"].mean()), float(yardsticks["aligned"].mean())),
+    full=12.0,
+    static=aligned_pair(straight, low, ("perfect box", "2/8 too low")),
+    words="One person in two boxes, with the path between their stripes and in the costs",
+)
+
+# %% [markdown]
 # ## The gradient of the shortest path
 #
 # In training the path is part of the loss ([chapter 5](05_losses.ipynb)). The length of the shortest path changes one for one with the cost

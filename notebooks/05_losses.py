@@ -986,6 +986,20 @@ fig
 #   Only the shape counts, not the position or the orientation of the triangle.
 
 # %% [markdown]
+# ### Pull the points
+#
+# Drag a point of the first panel, or move it with the arrow keys: the circles pass through the hardest positive and the hardest negative of that point. Press
+# *20 steps* to follow the arrows, and then try a larger margin, the soft margin, unit length, and *Collapsed*, where no arrow is left (exercise 2).
+
+# %% tags=["interactive"] alt="Six points of two people, and arrows of minus the gradient of the triplet loss"
+fig = figures.Figure(figsize=(6, 2.6), layout="constrained")
+left, right = fig.subplots(1, 2)
+draw_arrows(left, spots, hard, people, 1.9, "margin 0.3")
+draw_arrows(right, spots, smooth, people, 1.9, "soft margin")
+words = "Six points of two people, and arrows of minus the gradient"
+figures.pull_the_points(spots, people, 0.3, static=fig, words=words)
+
+# %% [markdown]
 # ## Summary
 #
 # * A distance function gives a matrix, mining gives indices, and a loss takes distances. Squares are clamped before the root so that

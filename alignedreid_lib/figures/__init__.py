@@ -8,6 +8,7 @@ from alignedreid_lib.figures.charts import (
     open_set,
     training_curves,
 )
+from alignedreid_lib.figures.interactive import Interactive, pull_the_points, slide_the_box
 from alignedreid_lib.figures.sheets import (
     BLACK,
     BLUE,
@@ -37,6 +38,7 @@ __all__ = [
     "STYLES",
     "VERMILLION",
     "Figure",
+    "Interactive",
     "batch_grid",
     "cmc_curves",
     "contact_sheet",
@@ -44,6 +46,8 @@ __all__ = [
     "draw_images_per_id",
     "histogram_of_images_per_id",
     "open_set",
+    "pull_the_points",
     "ranked_lists",
+    "slide_the_box",
     "training_curves",
 ]

@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import nbformat
+import pairs
 import pytest
 from playwright.sync_api import sync_playwright
+from test_moving_figures import State, check_the_points, data_of, press
 from test_site import FLAGS, PATIENCE, chromium
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -87,3 +91,47 @@ def test_a_pair_opens_and_its_first_cells_run(lab: str, tmp_path: Path) -> None:
     assert counts == list(range(1, len(counts) + 1)), "each code cell ran, in order"
     assert (tmp_path / f"{CHAPTER}.py").read_text() == source, "saving the notebook leaves its source as it was"
     assert json.loads((tmp_path / f"{CHAPTER}.ipynb").read_text())["cells"]
+
+
+MAKE = """import torch
+from alignedreid_lib import figures
+
+fig = figures.Figure(figsize=(3, 1))
+points = torch.tensor([[1.1, 1.4], [1.2, 0.4], [0.0, 0.9], [2.9, 0.9], [2.2, 2.0], [4.0, 1.1]])
+people = torch.tensor([0, 0, 0, 1, 1, 1])
+figures.pull_the_points(points, people, static=fig, words="six points")"""
+
+
+def test_a_figure_that_moves(lab: str, tmp_path: Path) -> None:
+    """The output moves once its cell has run; stored in a notebook that is not trusted, it is the static figure."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MAKE)], metadata=pairs.NOTEBOOK_METADATA)
+    nbformat.write(notebook, tmp_path / "run.ipynb")
+    scope: dict[str, Any] = {}
+    exec(MAKE.rpartition("\n")[0], scope)
+    made = eval(MAKE.rpartition("\n")[2], scope)
+    html = nbformat.v4.new_output("execute_result", {"text/html": made._repr_html_()}, execution_count=1)
+    notebook.cells[0].outputs = [html]
+    nbformat.write(notebook, tmp_path / "stored.ipynb")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=PATIENCE)
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{lab}/lab/tree/run.ipynb")
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        page.evaluate(RUN, 1)
+        pull = page.locator(".jp-OutputArea .touch")
+        pull.locator(".grip").first.wait_for()
+        state = State(data_of(pull))
+        check_the_points(pull, state)
+        for key in ("ArrowDown", "ArrowRight", "ArrowUp"):
+            press(pull, state, 1, key, 2)  # not JupyterLab's: it would select the next cell
+        check_the_points(pull, state)
+        colour = "figure => getComputedStyle(figure).getPropertyValue('--same')"
+        light = pull.evaluate(colour)
+        page.evaluate("() => { document.body.dataset.jpThemeLight = 'false'; }")
+        assert pull.evaluate(colour) != light
+        assert not pull.get_by_alt_text("six points").is_visible()
+        page.goto(f"{lab}/lab/tree/stored.ipynb?reset")  # without the notebook that was open before
+        page.get_by_alt_text("six points").wait_for()
+        assert page.locator(".touch").count() == 1 and page.locator(".live").count() == 0
+        browser.close()

@@ -1,0 +1,73 @@
+"""An interactive figure as a notebook's output: data, a script and a style in one piece of HTML.
+
+The HTML names no other file and no id, so that it works offline, several times on a page, and gives the same bytes at
+every execution. Without scripts, in print, and where a notebook is not trusted, the static figure is shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from typing import Any
+
+from alignedreid_lib.errors import InputError
+from alignedreid_lib.figures.sheets import Figure
+
+
+@dataclass(frozen=True)
+class Interactive:
+    """A figure that its reader moves; a notebook shows it as HTML, with a PNG beside it.
+
+    Args:
+        name: of the script in this package that draws the figure, without `.js`.
+        data: what the script draws; only what JSON knows, and finite numbers.
+        static: the figure shown where scripts are off, and in print.
+        words: what the static figure shows, for those who cannot see it.
+
+    Raises:
+        InputError: no such script, or data that JSON cannot hold; both when the HTML is asked for.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+    static: Figure
+    words: str
+
+    @cached_property
+    def png(self) -> bytes:
+        """The static figure."""
+        return self.static._repr_png_()
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+    def _repr_html_(self) -> str:
+        try:
+            data = json.dumps(self.data, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"data of the figure {self.name!r}: {error}; give lists of finite numbers") from None
+        picture = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        data = data.replace("</", r"<\/")  # a script element ends at the first "</" that it holds
+        return "\n".join(
+            [
+                # Jupyter would take arrow keys as its own.
+                f'<div class="touch {self.name}" data-lm-suppress-shortcuts="true">',
+                f'<img class="static" alt="{html.escape(self.words)}" src="{picture}">',
+                f"<style>{_file('common.css')}</style>",
+                f'<script type="application/json">{data}</script>',
+                f'<script>(() => {{\n"use strict";\n{_file("common.js")}{_file(self.name + ".js")}}})();</script>',
+                "</div>",
+            ]
+        )
+
+
+def _file(name: str) -> str:
+    file = resources.files("alignedreid_lib.figures.interactive") / name
+    if not file.is_file():
+        raise InputError(f"no interactive figure is called {name.removesuffix('.js')!r}")
+    return file.read_text("utf-8")
