@@ -395,7 +395,7 @@ assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), (
 # Drag the box over the street, or move it with the arrow keys, and compare both distances with those of strangers. Press *Step* to fill the table
 # with the least sums, one anti-diagonal at a time, and touch a cell to see how its sum is computed.
 
-# %% tags=["interactive"] alt="Two pictures of one person in different boxes, the path between their stripes, and the path in the table of costs"
+# %% tags=["interactive"] alt="Two images of one person in different boxes, the path between their stripes, and the path in the table of costs"
 shifts = np.arange(-3, 4.1, 0.5).tolist()
 boxes = [picture(1, down=shift) for shift in shifts]
 figures.slide_the_box(
