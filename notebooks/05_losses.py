@@ -563,7 +563,7 @@ assert torch.isclose(precision, (gaps < 0).float().mean()), (
 )
 
 # %% [markdown]
-# Eight people of the training set leave the triplet loss nothing to improve. Larger batches are harder (exercise 3), and people that the
+# Eight people of the training set leave the triplet loss little or nothing to improve. Larger batches are harder (exercise 3), and people that the
 # network has never seen are harder still: [chapter 8](08_evaluation.ipynb) tests with such people.
 
 # %% [markdown]
@@ -724,7 +724,7 @@ identification = losses.identification(embedding.logits, labels)
 print(f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the trained head")
 
 # %% [markdown]
-# The head was trained on these very people, and its loss has only halved, while all triplets of the same features are satisfied: the two
+# The head was trained on these very people, and its loss has only halved, while nearly all triplets of the same features are satisfied: the two
 # losses measure different things. For new people the head is useless; a search compares features.
 
 # %% [markdown]

@@ -361,8 +361,8 @@ print(message.replace(str(start), "start.pth"))
 # ## The result
 #
 # Each model is tested by itself: mutual learning is a way to train, and only one of the models is used afterwards. These two were trained for
-# 10 epochs. The model of the other chapters has one stage less and was trained for 18 epochs, so compare these two with "side by side" below
-# instead. ([Chapter 8](08_evaluation.ipynb) explains the columns.)
+# 10 epochs and the model of the other chapters for 18, so compare these two with "side by side" below instead.
+# ([Chapter 8](08_evaluation.ipynb) explains the columns.)
 
 # %%
 scores = full_run.test(networks, config, plan, tested_on)
@@ -454,10 +454,12 @@ assert np.isclose(over_queries.difference, over_seeds.difference), (
 )
 
 # %% [markdown]
-# The table shows two things. Models with the distance term agree more, which is what the term is for. They also rank about one point better;
-# but the six models have a standard deviation of one point in mAP and about two points in rank-1, so six models are too few to be sure. The
-# probability term does not help here, because a partner that is still guessing has no information to give. On real images, in a short
-# training with weight 1, mutual learning scored five points below a single model ([chapter 10](10_reproduction.ipynb)).
+# Two things can be read from the tables. Models with the distance term agree more, which is what the term is for. They also score about one
+# point higher, and here the two questions have two answers. For these six networks the gain in mAP is more than luck of the queries: its
+# interval is above 0. But three seeds per side differ so much among themselves that their interval reaches from four points below 0 to seven
+# above. Three trainings cannot show that mutual learning helps; a paper that trains once shows even less. The probability term does not help here, because
+# a partner that is still guessing has no information to give. On real images, in a short training with weight 1, mutual learning scored five
+# points below a single model ([chapter 10](10_reproduction.ipynb)).
 #
 # :::{admonition} The paper says
 # AlignedReID (Zhang et al. 2017, section 3.3) trains two networks with mutual learning (Zhang et al. 2018), by class probabilities and by the
