@@ -60,7 +60,7 @@ def test_what_is_gone_comes_back_as_the_message_says(gone, tmp_path):
 
 def test_a_picture_that_a_list_names_is_not_to_be_removed(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"a\.jpg: not a picture that decodes .*put a whole copy there$"):
+    with pytest.raises(InputError, match=r"a\.jpg: not an image that decodes .*put a whole copy there$"):
         images.decode(tmp_path / "a.jpg")
 
 
@@ -306,7 +306,7 @@ def test_weights_as_other_toolboxes_name_them(key, prefix, network, tmp_path):
 
 def test_two_backbones_in_one_file_are_not_chosen_from(network, tmp_path):
     torch.save(backbone(network, "teacher.") | backbone(network, "student."), tmp_path / "w.pth")
-    with pytest.raises(InputError, match="the weights of another network"):
+    with pytest.raises(InputError, match="the weights of a different network"):
         load_weights(network, tmp_path / "w.pth")
 
 
@@ -325,7 +325,7 @@ def test_devices_that_compute_nothing_here(name):
 
 @pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "convnext_tiny"])
 def test_pictures_too_small_for_a_backbone(name):
-    with pytest.raises(InputError, match="nothing is left of pictures of 16 x 8"):
+    with pytest.raises(InputError, match="nothing is left of images of 16 x 8"):
         AlignedReID(name).eval()(torch.zeros(1, 3, 16, 8))
 
 

@@ -344,5 +344,5 @@ def test_whatever_a_decoder_raises_names_the_file(error, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "load", fail)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
-    refused("a.jpg: not a picture that decodes .*deep inside", images.decode, tmp_path / "a.jpg")
+    refused("a.jpg: not an image that decodes .*deep inside", images.decode, tmp_path / "a.jpg")
     refused("a.jpg does not decode", to_jpeg, data, "a.jpg")

@@ -1,7 +1,4 @@
-"""A prepared dataset's part as arrays.
-
-Derived in notebooks/01_datasets.
-"""
+"""A prepared dataset's part as arrays. Derived in notebooks/01_datasets."""
 
 import os
 from dataclasses import dataclass

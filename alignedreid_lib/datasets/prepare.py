@@ -1,7 +1,4 @@
-"""From a release archive, or a folder of pictures, to the unified layout.
-
-Derived in notebooks/01_datasets.
-"""
+"""From a release archive, or a folder of pictures, to the unified layout. Derived in notebooks/01_datasets."""
 
 from pathlib import Path
 

@@ -189,7 +189,7 @@ def _count_before(
 
 
 def _numbered(what: str, query: Values, gallery: Values) -> list[NDArray[np.int64]]:
-    """Labels of both sides as numbers from 0 on: [Q], [G]."""
+    """Labels of both sides as numbers counted from 0: [Q], [G]."""
     both = []
     for name, values in ((f"query_{what}", query), (f"gallery_{what}", gallery)):
         labels = _array(values)

@@ -77,7 +77,7 @@ def train_step(learner: Learner, batch: Tensor, labels: Tensor, config: TrainCon
 def mutual_step(
     learners: Sequence[Learner], batch: Tensor, labels: Tensor, config: TrainConfig
 ) -> list[dict[str, Tensor]]:
-    """One step of several models on one batch: each also learns what the others made of it.
+    """One step of several models on one batch: each also learns from the others' outputs.
 
     All forwards come first; then each model's own losses and its mutual terms, whose partners are detached, so that
     every backward is the model's own.
@@ -143,7 +143,7 @@ def mutual_terms(
     """(weight, term []) of each mutual term that is switched on, by name; none without partners."""
     terms: dict[str, tuple[float, Tensor]] = {}
     if partners and config.probability_weight > 0:
-        assert output.logits is not None  # the config asks for the classifier
+        assert output.logits is not None  # the config requires the classifier
         logits = [partner.logits for partner in partners if partner.logits is not None]
         terms["probability_loss"] = config.probability_weight, losses.mutual_probability(output.logits, logits)
     for name, weight in (("global", config.global_mutual_weight), ("local", config.local_mutual_weight)):
