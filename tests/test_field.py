@@ -96,7 +96,7 @@ def test_parts_of_a_dataset_are_no_people(parts, depth, tmp_path):
 def test_folders_inside_of_people_s_folders_are_spoken_of(tmp_path):
     people(tmp_path / "p" / "alice", ("cam1", "cam2"))
     people(tmp_path / "p" / "bob", ("cam1", "cam2"))
-    with pytest.warns(UserWarning, match=r"12 pictures in folders inside .*\(first: alice/cam1/0\.jpg\)"):
+    with pytest.warns(UserWarning, match=r"12 images in folders inside .*\(first: alice/cam1/0\.jpg\)"):
         datasets.prepare("folder", tmp_path / "p", tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -146,7 +146,7 @@ def market(path, train=(1, 2), test=(3, 4), cameras=(1, 2)):
 
 @pytest.mark.parametrize("given", [{"train": (1, 123456789)}, {"cameras": (1, 10001)}])
 def test_numbers_without_room_are_named_with_their_file(given, tmp_path):
-    with pytest.raises(InputError, match=r"m\.zip: M/bounding_box_train/.*jpg has an id above .*number them anew"):
+    with pytest.raises(InputError, match=r"m\.zip: M/bounding_box_train/.*jpg has an id above .*number them again"):
         datasets.prepare("market1501", market(tmp_path / "m.zip", **given), tmp_path, num_val_ids=0)
 
 

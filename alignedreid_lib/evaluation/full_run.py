@@ -1,7 +1,4 @@
-"""What a full-run notebook does besides training: its plan, the validation while training, the test at the end.
-
-Derived in notebooks/06_training.
-"""
+"""A full-run notebook's plan, validation and test. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 

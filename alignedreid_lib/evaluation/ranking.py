@@ -1,7 +1,4 @@
-"""From distances to CMC and mean average precision. Every score follows from the ranks of the matches.
-
-Derived in notebooks/08_evaluation.
-"""
+"""CMC and mean average precision from the ranks of the matches. Derived in notebooks/08_evaluation."""
 
 from typing import Any, Literal, NamedTuple, get_args
 

@@ -1,7 +1,4 @@
-"""The settings of a notebook: what its parameters cell, and papermill after it, give values to.
-
-Derived in notebooks/06_training.
-"""
+"""The settings of a notebook, from its own parameters cell and papermill's. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from alignedreid_lib.synthetic.views import View
 
 
 class Body:
-    """A person in a view, taken apart into (depth, painter), to be painted from the least depth on."""
+    """A person in a view, taken apart into (depth, painter), to be painted from the least depth up."""
 
     def __init__(self, canvas: Canvas, person: Person, view: View, at: tuple[float, float]) -> None:
         self.canvas, self.person, self.view, self.at = canvas, person, view, at
@@ -57,7 +57,7 @@ class Body:
         )
 
     def legs(self) -> None:
-        """Hips, knees and ankles swing in the walking plane; the lower foot stands."""
+        """Hips, knees and ankles swing in the walking plane; the lower foot is on the ground."""
         person, view, girth = self.person, self.view, self.person.girth**0.7
         joints = []
         for side, phase in ((-1, view.phase), (1, view.phase + np.pi)):

@@ -1,7 +1,4 @@
-"""A training in its folder: what it saves after every epoch, so that it resumes exactly from there.
-
-Derived in notebooks/06_training.
-"""
+"""What a training saves after every epoch, so that it resumes exactly. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 

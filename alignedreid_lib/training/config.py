@@ -1,7 +1,4 @@
-"""The settings of a training, checked when they are made, and the learning rate that follows from them.
-
-Derived in notebooks/06_training.
-"""
+"""The settings of a training, checked when they are made, and its learning rate. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One pass over the identities: batches made ahead, a step each, and the means of their figures.
-
-Derived in notebooks/06_training.
-"""
+"""One pass over the identities: batches made ahead, steps, and their mean figures. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The training loop, of one model or of several that teach each other. Resumable after every epoch.
-
-Derived in notebooks/06_training and 07_mutual_learning.
-"""
+"""The training loop, which resumes after every epoch. Derived in notebooks/06_training and 07_mutual_learning."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One step of training, of one model or of several that teach each other; and the models it is made with.
-
-Derived in notebooks/06_training and 07_mutual_learning.
-"""
+"""One training step of one model or several. Derived in notebooks/06_training and 07_mutual_learning."""
 
 from __future__ import annotations
 
