@@ -26,7 +26,7 @@ class HardTriplets(NamedTuple):
 
 
 class TripletTerm(NamedTuple):
-    """What a triplet loss gives, whatever its settings."""
+    """The result of a triplet loss, in one form for all settings."""
 
     loss: Tensor  # []
     mined: HardTriplets

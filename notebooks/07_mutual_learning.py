@@ -16,7 +16,7 @@
 # %% [markdown]
 # ## Settings
 #
-# The cell holds the settings that differ from the library's defaults, and those of several models. Every other setting of
+# The cell contains the settings that differ from the library's defaults, and those of several models. Every other setting of
 # [chapter 6](06_training.ipynb) can be added to the cell, or given in a preset.
 
 # %% tags=["parameters"]
@@ -430,9 +430,9 @@ assert apart["probability and distance"] < apart["side by side"], (
 )
 
 # %% [markdown]
-# Is the higher score more than luck? `evaluation.compare` asks this in two ways. *Over queries*: other people would have been easy or
-# hard for the network, so the interval comes from drawing the queries again, with replacement (a bootstrap), and the probability from
-# swapping the two tests of each query at random. *Over seeds*: another seed gives another network, so the spread of the trainings decides
+# Is the higher score more than luck? `evaluation.compare` tests this in two ways. *Over queries*: different people would have been easy
+# or hard for the network, so the interval comes from drawing the queries again, with replacement (a bootstrap), and the probability from
+# swapping the two tests of each query at random. *Over seeds*: each seed gives a different network, so the spread of the trainings decides
 # (Welch's t test). The two models of a pair are not independent, so each training counts once, with its first model.
 
 

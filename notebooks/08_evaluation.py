@@ -622,11 +622,11 @@ comparison = evaluation.compare(single, average)
 comparison
 
 # %% tags=["bound"]
-assert comparison.rows[1].low > 0, "the whole interval of the mAP's difference lies above 0"
+assert comparison.rows[1].low > 0, "the whole interval of the mAP's difference is above 0"
 
 # %% [markdown]
-# The interval of the mAP lies far above 0, so the gain is not luck *of the queries*. It says nothing about the luck of the training: another
-# seed gives another network. For this `compare` takes several rows per side, one per seed ([chapter 7](07_mutual_learning.ipynb)).
+# The interval of the mAP is far above 0, so the gain is not luck *of the queries*. It does not cover the luck of the training: each seed
+# gives a different network. For this `compare` takes several rows per side, one per seed ([chapter 7](07_mutual_learning.ipynb)).
 #
 # ## An open set
 #

@@ -686,7 +686,7 @@ def test_a_split_in_matlab_files_is_read(tmp_path):
         ({"query_idx": [[]]}, "not a file of CUHK03's new protocol"),
         ({"filelist": np.array([["a.png"], ["b.png"]], object)}, "not a file of CUHK03's new protocol"),
         ({"filelist": np.array([["7_001_1_02.png"]] * 3, object)}, "not a file of CUHK03's new protocol"),
-        ({"train_idx": [[1, 1]]}, "names a picture of detected twice"),
+        ({"train_idx": [[1, 1]]}, "names an image of detected twice"),
     ],
 )
 def test_a_split_in_matlab_files_that_cannot_be_is_refused(tmp_path, changed, reason):
@@ -756,7 +756,7 @@ def test_labeled_that_repeats_detected_gets_pictures_only(made_cuhk, root, tmp_p
     mat = write_mat(tmp_path / "cuhk-03.mat", dict.fromkeys(cuhk03_split.KINDS, tables), made_cuhk["pictures"])
     archive = write_cuhk(tmp_path / "repeats.zip", mat)
     refused(
-        "lacks .* labeled pictures that .*split.pkl names",
+        "lacks .* labeled images that .*split.pkl names",
         prepare,
         "cuhk03",
         archive,
@@ -806,7 +806,7 @@ def test_split_files_that_do_not_fit(made_cuhk, root, tmp_path):
     says("s.pkl has no list", [1, 2])
     says(r"contains 5; names are text", good | {"detected": {**other, "query_im_names": [5]}})
     says(
-        "names a picture of detected twice",
+        "names an image of detected twice",
         good | {"detected": {**good["detected"], "query_im_names": good["detected"]["gallery_im_names"]}},
     )
     path.write_bytes(b"c__builtin__\neval\n(S'1'\ntR.")

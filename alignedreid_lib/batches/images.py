@@ -117,7 +117,7 @@ class ImageStore:
 
 
 def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Cut out a part whose height and width are each a uniform share, `ratio` to 1, of the image's.
+    """Crop height and width, each to a share drawn uniformly from `ratio` to 1, at a random place.
 
     Args:
         image: [3, height, width].

@@ -101,7 +101,7 @@ def _open_mat(file: DeflatedFile, where: str) -> Iterator[h5py.File]:
             yield mat
     except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno is not None):
-            raise  # ours, or the disk's
+            raise  # it has its message, or gets it from `disk_errors`
         raise InputError(
             f"{where} cannot be read as a MATLAB v7.3 file of CUHK03 ({error}); download the archive again"
         ) from error

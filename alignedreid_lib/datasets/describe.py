@@ -21,7 +21,7 @@ from alignedreid_lib.datasets.making import disk_errors, read_manifest
 from alignedreid_lib.datasets.partitions import GALLERY, MULTI_QUERY, QUERY
 from alignedreid_lib.errors import InputError
 
-# By dataset and part: what its makers counted. Zheng et al. ICCV 2015 and 2017, Zhong et al. CVPR 2017. A test part's
+# The makers' counts, by dataset and part. Zheng et al. ICCV 2015 and 2017, Zhong et al. CVPR 2017. A test part's
 # ids are those of its queries.
 PUBLISHED = {
     ("market1501", "trainval"): {"ids": 751, "images": 12_936},

@@ -121,7 +121,7 @@ def prepare_folder(
 
 
 def _check_folders(source: Path, names: Sequence[str]) -> None:
-    """Are the first folders people? Refuses a dataset's parts, and warns of folders inside of them."""
+    """Refuse a dataset's parts as people, and warn of folders inside the people's folders."""
     folders = [name.split("/")[:-1] for name in names]
     for level in (0, 1):
         parts = sorted({path[level] for path in folders if len(path) > level and path[level].lower() in _PARTS})

@@ -103,8 +103,8 @@ _PythonUnpickler: Any = pickle._Unpickler
 class _SafeUnpickler(_PythonUnpickler):
     """The unpickler written in Python: a memo index of four bytes makes the one written in C set gigabytes aside."""
 
-    # Every global a pickle may name, and what it gets instead. All of it is ours, so nothing of numpy's own
-    # reconstruction (which trusts its input) ever runs; each has __setstate__, so that BUILD cannot alter it.
+    # The globals that a pickle may name, and their substitutes. numpy's own reconstruction, which trusts its input,
+    # never runs. Each substitute has __setstate__, so that BUILD cannot alter it.
     _GLOBALS: ClassVar[dict[str, Any]] = {
         "numpy.ndarray": _Array,
         "numpy.dtype": _Dtype,

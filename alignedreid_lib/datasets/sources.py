@@ -19,7 +19,7 @@ SOURCES = {  # name -> (archive, where to get it)
         "cuhk03_release.zip",
         "its official page, https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html, explains how to request it",
     ),
-    "dukemtmc": ("DukeMTMC-reID.zip", "its makers withdrew it in 2019, so it can be used only with an existing copy"),
+    "dukemtmc": ("DukeMTMC-reID.zip", "it was withdrawn by its makers in 2019, so only existing copies can be used"),
 }
 _UNPACKED = {"cuhk03": "cuhk-03.mat"}  # what a release's own folder contains; for the others this:
 _TRAINING = "bounding_box_train"

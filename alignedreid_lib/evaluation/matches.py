@@ -87,7 +87,7 @@ class RankingProblem:
         matrix: Any = given if isinstance(given, torch.Tensor) else np.asarray(given)
         shape, wanted = tuple(matrix.shape), (self.shape[0], end - begin)
         if shape != wanted:
-            raise InputError(f"{name} has shape {shape}: the ids and cameras ask for {wanted}")
+            raise InputError(f"{name} has shape {shape}: the ids and cameras need {wanted}")
         if _array(matrix[:1]).dtype.kind not in "fiu":
             raise InputError(f"{name} is {matrix.dtype}: give real numbers")
         return matrix
@@ -146,7 +146,7 @@ class RankingProblem:
 
 
 def over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> list[T]:
-    """What a function of (first query, [n, G] on the CPU) gives for each block of rows; sorting needs no GIL.
+    """The results of a function of (first query, [n, G] on the CPU), one per block of rows; sorting needs no GIL.
 
     Raises:
         InputError: nan.

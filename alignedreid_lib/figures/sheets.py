@@ -38,14 +38,14 @@ SMALL = 7.5  # points
 class Figure(figure.Figure):
     """A matplotlib figure that a notebook shows as a small PNG: a palette instead of true colour.
 
-    Ranked lists of four queries take a quarter of the bytes, so that a notebook of photographs stays small.
+    Ranked lists of four queries take a quarter of the bytes, so that a notebook of real images stays small.
     """
 
     def _repr_png_(self) -> bytes:
         rendered, data = io.BytesIO(), io.BytesIO()
         self.savefig(rendered, format="png")
         pixels = np.array(Image.open(rendered).convert("RGB"))
-        # A palette that covers all colours: one by frequency would give all of them to the greys of photographs.
+        # A palette that covers all colours: one by frequency would give all of them to the greys of real images.
         some = Image.fromarray(np.ascontiguousarray(pixels[::3, ::3]))
         palette = some.quantize(128, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette() or []
         colours = np.array(palette, np.float32).reshape(-1, 3)

@@ -132,7 +132,7 @@ def check_rules(settings: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
     """Refuse the first setting whose rule is broken.
 
     Args:
-        rules: of each setting concerned whether it can work, and in words what it has to be.
+        rules: per setting, whether it can work, and a text of what it has to be.
 
     Raises:
         InputError: the message names the setting.

@@ -88,7 +88,7 @@ def load(path: str | Path) -> Any:
 
 
 def _identify(path: str | Path, head: bytes) -> tuple[str, str]:
-    """What a file is that begins with `head` and cannot be read, and what to do, a clause each."""
+    """What an unreadable file is that begins with `head`, and what to do, one clause each."""
     with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged zip can fail in any way
         head = "".join(f"{name}\n" for name in ["PK", *archive.namelist()]).encode()
     return next((what, advice) for pattern, what, advice in KINDS if re.match(pattern, head, re.DOTALL))

@@ -18,7 +18,7 @@ import numpy as np
 from alignedreid_lib.synthetic.matlab import mat5, write_cuhk03_mat
 
 STRANGERS = 100_000  # people with this number or a higher one are in no list
-THUMBS = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504)  # what Windows leaves in folders somebody looked at
+THUMBS = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504)  # Windows leaves this in folders that were opened
 SPLIT_NAME = "re_ranking_train_test_split.pkl"
 CUHK03_PAIRS = (843, 440, 77, 58, 49)  # persons of each camera pair of the real set
 

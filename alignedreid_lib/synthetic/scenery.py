@@ -21,7 +21,7 @@ SCENES = ("shop", "park", "plaza", "brick", "glass", "road", "hedge", "arcade")
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera: what is behind the people it sees, and what it does to their colours."""
+    """A camera: its background, and how it changes colours."""
 
     street: Image.Image
     tint: Colour  # gain of red, green and blue

@@ -91,7 +91,7 @@ class TrainConfig:
     processes: Count = 1
     sync_batch_norm: bool = False  # batch norm over the whole batch instead of each process's share
 
-    # Validation: every so many epochs the val part is ranked, and the best weights are kept; 0 for never.
+    # Validation: the model ranks the val part after this many epochs each, and the best weights are kept; 0 for never.
     validate_every: Number = 0
 
     # Machine.

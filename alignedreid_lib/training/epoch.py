@@ -85,7 +85,7 @@ def train_epoch(
 
 
 def prefixes(count: int) -> list[str]:
-    """What the names of a row's figures begin with, for each of `count` models."""
+    """The prefixes of the names of a row's figures, one per model."""
     return [""] if count == 1 else [f"model{k}_" for k in range(1, count + 1)]
 
 

@@ -105,7 +105,7 @@ def train(
             SummaryWriter(run.folder / "tensorboard", purge_step=resumed_at + 1) if first else nullcontext() as board,
             devices.deterministic(config.deterministic),
         ):
-            # Quiet where nobody watches (papermill, nbval, CI).
+            # Without a terminal (papermill, nbval, CI) there is no bar.
             epochs = range(resumed_at + 1, config.total_epochs + 1)
             for epoch in tqdm(epochs, desc="epochs", disable=None if first else True):
                 began = time.perf_counter()

@@ -101,7 +101,7 @@ def mutual_step(
 
 
 class StepOutput(NamedTuple):
-    """What a model's forward gives to its own loss and to its partners."""
+    """The results of a model's forward pass, for its own loss and for its partners."""
 
     loss: Tensor  # the model's own, []
     terms: dict[str, losses.TripletTerm]  # global and local triplets
@@ -114,7 +114,7 @@ def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: Train
     batch, labels = batch.to(learner.device, non_blocking=True), labels.to(learner.device, non_blocking=True)
     with devices.autocast(learner.device, learner.precision):
         own = learner.forward(images.normalize(batch))
-    # With several processes, from here on everything is of the whole batch.
+    # From here everything is of the whole batch, also with several processes.
     logits = None if own.logits is None else distributed.gather(own.logits)
     local_features = distributed.gather(own.local_features) if config.local_weight > 0 else own.local_features
     embedding = Embedding(distributed.gather(own.global_features), local_features, logits)
@@ -163,7 +163,7 @@ def backward_step(learner: Learner, output: StepOutput, loss: Tensor, config: Tr
 
 
 def term_figures(term: losses.TripletTerm, margin: float | None) -> dict[str, Tensor]:
-    """What is logged of a triplet loss, [] each: the original reproduction's figures."""
+    """The logged figures of a triplet loss, [] each, as in the original reproduction."""
     with torch.no_grad():
         return {
             "loss": term.loss.detach(),
