@@ -1,8 +1,7 @@
 """Read release archives straight from the zip, in bounded memory, without trusting them.
 
-An image of a release is copied from the zip byte for byte (recompressing a JPEG loses quality). A MATLAB file of
-1.7 GB inside a zip is read in place: `DeflatedFile` gives h5py the random access that deflate does not have.
-Derived in notebooks/01_datasets.
+An image is copied from the zip byte for byte, because recompressing a JPEG loses quality. `DeflatedFile` gives h5py
+random access to a MATLAB file of 1.7 GB inside a zip, without unpacking it. Derived in notebooks/01_datasets.
 """
 
 import io

@@ -1,7 +1,4 @@
-"""CUHK03's training images, queries and gallery: the new protocol, or the user's own split.
-
-Derived in notebooks/01_datasets.
-"""
+"""CUHK03's training, query and gallery images: the new protocol, or a split file. Derived in notebooks/01_datasets."""
 
 import re
 from importlib import resources

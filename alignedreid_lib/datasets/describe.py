@@ -1,7 +1,4 @@
-"""A dataset's card: the content of a part compared with the published counts, and its unusable files.
-
-Derived in notebooks/01_datasets.
-"""
+"""A dataset's card: its content, the published counts, and its unusable files. Derived in notebooks/01_datasets."""
 
 from __future__ import annotations
 

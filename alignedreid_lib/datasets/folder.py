@@ -1,7 +1,4 @@
-"""The user's own images: one folder per person, a table, or names that a pattern takes apart.
-
-Derived in notebooks/01_datasets.
-"""
+"""The user's own images: one folder per person, a table, or a pattern for names. Derived in notebooks/01_datasets."""
 
 import hashlib
 import json

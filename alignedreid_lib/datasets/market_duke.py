@@ -1,7 +1,4 @@
-"""Market-1501 and DukeMTMC-reID: one reader, for four folders or three.
-
-Derived in notebooks/01_datasets.
-"""
+"""Market-1501 and DukeMTMC-reID: one reader, for four folders or three. Derived in notebooks/01_datasets."""
 
 import re
 import warnings

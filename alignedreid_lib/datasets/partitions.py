@@ -1,7 +1,4 @@
-"""Which image belongs to which part: names, partitions, the validation split.
-
-Derived in notebooks/01_datasets.
-"""
+"""Which image belongs to which part: names, partitions, the validation split. Derived in notebooks/01_datasets."""
 
 import re
 from collections.abc import Iterable, Sequence

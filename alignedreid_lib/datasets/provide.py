@@ -1,7 +1,4 @@
-"""The datasets of a full run: made if absent, checked before a training starts.
-
-Derived in notebooks/06_training.
-"""
+"""The datasets of a full run: made if absent, checked before a training starts. Derived in notebooks/06_training."""
 
 import logging
 import os

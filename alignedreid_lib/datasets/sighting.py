@@ -1,7 +1,4 @@
-"""The person and camera of a user's own image, as text in one normal form.
-
-Derived in notebooks/01_datasets.
-"""
+"""The person and camera of a user's own image, as text in one normal form. Derived in notebooks/01_datasets."""
 
 import re
 import unicodedata

@@ -1,7 +1,4 @@
-"""Find the archive in what was given, or describe what was given instead.
-
-Derived in notebooks/01_datasets.
-"""
+"""Find the archive in what was given, or describe what was given instead. Derived in notebooks/01_datasets."""
 
 import hashlib
 import os

@@ -1,7 +1,4 @@
-"""A table of the user's own images: CSV as spreadsheets and scripts of any system write it.
-
-Derived in notebooks/01_datasets.
-"""
+"""A table of the user's own images: CSV as any spreadsheet or script writes it. Derived in notebooks/01_datasets."""
 
 import codecs
 import csv

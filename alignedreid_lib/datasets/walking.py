@@ -1,7 +1,4 @@
-"""The images in a user's folder: links are followed, and a warning counts what is left out.
-
-Derived in notebooks/01_datasets.
-"""
+"""The images in a user's folder: links are followed, a warning counts the rest. Derived in notebooks/01_datasets."""
 
 import os
 import warnings

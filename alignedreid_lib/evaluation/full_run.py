@@ -28,8 +28,6 @@ from alignedreid_lib.training.config import TrainConfig, max_seed
 class Plan:
     """What a full-run notebook is given besides its TrainConfig: the data to prepare and the test to make.
 
-    Checked when it is made, before a training starts.
-
     Raises:
         InputError: a value of a wrong type, or one that cannot work; the message names it.
     """

@@ -1,9 +1,8 @@
 """The rank of every match, counted without sorting the gallery's indices.
 
 A query's *matches* are the gallery images of its identity from other cameras. Images of its identity from its own
-camera are *junk* and are left out. A match's rank is the number of gallery images before it, without junk, so it is
-enough to know the distances of the matches and to count the smaller ones. Images at equal distance keep their order
-in the gallery.
+camera are *junk* and are left out. A match's rank is the number of gallery images before it, without junk: the
+distances smaller than its own are counted. Images at equal distance keep the gallery's order.
 
 Derived in notebooks/08_evaluation.
 """

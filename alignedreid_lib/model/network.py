@@ -49,8 +49,7 @@ class AlignedReID(nn.Module):
         last_stride: 2 as published, or 1 for a map of twice the height and width (ResNet family).
 
     Raises:
-        InputError: unknown backbone, one without a spatial map, impossible local_channels, or a weights file that does
-            not fit.
+        InputError: an unknown backbone or one without a spatial map, invalid local_channels, or unfitting weights.
 
     Source: Zhang et al. 2017, section 3.1; the original reproduction.
     """

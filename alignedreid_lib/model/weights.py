@@ -83,8 +83,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
         Batch counters, which older PyTorch did not write, do not count as missing.
 
     Raises:
-        InputError: not a weights file; a parameter of the backbone is missing (the file is of a different network); or
-            a tensor of a different shape or type.
+        InputError: not a weights file, a backbone parameter is missing, or a tensor has a wrong shape or type.
     """
     given = read_weights(path)
     own = model.state_dict()

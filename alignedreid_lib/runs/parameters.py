@@ -29,9 +29,8 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
     """Build a config from a notebook's parameters cell and what papermill injected after it.
 
     Cells that begin with "# Parameters" are parameter cells; one that has this line alone is papermill's. Only the last
-    run of each counts, papermill's if it ran after the notebook's own: so a cell may be corrected and run again, and a
-    setting whose line is removed gets its default. A literal counts as its cell has it, even if
-    a later cell changed the name.
+    run of each counts, papermill's if it is later, so that a cell may be corrected and run again; a removed line gives
+    the default. A literal counts as its cell has it, even if a later cell changed the name.
 
     Args:
         kind: a dataclass that checks its own fields.
@@ -39,8 +38,7 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
         extra: parameters that the cell may set besides the config's.
 
     Raises:
-        InputError: a parameter that neither the config nor `extra` has, a cell that is not Python or did not run to
-            its end; or what `kind` refuses.
+        InputError: an unknown parameter, a cell that is not Python or did not run to its end, or what `kind` refuses.
     """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     own = set(extra)

@@ -1,7 +1,6 @@
 """A person's body: a skeleton of joints in three dimensions, turned, walked, and painted from back to front.
 
-x runs to the right of a person who faces the camera, y forward, z up; lengths are in heights of the person.
-Shown in notebooks/01_datasets.
+For a person facing the camera, x runs right, y forward and z up, in body heights. Shown in notebooks/01_datasets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """How real datasets are packed: the shots, folders, names, stray files and gaps of each release.
 
-A writer gets a `Draw`, which draws its shots, and puts the images where the release has them.
-Shown in notebooks/01_datasets.
+A writer draws its shots with a `Draw` and puts the images where the release has them. Shown in notebooks/01_datasets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What the drawn pedestrians are painted with: fabrics, and a canvas for soft-edged, rounded, shaded bodies.
 
-Lengths are in heights of the person looked at; x runs right from the person's feet, z up from the ground.
-Shown in notebooks/01_datasets.
+Lengths are in heights of the person; x runs right from the feet, z up from the ground. Shown in notebooks/01_datasets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Draw a `Person` as a camera sees them in a `View`.
-
-Shown in notebooks/01_datasets.
-"""
+"""Draw a `Person` as a camera sees them in a `View`. Shown in notebooks/01_datasets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The cameras of the drawn pedestrians: each has its street, light, tint and lens.
-
-Shown in notebooks/01_datasets.
-"""
+"""The cameras of the drawn pedestrians: each has its street, light, tint and lens. Shown in notebooks/01_datasets."""
 
 from __future__ import annotations
 

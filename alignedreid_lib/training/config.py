@@ -35,7 +35,7 @@ MUTUAL_TERMS = {
 class TrainConfig:
     """The settings of one training; most defaults are the original reproduction's for Market-1501.
 
-    Its sampler has `keep_last_batch=True` and `draw="replace"`, as the presets that reproduce its published rows do.
+    Exceptions: its sampler has `keep_last_batch=True` and `draw="replace"`; the presets of its published rows set them.
 
     Raises:
         InputError: a value of a wrong type, or one that cannot work; the message names it.

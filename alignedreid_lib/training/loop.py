@@ -60,7 +60,7 @@ def train(
         report: called with the metrics row of each epoch.
         validate: called every `config.validate_every` epochs with the network; its figures join the row as `val_*`,
             and its `mean_ap` decides which weights are the best (`full_run.validation` makes one). With several
-            processes it is sent to them, and has to be of a module.
+            processes it has to be picklable.
 
     Raises:
         InputError: data, settings or run folder do not fit; a loss is not a number (the last good checkpoint stays).
