@@ -123,10 +123,10 @@ def is_done(target: Path, settings: dict[str, Any]) -> bool:
         if was == value or (key in _CONTENTS and None in (was, value)):
             continue
         if key in _CONTENTS:
-            raise InputError(f"{target} was made {_CONTENTS[key]}; delete it to make it again, or change root")
+            raise InputError(f"{target} was made {_CONTENTS[key]}; delete it to make it again, or give a new root")
         same = settings.get(f"{key}_content")
         if same is None or same != made.get(f"{key}_content"):
-            raise InputError(f"{target} was made with {key}={was!r}, not {value!r}; delete it, or change root")
+            raise InputError(f"{target} was made with {key}={was!r}, not {value!r}; delete it, or give a new root")
     return True
 
 
@@ -156,7 +156,7 @@ def all_or_nothing(target: Path, source: Path) -> Iterator[Path]:
             free = shutil.disk_usage(room).free
             raise InputError(
                 f"no space left for {target} ({free / 1e9:.1f} GB free, {source} has {size / 1e9:.1f} GB); "
-                "free space or give a different root"
+                "free space or give a new root"
             ) from error
         raise InputError(
             f"{target} cannot be made ({error.filename or target}: {error.strerror or error}); "
