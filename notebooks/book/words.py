@@ -56,8 +56,8 @@ def of_library(source: str) -> Iterator[Words]:
     formatted = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     inside = {part for node in formatted for part in ast.walk(node) if part is not node}
     for node in ast.walk(tree):
-        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-        if node not in inside and any(isinstance(part, ast.Constant) for part in parts):
+        if isinstance(node, ast.JoinedStr | ast.Constant) and node not in inside:
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             values = [part.value if isinstance(part, ast.Constant) else "x" for part in parts]
             text = "".join(value for value in values if isinstance(value, str))
             if " " in text:  # a key or a name has no space
