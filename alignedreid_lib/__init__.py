@@ -4,7 +4,7 @@ import importlib
 import warnings
 from types import ModuleType
 
-# Modules that had another place or name up to version 0.1.
+# Modules that had a different path up to version 0.1.
 MOVED = {
     "images": "batches.images",
     "sampling": "batches.sampling",

@@ -18,7 +18,7 @@ _CPU_CELLS, _GPU_CELLS = 1 << 22, 1 << 27  # pairs of stripes in memory at a tim
 
 
 def stripe_distances(x: Tensor, y: Tensor) -> Tensor:
-    """The cost of matching each stripe of one image with each stripe of another.
+    """The cost of matching each stripe of one image with each stripe of a second.
 
     Args:
         x: [..., H, c].
@@ -73,7 +73,7 @@ def trace_path(costs: Tensor) -> list[tuple[int, int]]:
     if costs.ndim != 2 or 0 in costs.shape:
         raise InputError(f"costs have shape {tuple(costs.shape)}; give [H, W] with one cell or more")
     if not costs.isfinite().all():
-        raise InputError("costs hold a value that is not a finite number; look at the features they come from")
+        raise InputError("costs contain a value that is not a finite number; look at the features they come from")
     table: list[list[float]] = costs.tolist()
     height, width = costs.shape
     for i in range(height):

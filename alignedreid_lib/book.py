@@ -30,7 +30,7 @@ CONFIG = TrainConfig(
     decay_at_epoch=13,
     precision="float32",  # the book's numbers do not depend on what the processor multiplies fastest
 )
-# How `features.extract` shows pictures to the book's model: as in its training.
+# The book's model needs images as in its training, also in `features.extract`.
 AS_TRAINED: dict[str, Any] = {"height": CONFIG.height, "width": CONFIG.width, "precision": CONFIG.precision}
 
 
@@ -42,7 +42,7 @@ class BookModel(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """One sentence that says whether the model was trained now or found."""
+        """A sentence: the model was trained now, or it was found."""
         total = len(self.result.metrics)
         if self.result.resumed_at == total:
             return f"Found the book's model, trained earlier for {total} epochs."
@@ -66,7 +66,7 @@ def prepare_data(config: TrainConfig, archive: str = "", **settings: Any) -> tup
     """Make the datasets of a full-run notebook, unless they exist; without an archive, data/synthetic has drawn people.
 
     Args:
-        config: says what is trained on.
+        config: the training's settings; they name the datasets to train on.
         archive, settings: see `datasets.provide`.
 
     Returns:

@@ -50,7 +50,7 @@ def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype
         raise InputError(f"precision is {name!r}; it is one of {', '.join(PRECISIONS)}")
     unsafe = device.type == "cpu" and width < 64 and torch.cpu._is_amx_tile_supported()
     if name == "bfloat16" and unsafe:
-        raise InputError(f"precision bfloat16 is not safe on this CPU for pictures {width} wide; use float32")
+        raise InputError(f"precision bfloat16 is not safe on this CPU for images {width} pixels wide; use float32")
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cuda":
@@ -79,7 +79,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The peak of the memory in use, MB: of the GPU, or of this process."""
+    """The peak memory of the GPU or, on a CPU, of this process, MB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:

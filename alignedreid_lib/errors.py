@@ -2,8 +2,8 @@
 
 
 class InputError(ValueError):
-    """A file, value or setting cannot be used; the message, one line, names it and says what to do."""
+    """A file, value or setting cannot be used; the one-line message names it and what to do about it."""
 
     def __init__(self, message: str):
-        # Names from outside may hold anything; a message stays one line, whatever it quotes.
+        # A quoted name may contain line breaks; a message stays one line.
         super().__init__("".join(char if char.isprintable() else " " for char in message))

@@ -20,13 +20,13 @@ class HardTriplets(NamedTuple):
     """The hardest positive and negative of every anchor, [N] each."""
 
     positive: Tensor  # index of the farthest image of the anchor's identity
-    negative: Tensor  # index of the nearest image of another identity
+    negative: Tensor  # index of the nearest image of a different identity
     positive_distance: Tensor
     negative_distance: Tensor
 
 
 class TripletTerm(NamedTuple):
-    """What a triplet loss gives, whatever its settings."""
+    """The result of a triplet loss, in one form for all settings."""
 
     loss: Tensor  # []
     mined: HardTriplets
@@ -156,10 +156,10 @@ def local_triplet(
     Args:
         features: [N, H, c].
         normalize: scale each stripe to unit length first.
-        mined: hard samples chosen by another distance (`global_triplet`); None mines by the local distance.
+        mined: hard samples chosen by a different distance (`global_triplet`); None mines by the local distance.
 
     Returns:
-        the term; its `mined` holds the samples used and their local distances.
+        the term; its `mined` contains the samples used and their local distances.
 
     Raises:
         InputError: see `mine_batch_hard`; or features that do not fit the labels.

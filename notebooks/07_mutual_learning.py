@@ -350,7 +350,7 @@ with tempfile.TemporaryDirectory() as folder:
         training.train(twins, Path(folder) / "run")
     except InputError as error:
         message = str(error)
-assert "stay equal for ever" in message, "equal models are rejected"
+assert "stay equal; set local_weight" in message, "equal models are rejected"
 print(message.replace(str(start), "start.pth"))
 
 # %% [markdown]

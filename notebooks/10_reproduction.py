@@ -297,9 +297,9 @@ assert len(pair) >= 2, "there are at least two runs, so that the spread is known
 
 
 # %%
-def rows_of(name, **wanted):
+def rows_of(result, **wanted):
     """The rows of a results file whose entries are the wanted ones."""
-    rows = [row for row in finished[name]["scores"] if wanted.items() <= row.items()]
+    rows = [row for row in finished[result]["scores"] if wanted.items() <= row.items()]
     return ScoreTable.from_dict({"rows": rows}).rows
 
 

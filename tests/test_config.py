@@ -74,7 +74,7 @@ def test_staircase_equals_the_recorded_rates():
         ({"memory_limit": -(10**5000)}, "memory_limit is .*; it has to be greater than or equal to 0"),
         ({"height": 10**5000}, "height is .* thousands of digits; it has to be less than or equal to 2048"),
         ({"last_stride": True}, "last_stride is True; it has to be a valid integer"),
-        ({"global_weight": 0}, "id_weight is 0.0; it has to be above 0 if the other weights are 0"),
+        ({"global_weight": 0}, "id_weight is 0.0; it has to be above 0 if global_weight and local_weight are 0"),
         ({"seed": -1, "height": 0}, "height is 0"),  # the first of the two
         ({"margin": 10**400}, "margin is 1000.*; it has to be a valid number, or None"),
         ({"weights": ["a.pth"]}, r"weights is \['a.pth'\]; it has to be a valid string, or None"),

@@ -304,7 +304,7 @@ def test_a_killed_call_can_be_repeated(market_zip, root):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "no space left for .*market1501.* make room"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left for .*market1501.* free space"),
         (PermissionError(errno.EACCES, "Permission denied"), "cannot be made .*Permission denied.* may write"),
     ],
 )
@@ -376,7 +376,7 @@ def test_archives_that_are_none(root, tmp_path, market_zip):
 @pytest.mark.parametrize("entry", ["/etc/x.jpg", "../x.jpg", "release/../../x.jpg", "C:/x.jpg", "..\\x.jpg", "\\x.jpg"])
 def test_entries_that_point_outside(entry, root, tmp_path):
     path = write_zip(tmp_path / "bad.zip", small_market() | {entry: JPEG})
-    refused("bad.zip holds an entry that points outside", prepare, "market1501", path, root=root, num_val_ids=1)
+    refused("bad.zip contains an entry that points outside", prepare, "market1501", path, root=root, num_val_ids=1)
 
 
 def test_links_are_refused(root, tmp_path, market_zip):
@@ -467,10 +467,10 @@ def test_other_pictures_and_empty_folders_are_refused(root, tmp_path):
     png = write_zip(tmp_path / "png.zip", small_market() | {"query/0006_c3s1_000001_00.png": JPEG})
     refused("000001_00.png is not named as", prepare, "market1501", png, root=root, num_val_ids=1)
     twice = write_zip(tmp_path / "twice.zip", {f"{top}/{name}": JPEG for top in "ab" for name in small_market()})
-    refused("twice.zip holds .* twice", prepare, "market1501", twice, root=root, num_val_ids=1)
+    refused("twice.zip contains .* twice", prepare, "market1501", twice, root=root, num_val_ids=1)
     files = {name: content for name, content in small_market().items() if not name.startswith("query")}
     empty = write_zip(tmp_path / "empty.zip", files | {"query/Thumbs.db": b"", "query/readme.txt": b""})
-    refused("no picture in query/", prepare, "market1501", empty, root=root, num_val_ids=1)
+    refused("no image in query/", prepare, "market1501", empty, root=root, num_val_ids=1)
 
 
 def test_what_open_dataset_refuses(market_zip, root):
@@ -481,7 +481,7 @@ def test_what_open_dataset_refuses(market_zip, root):
             open_dataset(where, part)
 
     says("no part 'tset'; give one of trainval, train, val, test", folder, "tset")
-    says("root has no partitions.pkl, so it is no prepared dataset", root)
+    says("root has no partitions.pkl, so it is not a prepared dataset", root)
     combined = combine([folder], root)
     says("has no part test; it has trainval$", combined)
     gone = open_dataset(folder, "test").paths[3]
@@ -618,9 +618,9 @@ def test_cuhk03_pictures_and_partitions(made_cuhk, root, tmp_path, compression):
             person: label for label, person in enumerate((0, 2, 3, 4, 5, 7))
         }
         assert len(set(open_dataset(folder / kind, "val").ids.tolist())) == 2
-    with pytest.raises(InputError, match=r"cuhk03 has no partitions\.pkl, but holds datasets: open .*detected"):
+    with pytest.raises(InputError, match=r"cuhk03 has no partitions\.pkl, but contains datasets: open .*detected"):
         open_dataset(folder, "test")
-    with pytest.raises(InputError, match="pictures only"):
+    with pytest.raises(InputError, match="but only images"):
         open_dataset(folder / "all", "trainval")
 
 
@@ -686,7 +686,7 @@ def test_a_split_in_matlab_files_is_read(tmp_path):
         ({"query_idx": [[]]}, "not a file of CUHK03's new protocol"),
         ({"filelist": np.array([["a.png"], ["b.png"]], object)}, "not a file of CUHK03's new protocol"),
         ({"filelist": np.array([["7_001_1_02.png"]] * 3, object)}, "not a file of CUHK03's new protocol"),
-        ({"train_idx": [[1, 1]]}, "names a picture of detected twice"),
+        ({"train_idx": [[1, 1]]}, "names an image of detected twice"),
     ],
 )
 def test_a_split_in_matlab_files_that_cannot_be_is_refused(tmp_path, changed, reason):
@@ -742,7 +742,7 @@ def test_a_release_that_lacks_a_picture(made_cuhk, root, monkeypatch):
     monkeypatch.setattr(cuhk03, "new_protocol", lambda: split)
     monkeypatch.setattr(cuhk03, "PERSONS", PAIRS)
     refused(
-        f"lacks 1 detected pictures that the new protocol names .first: {absent}.*pass the split_file",
+        f"lacks 1 detected images that the new protocol names .first: {absent}.*pass the split_file",
         prepare,
         "cuhk03",
         made_cuhk["archive"],
@@ -756,7 +756,7 @@ def test_labeled_that_repeats_detected_gets_pictures_only(made_cuhk, root, tmp_p
     mat = write_mat(tmp_path / "cuhk-03.mat", dict.fromkeys(cuhk03_split.KINDS, tables), made_cuhk["pictures"])
     archive = write_cuhk(tmp_path / "repeats.zip", mat)
     refused(
-        "lacks .* labeled pictures that .*split.pkl names",
+        "lacks .* labeled images that .*split.pkl names",
         prepare,
         "cuhk03",
         archive,
@@ -769,7 +769,7 @@ def test_labeled_that_repeats_detected_gets_pictures_only(made_cuhk, root, tmp_p
     with pytest.warns(UserWarning, match="labeled repeats detected"):
         folder = prepare("cuhk03", archive, root, num_val_ids=2)
     assert len(open_dataset(folder / "detected", "test")) > 0
-    with pytest.raises(InputError, match="pictures only"):
+    with pytest.raises(InputError, match="but only images"):
         open_dataset(folder / "labeled", "test")
     assert len(list((folder / "labeled" / "images").iterdir())) == (made_cuhk["truth"]["detected"] >= 0).sum()
 
@@ -793,7 +793,7 @@ def test_split_files_that_do_not_fit(made_cuhk, root, tmp_path):
 
     good = made_cuhk["split"]
     other = {**good["detected"], "query_im_names": [format_name(900, 0, 0)]}
-    says("lacks 1 detected pictures that .*s.pkl names .first: 00000900_0000_00000000.jpg", good | {"detected": other})
+    says("lacks 1 detected images that .*s.pkl names .first: 00000900_0000_00000000.jpg", good | {"detected": other})
     says(
         r"s.pkl: '0002_c1s1_000451_03.jpg' is not a name",
         good | {"labeled": {**other, "query_im_names": ["0002_c1s1_000451_03.jpg"]}},
@@ -804,13 +804,13 @@ def test_split_files_that_do_not_fit(made_cuhk, root, tmp_path):
         {"detected": {key: names for key, names in good["detected"].items() if key != "gallery_im_names"}},
     )
     says("s.pkl has no list", [1, 2])
-    says(r"holds 5; names are text", good | {"detected": {**other, "query_im_names": [5]}})
+    says(r"contains 5; names are text", good | {"detected": {**other, "query_im_names": [5]}})
     says(
-        "names a picture of detected twice",
+        "names an image of detected twice",
         good | {"detected": {**good["detected"], "query_im_names": good["detected"]["gallery_im_names"]}},
     )
     path.write_bytes(b"c__builtin__\neval\n(S'1'\ntR.")
-    refused("s.pkl asks for __builtin__.eval", prepare, "cuhk03", made_cuhk["archive"], root=root, split_file=path)
+    refused("s.pkl refers to __builtin__.eval", prepare, "cuhk03", made_cuhk["archive"], root=root, split_file=path)
     refused("gone.pkl does not exist", prepare, "cuhk03", made_cuhk["archive"], root=root, split_file="gone.pkl")
 
 
@@ -832,9 +832,9 @@ def test_mat_files_that_are_none(made_cuhk, root, tmp_path):
         file["detected"], file["labeled"] = np.zeros((1, 5)), np.zeros((1, 5))
     refused("cannot be read as a MATLAB v7.3", prepare, "cuhk03", write_cuhk(tmp_path / "m.zip", mat), **settings)
     write_mat(mat, {kind: [np.zeros((8, 10), int)] for kind in cuhk03_split.KINDS}, {0: np.zeros((4, 4), np.uint8)})
-    refused("not a picture", prepare, "cuhk03", write_cuhk(tmp_path / "m.zip", mat), **settings)
+    refused("not an image", prepare, "cuhk03", write_cuhk(tmp_path / "m.zip", mat), **settings)
     write_mat(mat, {kind: [np.zeros((8, 6), int)] for kind in cuhk03_split.KINDS}, {0: picture(0)})
-    refused("has 6 cells a person", prepare, "cuhk03", write_cuhk(tmp_path / "m.zip", mat), **settings)
+    refused("has 6 cells per person", prepare, "cuhk03", write_cuhk(tmp_path / "m.zip", mat), **settings)
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])

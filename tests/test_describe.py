@@ -86,5 +86,5 @@ def test_a_card_as_a_figure(tiny_data):
 def test_nothing_to_describe(tiny_data, tmp_path):
     (tmp_path / "d" / "images").mkdir(parents=True)
     Partitions(test_im_names=[], test_marks=[]).save(tmp_path / "d" / "partitions.pkl")
-    with pytest.raises(InputError, match="no pictures to describe"):
+    with pytest.raises(InputError, match="no images to describe"):
         describe(open_dataset(tmp_path / "d", "test"))

@@ -46,7 +46,7 @@ def test_bfloat16_by_name_is_refused_only_where_it_computes_nonsense(monkeypatch
     claims(monkeypatch, False, False)
     assert devices.choose_precision("bfloat16", CPU, 32) == torch.bfloat16
     claims(monkeypatch, True, True)
-    with pytest.raises(InputError, match="32 wide; use float32"):
+    with pytest.raises(InputError, match="images 32 pixels wide; use float32"):
         devices.choose_precision("bfloat16", CPU, 32)
 
 

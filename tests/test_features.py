@@ -122,7 +122,7 @@ def test_bad_settings_are_refused(model, dataset, settings, words):
 
 def test_no_pictures_are_refused(model, dataset):
     none = np.zeros(0, int)
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         extract(model, Dataset(dataset.folder, "test", [], none, none, None, none))
 
 
@@ -177,5 +177,5 @@ def test_kept_features_that_cannot_be_read_are_made_again(model, dataset, tmp_pa
 def test_a_cache_that_cannot_be_is_refused_before_the_work(model, dataset, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(images, "decode", None)
-    with pytest.raises(InputError, match=r"file: cannot be made .a file has this name.; choose another folder"):
+    with pytest.raises(InputError, match=r"file: cannot be made .a file has this name.; choose a different folder"):
         extract(model, dataset, **SIZE, cache=tmp_path / "file")

@@ -60,7 +60,7 @@ def test_what_is_gone_comes_back_as_the_message_says(gone, tmp_path):
 
 def test_a_picture_that_a_list_names_is_not_to_be_removed(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"a\.jpg: not a picture that decodes .*put a whole copy there$"):
+    with pytest.raises(InputError, match=r"a\.jpg: not an image that decodes .*put a whole copy there$"):
         images.decode(tmp_path / "a.jpg")
 
 
@@ -96,7 +96,7 @@ def test_parts_of_a_dataset_are_no_people(parts, depth, tmp_path):
 def test_folders_inside_of_people_s_folders_are_spoken_of(tmp_path):
     people(tmp_path / "p" / "alice", ("cam1", "cam2"))
     people(tmp_path / "p" / "bob", ("cam1", "cam2"))
-    with pytest.warns(UserWarning, match=r"12 pictures in folders inside .*\(first: alice/cam1/0\.jpg\)"):
+    with pytest.warns(UserWarning, match=r"12 images in folders inside .*\(first: alice/cam1/0\.jpg\)"):
         datasets.prepare("folder", tmp_path / "p", tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -146,7 +146,7 @@ def market(path, train=(1, 2), test=(3, 4), cameras=(1, 2)):
 
 @pytest.mark.parametrize("given", [{"train": (1, 123456789)}, {"cameras": (1, 10001)}])
 def test_numbers_without_room_are_named_with_their_file(given, tmp_path):
-    with pytest.raises(InputError, match=r"m\.zip: M/bounding_box_train/.*jpg has an id above .*number them anew"):
+    with pytest.raises(InputError, match=r"m\.zip: M/bounding_box_train/.*jpg has an id above .*number them again"):
         datasets.prepare("market1501", market(tmp_path / "m.zip", **given), tmp_path, num_val_ids=0)
 
 
@@ -306,7 +306,7 @@ def test_weights_as_other_toolboxes_name_them(key, prefix, network, tmp_path):
 
 def test_two_backbones_in_one_file_are_not_chosen_from(network, tmp_path):
     torch.save(backbone(network, "teacher.") | backbone(network, "student."), tmp_path / "w.pth")
-    with pytest.raises(InputError, match="the weights of another network"):
+    with pytest.raises(InputError, match="the weights of a different network"):
         load_weights(network, tmp_path / "w.pth")
 
 
@@ -325,7 +325,7 @@ def test_devices_that_compute_nothing_here(name):
 
 @pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "convnext_tiny"])
 def test_pictures_too_small_for_a_backbone(name):
-    with pytest.raises(InputError, match="nothing is left of pictures of 16 x 8"):
+    with pytest.raises(InputError, match="nothing is left of images of 16 x 8"):
         AlignedReID(name).eval()(torch.zeros(1, 3, 16, 8))
 
 

@@ -176,12 +176,12 @@ def test_histogram_counts_identities():
 @pytest.mark.parametrize(
     ("draw", "words"),
     [
-        (lambda d: figures.contact_sheet([]), "0 pictures"),
+        (lambda d: figures.contact_sheet([]), "0 images"),
         (lambda d: figures.contact_sheet(make_pictures(3), ["a"]), "1 titles"),
         (lambda d: figures.contact_sheet([np.zeros((4, 4))]), "float64"),
         (lambda d: figures.batch_grid(make_pictures(5), [1, 1, 2, 2, 3], 2), "P x 2"),
-        (lambda d: figures.batch_grid(make_pictures(4), [1, 2, 1, 2], 2), "stand together"),
-        (lambda d: figures.ranked_lists([0], d, np.zeros((3, 3))), "asks for"),
+        (lambda d: figures.batch_grid(make_pictures(4), [1, 2, 1, 2], 2), "not adjacent"),
+        (lambda d: figures.ranked_lists([0], d, np.zeros((3, 3))), "this dataset needs"),
         (lambda d: figures.ranked_lists([3], d, np.zeros((3, 14))), r"0 \.\.\. 2"),
         (lambda d: figures.ranked_lists([], d, np.zeros((3, 14))), r"0 \.\.\. 2"),
         (lambda d: figures.training_curves([]), "0 rows"),
@@ -189,7 +189,7 @@ def test_histogram_counts_identities():
         (lambda d: figures.cmc_curves({}), "nothing"),
         (lambda d: figures.cmc_curves({"percent": [50, 60]}), "percent"),
         (lambda d: figures.cmc_curves({"broken": [np.nan]}), "broken"),
-        (lambda d: figures.histogram_of_images_per_id([]), "one image at least"),
+        (lambda d: figures.histogram_of_images_per_id([]), "at least one image"),
     ],
 )
 def test_bad_input_is_refused(dataset, draw, words):

@@ -44,7 +44,7 @@ def people(tmp_path) -> Path:
 
 def test_one_folder_a_person(people, tmp_path):
     put(people, {"anna/notes.txt": b"no picture", ".cache/x.jpg": b"", "anna/.hidden.jpg": b""})
-    with pytest.warns(UserWarning, match=r"18 pictures found; passed over: 1 \.txt, 1 hidden file, 1 hidden folder"):
+    with pytest.warns(UserWarning, match=r"18 images found; passed over: 1 \.txt, 1 hidden file, 1 hidden folder"):
         made = prepare("folder", people, tmp_path / "data")
     assert made == tmp_path / "data" / "folder"
     names = json.loads((made / "people.json").read_text("utf-8"))
@@ -67,7 +67,7 @@ def test_it_is_found_again_until_a_picture_changes(people, tmp_path):
     with pytest.raises(InputError, match="made with seed=1, not 2"):
         prepare("folder", people, tmp_path / "data", seed=2)
     put(people, {"anna/new.png": picture("PNG")})
-    with pytest.raises(InputError, match="made of other pictures than are there now; delete it"):
+    with pytest.raises(InputError, match="made of other images than are there now; delete it"):
         prepare("folder", people, tmp_path / "data")
 
 
@@ -120,15 +120,15 @@ HEAD = b"path,person,camera\n"
     [
         (b"", "first line is '', *it has to be|first line is ''; it has to be"),
         (b"file,who\n0.jpg,a\n", "it has to be path,person,camera"),
-        (HEAD, "holds no pictures"),
+        (HEAD, "contains no images"),
         (HEAD + b"0.jpg\n", "line 2 does not say path and person"),
         (HEAD + b"0.jpg,a,1,2\n", "line 2 does not say"),
         (HEAD + b"0.jpg,a,1\n9.jpg,a,1\n", "line 3: '9.jpg' is not there"),
         (HEAD + b"0.jpg,a,1\n0.jpg,b,1\n", "line 3: '0.jpg' is named a second time"),
         (HEAD + b"0.jpg,a,1\n1.jpg,a,\n", "1.jpg has no camera and others have"),
-        (HEAD + b'"0.jpg,a,1\n', "is no CSV|does not say"),
+        (HEAD + b'"0.jpg,a,1\n', "is not CSV|does not say"),
         (HEAD + b"\xff\xfe,a,1\n", "not a text in UTF-8"),
-        (HEAD + b"x" * 5000 + b",a,1\n", "mend the path|is not there"),
+        (HEAD + b"x" * 5000 + b",a,1\n", "correct the path|is not there"),
     ],
 )
 def test_tables_that_say_too_little(text, says, tmp_path):
@@ -141,20 +141,20 @@ def test_tables_that_say_too_little(text, says, tmp_path):
 @pytest.mark.parametrize(
     ("files", "settings", "says"),
     [
-        ({}, {}, "holds no pictures"),
-        ({"loose.jpg": picture()}, {}, r"nothing says whom 1 of 1 pictures show \(first: loose.jpg\)"),
-        ({"a/0.jpg": picture()}, {"pattern": "("}, "no regular expression"),
+        ({}, {}, "contains no images"),
+        ({"loose.jpg": picture()}, {}, r"1 of 1 images have a name without a person \(first: loose.jpg\)"),
+        ({"a/0.jpg": picture()}, {"pattern": "("}, "not a regular expression"),
         ({"a/0.jpg": picture()}, {"pattern": "(a)"}, r"no group \(\?P<person>"),
-        ({"a/0.jpg": picture()}, {"pattern": "(?P<person>b)"}, "nothing says whom"),
-        ({"a/0.jpg": b"text"}, {}, "0.jpg does not decode as a picture"),
+        ({"a/0.jpg": picture()}, {"pattern": "(?P<person>b)"}, "1 of 1 images have a name without a person"),
+        ({"a/0.jpg": b"text"}, {}, "0.jpg does not decode as an image"),
         ({"a/0.jpg": picture()[:-300]}, {}, "0.jpg does not decode"),
         ({"a/0.heic": b""}, {}, "0.heic is of a format that is not read; save it as JPEG"),
         ({"a/0.jpg": picture(), "b/0.jpg": picture()}, {}, "nobody can be searched for"),
-        ({"a/0.jpg": picture()}, {"test_share": 1.5}, "test_share=1.5 is no share"),
+        ({"a/0.jpg": picture()}, {"test_share": 1.5}, "test_share=1.5 is not a share"),
         ({"a/0.jpg": picture()}, {"seed": -1}, "seed=-1"),
         ({"a/0.jpg": picture()}, {"split_file": "x"}, "leave split_file out"),
         ({"a/0.jpg": picture()}, {"test_share": 0, "num_val_ids": 1}, "leaves nobody to train on"),
-        ({"a/\udcff.jpg": picture()}, {}, "no plain text"),
+        ({"a/\udcff.jpg": picture()}, {}, "not plain text"),
     ],
 )
 def test_what_is_refused(files, settings, says, tmp_path):
@@ -236,10 +236,10 @@ def moving() -> bytes:
     ("data", "says"),
     [
         (deep(), "pixels of kind I;16, not 8 bits"),
-        (moving(), "holds 2 pictures"),
+        (moving(), "contains 2 images"),
         (b"", "does not decode"),
         (picture("PNG")[:60], "does not decode"),
-        (picture("ICO"), "does not decode as a picture"),
+        (picture("ICO"), "does not decode as an image"),
         (b"\0" * (33 << 20), "larger than 32 MB"),
     ],
 )

@@ -61,7 +61,9 @@ def test_a_small_archive_is_trained_on_without_a_validation_split(num_train, cam
     made = tmp_path / "data" / "market1501"
     assert len(set(datasets.open_dataset(made, "train").ids)) == num_train
     assert len(datasets.open_dataset(made, "val")) == 0
-    with pytest.raises(InputError, match="has num_val_ids=0, not 2; move it away to make it again, or give another"):
+    with pytest.raises(
+        InputError, match="has num_val_ids=0, not 2; move it away to make it again, or give a different"
+    ):
         book.prepare_data(config(tmp_path / "data"), str(archive), num_val_ids=2)
 
 
@@ -89,7 +91,7 @@ def test_a_folder_is_split_as_asked(tmp_path):
     with pytest.raises(InputError, match=r"has test_share=0.333.*, not 0.5; move it away"):
         book.prepare_data(own, str(people), test_share=0.5)
     make_people(people / "p05" / "more", 1)
-    with pytest.raises(InputError, match="made of other pictures than are there now"):
+    with pytest.raises(InputError, match="made of other images than are there now"):
         book.prepare_data(own, str(people))
 
 
@@ -104,7 +106,7 @@ def test_a_folder_is_split_as_asked(tmp_path):
             {"test_share": 0.0},
             "has no people to test on; name others in test_sets, or delete this folder and prepare it",
         ),
-        ({"archive": ""}, "folder is not there; prepare it, or say in `archive`"),
+        ({"archive": ""}, "folder is not there; prepare it, or give in `archive`"),
         ({"archive": "x" * 5000}, "File name too long"),
         ({"num_val_ids": 3}, "num_val_ids=3 leaves nobody to train on"),
     ],
@@ -125,7 +127,7 @@ def test_settings_of_a_folder_are_refused_for_a_release(tmp_path):
 
 def test_the_drawn_people_have_no_folder_of_their_own():
     own = dataclasses.replace(book.CONFIG, dataset="folder")
-    with pytest.raises(InputError, match="folder is not there; prepare it, or say in `archive`"):
+    with pytest.raises(InputError, match="folder is not there; prepare it, or give in `archive`"):
         book.prepare_data(own)
 
 

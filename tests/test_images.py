@@ -42,9 +42,9 @@ def test_decode_gives_rgb_upright(tmp_path):
 
 def test_what_does_not_decode_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
-    with pytest.raises(InputError, match=r"broken\.jpg: not a picture that decodes"):
+    with pytest.raises(InputError, match=r"broken\.jpg: not an image that decodes"):
         images.decode(tmp_path / "broken.jpg")
-    with pytest.raises(InputError, match=r"absent\.jpg: no such picture"):
+    with pytest.raises(InputError, match=r"absent\.jpg: no such image"):
         images.decode(tmp_path / "absent.jpg")
 
 

@@ -124,9 +124,9 @@ def test_backbone_files_load_and_the_rest_is_listed(tmp_path):
 
 def test_another_network_s_weights_are_refused_and_nothing_changes(tmp_path):
     torch.save(state(1), tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"w\.pth: the weights of another network"):
+    with pytest.raises(InputError, match=r"w\.pth: the weights of a different network"):
         AlignedReID("mobilenet_v2", weights=tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"the weights of another network"):
+    with pytest.raises(InputError, match=r"the weights of a different network"):
         AlignedReID("resnet34", weights=tmp_path / "w.pth")
 
 
@@ -293,7 +293,7 @@ def test_what_is_no_weights_file_is_refused(tmp_path, monkeypatch, content):
 
 def test_a_file_that_would_run_code_is_named_and_not_advised(tmp_path):
     torch.save(Bomb(), tmp_path / "bad.pth")
-    with pytest.raises(InputError, match=r"it asks for \w+\.open\)") as raised:
+    with pytest.raises(InputError, match=r"it refers to \w+\.open\)") as raised:
         load_weights(AlignedReID("resnet18"), tmp_path / "bad.pth")
     assert "weights_only" not in str(raised.value)
 

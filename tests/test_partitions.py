@@ -209,7 +209,7 @@ class Evil:
 def test_a_pickle_that_asks_for_a_class_is_not_run(protocol, tmp_path):
     path = tmp_path / "partitions.pkl"
     path.write_bytes(pickle.dumps({"trainval_im_names": [Evil(tmp_path / "ran")]}, protocol))
-    with pytest.raises(InputError, match=r"partitions\.pkl asks for (posix|nt|os)\.mkdir") as refused:
+    with pytest.raises(InputError, match=r"partitions\.pkl refers to (posix|nt|os)\.mkdir") as refused:
         Partitions.load(path)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "ran").exists()
@@ -267,13 +267,13 @@ NAME = format_name(1, 1, 0)
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ([], "holds no partitions"),
-        ({"other": 1}, "holds no partitions"),
+        ([], "contains no partitions"),
+        ({"other": 1}, "contains no partitions"),
         ({"test_im_names": [NAME], "test_marks": []}, "not of one length"),
         ({"test_im_names": [NAME]}, "not of one length"),
         ({"test_im_names": [NAME], "test_marks": [3]}, "mark"),
-        ({"test_im_names": NAME, "test_marks": [0]}, "test_im_names is no list of str"),
-        ({"test_im_names": [1], "test_marks": [0]}, "test_im_names is no list of str"),
+        ({"test_im_names": NAME, "test_marks": [0]}, "test_im_names is not a list of str"),
+        ({"test_im_names": [1], "test_marks": [0]}, "test_im_names is not a list of str"),
         ({"train_im_names": [NAME]}, "go together"),
         ({"train_im_names": [NAME], "train_ids2labels": {2: 0}}, "no label for id 1"),
         ({"train_im_names": ["../x.jpg"], "train_ids2labels": {}}, "unified layout"),

@@ -114,7 +114,7 @@ def test_pictures_that_are_all_alike():
         ((np.ones(3), np.ones((2, 3))), {}, r"query_features has shape \(3,\)"),
         ((np.ones((2, 3)), np.ones((0, 3))), {}, r"gallery_features has shape \(0, 3\)"),
         ((np.full((2, 3), np.nan), np.ones((2, 3))), {}, "nan or infinity"),
-        ((np.array([["a"]]), np.ones((2, 1))), {}, "no matrix of numbers"),
+        ((np.array([["a"]]), np.ones((2, 1))), {}, "not a matrix of numbers"),
         ((np.ones((2, 3)), np.ones((2, 3))), {"k1": 0}, "k1 is 0"),
         ((np.ones((2, 3)), np.ones((2, 3))), {"k2": 1.5}, "k2 is 1.5"),
         ((np.ones((2, 3)), np.ones((2, 3))), {"lambda_value": 1.1}, "lambda_value is 1.1"),

@@ -38,7 +38,7 @@ def test_a_folder_belongs_to_one_config(tmp_path):
     folder = runs.open_run(tmp_path / "run", config, free=["device"])
     assert json.loads((folder / "config.json").read_text())["margin"] == 0.3
     assert runs.open_run(tmp_path / "run", config | {"device": "cuda"}, free=["device"]) == folder
-    with pytest.raises(InputError, match=r"run: holds a run with margin=0.3, not 0.5; choose another run_dir"):
+    with pytest.raises(InputError, match=r"run: contains a run with margin=0.3, not 0.5; choose a different run_dir"):
         runs.open_run(tmp_path / "run", config | {"margin": 0.5})
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_text_file_is_named_in_one_line(tmp_path, name, content):
     if name == "metrics.jsonl" and content == b"":
         assert runs.read_metrics(tmp_path) == [], "no epoch yet"
         return
-    with pytest.raises(InputError, match=rf"{name}: (not|cannot be read|holds no)") as raised:
+    with pytest.raises(InputError, match=rf"{name}: (not|cannot be read|contains no)") as raised:
         runs.read_metrics(tmp_path) if name == "metrics.jsonl" else runs.open_run(tmp_path, {})
     assert "\n" not in str(raised.value)
 
@@ -294,7 +294,7 @@ def test_a_run_dir_that_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch, 
 
 def test_a_checkpoint_without_its_config_is_not_adopted(tmp_path):
     runs.save_checkpoint(tmp_path, {"epoch": 3})
-    with pytest.raises(InputError, match=r"holds a checkpoint and no config\.json"):
+    with pytest.raises(InputError, match=r"contains a checkpoint and no config\.json"):
         runs.open_run(tmp_path, {"seed": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 

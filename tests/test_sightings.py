@@ -110,14 +110,14 @@ def test_a_file_name_in_the_other_unicode_form(tmp_path):
         ("path,person\nann/0.jpg,A\n./ann/0.jpg,B\n", "line 3: './ann/0.jpg' is named a second time .first in line 2"),
         ("path,person\nann/0.jpg,A\nann\\0.jpg,B\n", "named a second time"),
         ("path,person\nann/0.jpg,A\nlink.jpg,B\n", "named a second time"),
-        ("path,person\nann/0.jpg,A\nann,B\n", "line 3: 'ann' is a folder; name the picture"),
+        ("path,person\nann/0.jpg,A\nann,B\n", "line 3: 'ann' is a folder; name the image"),
         ("path,person\ngone.jpg,A\n", "'gone.jpg' is a link to .*nowhere.jpg, which is not there"),
         ("path,person,camera\nann/0.jpg,A,1\nann/1.jpg,A, \n", "ann/1.jpg has no camera and others have"),
         ("path,person\nann/0.jpg, \n", "does not say path and person"),
         ("path,person,person\nann/0.jpg,A,B\n", "it has to be path,person,camera"),
         ("path;person;age\nann/0.jpg;A;3\n", "first line is 'path;person;age'; it has to be"),
         (",path,person\n0,ann/0.jpg,A\n", "it has to be path,person,camera"),
-        ('path,person\nann/0.jpg,"A\nB"\n', "1 name that is no plain text"),
+        ('path,person\nann/0.jpg,"A\nB"\n', "1 name that is not plain text"),
         ("sep=", "it has to be path,person,camera"),
     ],
 )
@@ -160,7 +160,7 @@ def test_links_are_followed(tmp_path):
 @pytest.mark.parametrize(
     ("link", "target", "says"),
     [
-        ("p/anna/loop", "p", "anna/loop leads back to .*p, which holds it"),
+        ("p/anna/loop", "p", "anna/loop leads back to .*p, which contains it"),
         ("p/up", ".", "p/up leads back to"),
         ("p/anna/self", "p/anna/self", "self is a link to .*self, which is not there"),
         ("p/bob", "p/anna", "bob is the same as .*anna, by a link|anna is the same as .*bob, by a link"),
@@ -192,9 +192,9 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(put(tmp_path / "p", "anna/0.jpg") / "anna" / "1.jpg")
-    refused("1.jpg has a picture's name and is not a file", prepare, "folder", tmp_path / "p", tmp_path / "data")
+    refused("1.jpg has an image's name and is not a file", prepare, "folder", tmp_path / "p", tmp_path / "data")
     os.mkfifo(tmp_path / "t.csv")
-    refused("t.csv is no file and no folder", prepare, "folder", tmp_path / "t.csv", tmp_path / "data")
+    refused("t.csv is not a file or folder", prepare, "folder", tmp_path / "t.csv", tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["people", "t.csv"])
@@ -209,7 +209,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
         warnings.simplefilter("error")
         assert len(list_sightings(put(folder, "anna/Thumbs.db", ".DS_Store", "bob/._0.jpg", "bob/desktop.ini"))) == 4
     put(folder, "a.txt", "b.TXT", "anna/clip.mp4", "anna/0001", ".cache/0.jpg", "bob/.2.jpg", "@eaDir/0.jpg/x.jpg")
-    said = r"4 pictures found; passed over: 1 \.mp4, 2 \.txt, 1 file without suffix, 1 hidden file, 1 hidden folder$"
+    said = r"4 images found; passed over: 1 \.mp4, 2 \.txt, 1 file without suffix, 1 hidden file, 1 hidden folder$"
     with pytest.warns(UserWarning, match=said):
         list_sightings(folder)
 
@@ -253,7 +253,7 @@ def test_names_in_all_scripts_are_plain_text(tmp_path):
 @pytest.mark.parametrize("bad", ["a\nb", "a\tb", "a\x7f", "a\x85", "a\u2028b", "a\u2029b", "\udcff"])
 def test_names_that_are_no_plain_text_are_counted(bad, tmp_path):
     folder = put(tmp_path / "p", "a/0.jpg", "a/1.jpg", f"a/{bad}.jpg", f"{bad}/0.jpg")
-    refused(r"2 names that are no plain text \(first: '.*'\); rename them", prepare, "folder", folder, tmp_path / "d")
+    refused(r"2 names that are not plain text \(first: '.*'\); rename them", prepare, "folder", folder, tmp_path / "d")
 
 
 def test_a_folder_is_known_by_its_pictures(tmp_path):
@@ -264,13 +264,13 @@ def test_a_folder_is_known_by_its_pictures(tmp_path):
     moved = folder.rename(tmp_path / "q")
     assert prepare("folder", moved, tmp_path / "data") == made
     put(moved, names[0], content=picture("BMP", 2))
-    refused("made from another archive than is there now; delete it", prepare, "folder", moved, tmp_path / "data")
+    refused("made from a different archive than is there now; delete it", prepare, "folder", moved, tmp_path / "data")
 
 
 @pytest.mark.parametrize("pattern", [5, b"(?P<person>.)", "(?P<person>a{99999999999})"])
 def test_patterns_that_are_none(pattern, tmp_path):
     folder = put(tmp_path / "p", "a/0.jpg")
-    refused("is no regular expression", prepare, "folder", folder, tmp_path / "d", pattern=pattern)
+    refused("is not a regular expression", prepare, "folder", folder, tmp_path / "d", pattern=pattern)
 
 
 # EXIF -----------------------------------------------------------------------------------------------------------
@@ -344,5 +344,5 @@ def test_whatever_a_decoder_raises_names_the_file(error, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "load", fail)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
-    refused("a.jpg: not a picture that decodes .*deep inside", images.decode, tmp_path / "a.jpg")
+    refused("a.jpg: not an image that decodes .*deep inside", images.decode, tmp_path / "a.jpg")
     refused("a.jpg does not decode", to_jpeg, data, "a.jpg")

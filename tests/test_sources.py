@@ -97,7 +97,7 @@ def test_no_picture_of_a_release_is_passed_over_for_its_suffix(suffix, tmp_path)
 
 def test_pictures_of_a_release_in_other_folders_are_counted(tmp_path):
     files = market() | {f"{NAME}/query/more/{k}.jpg": JPEG for k in range(2)}
-    with pytest.warns(UserWarning, match=r"2 pictures in other folders .* \(first: .*/query/more/0\.jpg\)"):
+    with pytest.warns(UserWarning, match=r"2 images in other folders .* \(first: .*/query/more/0\.jpg\)"):
         prepare("market1501", pack(tmp_path / "m.zip", files), tmp_path / "d", num_val_ids=0)
 
 
@@ -110,7 +110,7 @@ def test_a_number_that_python_does_not_read_is_named(tmp_path):
 def test_market1501_without_boxes_for_multi_query(rest, tmp_path):
     """No folder, an empty folder, and one that shows nobody of the queries."""
     files = {name: content for name, content in market().items() if "gt_bbox" not in name} | rest
-    with pytest.warns(UserWarning, match=r"no pictures for multi-query in gt_bbox/"):
+    with pytest.warns(UserWarning, match=r"no images for multi-query in gt_bbox/"):
         made = prepare("market1501", pack(tmp_path / "m.zip", files), tmp_path / "d", num_val_ids=0)
     assert sorted(open_dataset(made, "test").marks.tolist()) == [0] * 4 + [1] * 4
 
@@ -195,9 +195,9 @@ def test_an_archive_is_known_by_content(tmp_path):
     moved = archive.rename(tmp_path / "renamed.zip")
     assert prepare("market1501", moved, data, num_val_ids=1) == made, "the same archive under another name"
     pack(archive, market(6))
-    refused("made from another archive than is there now; delete it", "market1501", archive, data, num_val_ids=1)
+    refused("made from a different archive than is there now; delete it", "market1501", archive, data, num_val_ids=1)
     pack(archive, {name: jpeg(seed + 99) for seed, name in enumerate(market())})
-    refused("made from another archive", "market1501", archive, data, num_val_ids=1)
+    refused("made from a different archive", "market1501", archive, data, num_val_ids=1)
     archive.unlink()
     assert prepare("market1501", archive, data, num_val_ids=1) == made, "its archive is gone"
     refused("made with archive='m.zip', not 'o.zip'", "market1501", tmp_path / "o.zip", data, num_val_ids=1)
@@ -225,7 +225,7 @@ def test_a_split_file_is_known_by_content(tmp_path):
         return making.is_done(tmp_path / "made", settings | changed)
 
     assert done() and done(split_file="b.pkl") and done(split_file_content=None)
-    refused("made with another split file than is there now", call=done, split_file_content="2")
+    refused("made with a different split file than is there now", call=done, split_file_content="2")
     refused("made with split_file='a.pkl', not None", call=done, split_file=None, split_file_content=None)
 
 
@@ -237,7 +237,7 @@ def test_a_combined_set_knows_its_members_by_content(tmp_path):
     shutil.rmtree(made)
     assert json.loads((together / making.MANIFEST).read_text())["pictures"]
     prepare("market1501", pack(archive, market(first=11)), data, num_val_ids=1)
-    refused("combined was made of other pictures than are there now; delete it", [made], data, call=combine)
+    refused("combined was made of other images than are there now; delete it", [made], data, call=combine)
 
 
 # The disk -------------------------------------------------------------------------------------------------------
@@ -300,5 +300,5 @@ def test_queries_that_are_multi_query_pictures_are_no_duplicates(tmp_path):
     made = prepare("market1501", pack(tmp_path / "m.zip", files), tmp_path / "d", num_val_ids=0)
     card = describe(open_dataset(made, "test"))
     assert card.repeated_queries == 3 and len(card.duplicates) == 1 and len(card.duplicates[0]) == 3
-    assert "queries that are multi-query pictures too" in str(card)
+    assert "queries that are multi-query images too" in str(card)
     assert describe(open_dataset(made, "trainval")).repeated_queries == 0 and ("market1501", "test") in PUBLISHED

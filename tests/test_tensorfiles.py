@@ -93,9 +93,9 @@ FILES = {
     "tar.gz": (gzip.compress(b"x"), "a compressed or tar archive.*unpack"),
     "image": (JPEG, "an image or a document"),
     "pickle": (pickle.dumps({"w": [1.0]}), "a Python pickle"),
-    "whole model": (saved(torch.nn.Linear(2, 2)), r"it asks for torch\.nn.*Linear.*save model\.state_dict\(\) alone"),
-    "trap": (saved(Bomb()), r"it asks for \w+\.mkdir"),
-    "old trap": (saved(Bomb(), _use_new_zipfile_serialization=False), r"it asks for \w+\.mkdir"),
+    "whole model": (saved(torch.nn.Linear(2, 2)), r"it refers to torch\.nn.*Linear.*save model\.state_dict\(\) alone"),
+    "trap": (saved(Bomb()), r"it refers to \w+\.mkdir"),
+    "old trap": (saved(Bomb(), _use_new_zipfile_serialization=False), r"it refers to \w+\.mkdir"),
     "plain trap": (pickle.dumps(Bomb()), r"weights\.pth: not a file of weights"),
     "cut short": (WEIGHTS[: len(WEIGHTS) // 2], "cut short or damaged.*download it again"),
     "cut short, old": (OLD[: len(OLD) // 2], "cut short or damaged.*download it again"),
@@ -153,7 +153,7 @@ def test_files_with_other_names_and_places_are_read(tmp_path, monkeypatch):
     found = read_weights("~/model.pth.tar-60")
     assert list(found) == ["w", "features.denseblock1.denselayer1.norm1.weight"]
     torch.save({"format": 3, "models": [found], "epoch": 1}, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match=r"holds no state dict .*; give weights\.pth of the same run"):
+    with pytest.raises(InputError, match=r"contains no state dict .*; give weights\.pth of the same run"):
         read_weights(tmp_path / "checkpoint.pt")
 
 

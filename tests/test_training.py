@@ -182,7 +182,7 @@ def test_killed_at_any_moment_it_goes_on(config, tmp_path, warm, num_models, kil
 def test_a_folder_of_another_config_is_refused_and_stays(config, tmp_path):
     train(config, tmp_path / "run")
     before = (tmp_path / "run" / "weights.pth").read_bytes()
-    with pytest.raises(InputError, match=r"holds a run with margin=0.3, not 0.5"):
+    with pytest.raises(InputError, match=r"contains a run with margin=0.3, not 0.5"):
         train(dataclasses.replace(config, margin=0.5), tmp_path / "run")
     assert (tmp_path / "run" / "weights.pth").read_bytes() == before
 
@@ -206,11 +206,13 @@ def test_a_run_of_version_0_1_goes_on_or_is_refused_in_one_line(config, tmp_path
     old = CONFIG_OF_0_1.replace("DATA", config.data_root)
     (tmp_path / "run" / "config.json").write_text(old)
     assert TrainConfig(**json.loads(old)) == dataclasses.replace(config, device="auto")
-    with pytest.raises(InputError, match=r"holds a run with draw='cover', not 'replace'; choose another run_dir"):
+    with pytest.raises(
+        InputError, match=r"contains a run with draw='cover', not 'replace'; choose a different run_dir"
+    ):
         train(dataclasses.replace(config, draw="replace"), tmp_path / "run")
     assert train(config, tmp_path / "run").resumed_at == 2
     (tmp_path / "run" / "config.json").write_text(old.replace('"seed": 1', '"seed": 1, "gone": 2'))
-    with pytest.raises(InputError, match=r"holds a run with gone=2, not None; choose another run_dir"):
+    with pytest.raises(InputError, match=r"contains a run with gone=2, not None; choose a different run_dir"):
         train(config, tmp_path / "run")
 
 
@@ -529,7 +531,7 @@ def test_out_of_memory_names_the_batch(config, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(epochs, "mutual_step", full)
-    with pytest.raises(InputError, match="epoch 1, step 1: out of memory with a batch of 6 pictures of 32 x 16; lower"):
+    with pytest.raises(InputError, match="epoch 1, step 1: out of memory with a batch of 6 images of 32 x 16; lower"):
         train(config, tmp_path / "run")
 
 

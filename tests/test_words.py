@@ -1,4 +1,4 @@
-"""The English of the book: no sentence of it matches a pattern of `words.PATTERNS`."""
+"""The English of the book and of the library: no sentence matches a pattern of `words.PATTERNS`."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ import words
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+MODULES = sorted((ROOT / "alignedreid_lib").rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebooks" / "book").glob("*.md"))]
 
 EXAMPLES = [
@@ -51,6 +52,30 @@ def test_the_messages_of_asserts_are_read():
     assert list(words.of_program(source, ast.Raise)) == []
 
 
+LIBRARY = '''
+def show(pictures, key="pictures"):
+    """Show pictures.
+
+    Args:
+        pictures: see `pictures`.
+    """
+    if not pictures:  # whoever asks
+        raise ValueError(f"{key} holds "
+                         f"{pictures!r}")
+'''
+
+
+def test_docstrings_comments_and_messages_of_a_module_are_read():
+    found = [found.split(": ")[:2] for text in words.of_library(LIBRARY) for found in words.findings(*text)]
+    assert sorted(found) == [["3", "'pictures'"], ["8", "'asks'"], ["8", "'whoever'"], ["9", "'holds'"]]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_is_plain_english(module):
+    found = [found for text in words.of_library(module.read_text("utf-8")) for found in words.findings(*text)]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_is_plain_english(chapter):
     source = chapter.read_text("utf-8")
@@ -69,6 +94,6 @@ def test_a_page_is_plain_english(page):
 
 def test_every_exception_is_needed():
     chapters = (re.sub(r"(?m)^# ?", "", chapter.read_text("utf-8")) for chapter in CHAPTERS)
-    text = "\n".join([*chapters, *(page.read_text("utf-8") for page in PAGES)])
+    text = "\n".join([*chapters, *(page.read_text("utf-8") for page in [*PAGES, *MODULES])])
     for reason, phrase in words.ALLOWED.items():
         assert re.search(phrase, text, re.IGNORECASE | re.MULTILINE), f"nothing needs {reason!r} any longer"

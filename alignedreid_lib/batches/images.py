@@ -45,16 +45,16 @@ def decode(path: str | Path) -> Tensor:
             upright = turn_upright(picture)
             pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such picture; restore it, or delete its dataset and prepare it again") from None
+        raise InputError(f"{path}: no such image; restore it, or delete its dataset and prepare it again") from None
     except MemoryError:
         raise
-    except Exception as error:  # a damaged picture can fail in any way
-        raise InputError(f"{path}: not a picture that decodes ({error}); put a whole copy there") from None
+    except Exception as error:  # a damaged image can fail in any way
+        raise InputError(f"{path}: not an image that decodes ({error}); put a whole copy there") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, without antialias, as the original reproduction's.
+    """Resize bilinearly, without antialias, as the original reproduction does.
 
     Args:
         images: uint8 [..., 3, height, width].
@@ -117,7 +117,7 @@ class ImageStore:
 
 
 def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Cut out a part whose height and width are each a uniform share, `ratio` to 1, of the image's.
+    """Crop height and width, each to a share drawn uniformly from `ratio` to 1, at a random place.
 
     Args:
         image: [3, height, width].
@@ -203,7 +203,7 @@ def helpers(count: int, name: str) -> ThreadPoolExecutor:
     """Threads that prepare images, in each of which torch computes with one thread.
 
     Otherwise each gets a team of OpenMP threads. With more teams than cores, OpenMP puts waiting threads to sleep at
-    once, and a step of the network beside them is a fifth slower.
+    once, and a simultaneous step of the network is a fifth slower.
     """
     threads = torch.get_num_threads()
 

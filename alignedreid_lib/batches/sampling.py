@@ -1,7 +1,4 @@
-"""Batches of P identities x K images, from which a triplet loss takes its triplets.
-
-Derived in notebooks/02_batches.
-"""
+"""Batches of P identities x K images, from which a triplet loss takes its triplets. Derived in notebooks/02_batches."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class IdentitySampler:
         seed: of all shuffles.
         keep_last_batch: also give the identities left over at the end of a pass, if there are two or more, as a smaller
             batch, as the original reproduction does.
-        draw: how an identity with fewer than K images fills its K places. "cover": each image once before any is
+        draw: how an identity with fewer than K images fills its K images. "cover": each image once before any is
             repeated; "replace": drawn with replacement, as the original reproduction does.
         processes: the number of identities in every batch is a multiple of this.
 
@@ -48,7 +45,7 @@ class IdentitySampler:
     ) -> None:
         labels = np.asarray(labels)
         if labels.ndim != 1 or len(labels) == 0:
-            raise InputError(f"labels have shape {labels.shape}; give one label an image, at least one image")
+            raise InputError(f"labels have shape {labels.shape}; give one label per image, at least one image")
         if ids_per_batch < 1 or images_per_id < 1:
             raise InputError(
                 f"ids_per_batch is {ids_per_batch}, images_per_id is {images_per_id}; both must be at least 1"

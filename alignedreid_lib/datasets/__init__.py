@@ -1,7 +1,4 @@
-"""Datasets: from a raw release archive to lists of pictures with identities and cameras.
-
-Derived in notebooks/01_datasets.
-"""
+"""From a raw release archive to lists of images with identities and cameras. Derived in notebooks/01_datasets."""
 
 from alignedreid_lib.datasets.combine import combine
 from alignedreid_lib.datasets.dataset import Dataset, open_dataset

@@ -1,8 +1,7 @@
-"""Reading of release archives: straight from the zip, in bounded memory, nothing trusted.
+"""Read release archives straight from the zip, in bounded memory, without trusting them.
 
-A picture of a release is copied from the zip byte for byte (recompressing a JPEG loses quality). A MATLAB file of
-1.7 GB inside a zip is read in place: `DeflatedFile` gives h5py the random access that deflate does not have.
-Derived in notebooks/01_datasets.
+An image is copied from the zip byte for byte, because recompressing a JPEG loses quality. `DeflatedFile` gives h5py
+random access to a MATLAB file of 1.7 GB inside a zip, without unpacking it. Derived in notebooks/01_datasets.
 """
 
 import io
@@ -22,7 +21,7 @@ from alignedreid_lib.errors import InputError
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip whose every entry has been looked at.
+    """Open a zip after checking every entry.
 
     Args:
         path: the archive.
@@ -57,7 +56,7 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     outside = parts[0] == "" or ".." in parts or ":" in parts[0]
     if outside or stat.S_ISLNK(entry.external_attr >> 16):
         raise InputError(
-            f"{path} holds an entry that points outside, {entry.orig_filename!r}; "
+            f"{path} contains an entry that points outside, {entry.orig_filename!r}; "
             "do not use it, download the archive from its official page"
         )
     if entry.flag_bits & 0x1:
@@ -68,13 +67,13 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
 
 
 def list_files(archive: zipfile.ZipFile) -> dict[str, dict[str, zipfile.ZipInfo]]:
-    """Files by the name of the folder that holds them: {folder: {file name: entry}}.
+    """Files by the name of their folder: {folder: {file name: entry}}.
 
     Only a folder's own name counts, so it does not matter how deep an archive was packed. What file managers leave
     behind (`__MACOSX/`, `._*`, `Thumbs.db`, `.DS_Store`) is left out.
 
     Raises:
-        InputError: two folders of one name hold a file of the same name.
+        InputError: two folders of one name contain a file of the same name.
     """
     folders: dict[str, dict[str, zipfile.ZipInfo]] = {}
     for entry in archive.infolist():
@@ -85,7 +84,7 @@ def list_files(archive: zipfile.ZipFile) -> dict[str, dict[str, zipfile.ZipInfo]
         files = folders.setdefault(parts[-2] if len(parts) > 1 else "", {})
         if name in files and not name.startswith("."):
             raise InputError(
-                f"{archive.filename} holds {name} twice ({files[name].filename} and {entry.filename}); "
+                f"{archive.filename} contains {name} twice ({files[name].filename} and {entry.filename}); "
                 "give an archive of one release"
             )
         files[name] = entry
@@ -98,14 +97,14 @@ def read_picture(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     Raises:
         InputError: not a JPEG, damaged, or absurdly large.
     """
-    where, remedy = f"{archive.filename}: picture {entry.filename}", "download the archive again"
+    where, remedy = f"{archive.filename}: image {entry.filename}", "download the archive again"
     if entry.file_size > MAX_BYTES:  # before it is unpacked
         raise InputError(f"{where} is larger than {MAX_BYTES >> 20} MB; {remedy}")
     try:
         data = archive.read(entry)
     except MemoryError:
         raise
-    except NotImplementedError as error:  # Deflate64, as Windows packs what is large; another download is the same
+    except NotImplementedError as error:  # Deflate64, as Windows packs large files; a new download is the same
         raise InputError(f"{where} is packed in a way that Python does not read ({error}); {REPACK}") from error
     except Exception as error:  # a damaged zip can fail in any way
         raise InputError(f"{where} does not decode ({error}); {remedy}") from error
@@ -124,13 +123,13 @@ class DeflatedFile(io.RawIOBase):
         entry: a deflated or stored entry of it.
 
     Raises:
-        InputError: another compression method.
+        InputError: a different compression method.
     """
 
     CHUNK = 1 << 20  # bytes
     CHECKPOINT = 8  # chunks: 1.7 GB make about 200 states, 10 MB
     CACHED = 64  # chunks
-    READ = 1 << 16  # compressed bytes a time
+    READ = 1 << 16  # compressed bytes at a time
 
     def __init__(self, path: Path, entry: zipfile.ZipInfo):
         if entry.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
@@ -169,7 +168,7 @@ class DeflatedFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer) -> int:
-        """Fill `buffer` from the position on; the number of bytes, less than asked at the end of the file."""
+        """Fill `buffer`, starting at the position; gives the number of bytes, fewer at the end of the file."""
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view) and self._position < self._entry.file_size:

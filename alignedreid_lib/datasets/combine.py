@@ -27,7 +27,7 @@ COMBINED = ("market1501", "cuhk03/detected", "dukemtmc")  # the three sets that 
 
 @disk_errors("give a root you may write to and datasets you may read")
 def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "data") -> Path:
-    """One training set out of several datasets' trainval sets, ids renumbered from 0 on through them.
+    """One training set out of several datasets' trainval sets, ids renumbered from 0.
 
     Args:
         folders: prepared datasets, in the order in which their ids are counted; None for the original's three, those
@@ -38,8 +38,8 @@ def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "dat
         root/combined, with `images/`, a `partitions.pkl` that has the trainval part only, and `original_to_new`.
 
     Raises:
-        InputError: a folder is no prepared dataset or stands there twice, the disk is full, or root/combined was made
-            of other folders or pictures; nothing is left behind then.
+        InputError: a folder is not a prepared dataset or is given twice, the disk is full, or root/combined was made
+            from other folders or images. Nothing is left behind then.
     """
     root = as_path(root, "root")
     if isinstance(folders, str | Path) or not isinstance(folders, Iterable | None):
@@ -82,7 +82,7 @@ def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "dat
 
 
 def _pictures(sources: Sequence[Path]) -> str | None:
-    """A fingerprint of the datasets' training pictures: names, sizes, and the archives; None if one is gone."""
+    """A fingerprint of the datasets' training images: names, sizes, and the archives; None if one is gone."""
     fingerprint = hashlib.sha256()
     for source in sources:
         if not (source / "partitions.pkl").exists():

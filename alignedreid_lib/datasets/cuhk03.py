@@ -1,7 +1,7 @@
-"""CUHK03: a MATLAB v7.3 file of pictures inside a zip, read in place.
+"""CUHK03: a MATLAB v7.3 file of images inside a zip, read in place.
 
-`cuhk-03.mat` holds `detected` and `labeled`: five camera pairs each, a table of persons x ten cells a pair (five of
-the first view, five of the second), a picture in each cell or nothing. Derived in notebooks/01_datasets.
+`cuhk-03.mat` contains `detected` and `labeled`: five camera pairs each, a table of persons x ten cells per pair (five
+of the first view, five of the second), with an image or nothing in each cell. Derived in notebooks/01_datasets.
 """
 
 import io
@@ -26,13 +26,13 @@ from alignedreid_lib.datasets.partitions import format_name, make_partitions
 from alignedreid_lib.errors import InputError
 
 _THREADS = 2
-_PENDING = 64  # pictures waiting to be encoded: bounds the memory
+_PENDING = 64  # images waiting to be encoded: bounds the memory
 
 
 class Cell(NamedTuple):
-    """A cell that may hold a picture."""
+    """A cell that may contain an image."""
 
-    address: int  # of the picture's header in the file: equal addresses are one picture
+    address: int  # where the image's header is in the file: equal addresses are one image
     reference: h5py.Reference
     kind: str
     person: int  # counted from 0 through the camera pairs
@@ -52,7 +52,7 @@ def prepare_cuhk03(path: Path, out: Path, num_val_ids: int, split_file: Path | N
         InputError: the archive or the split file cannot be used, or they do not fit each other.
     """
     split = load_split(split_file) if split_file else new_protocol()
-    partitions = {  # before the pictures, so that a wrong num_val_ids costs nothing
+    partitions = {  # before the images, so that a wrong num_val_ids costs nothing
         kind: make_partitions(
             lists["train_im_names"], num_val_ids, lists["query_im_names"], [], lists["gallery_im_names"]
         )
@@ -82,33 +82,33 @@ def prepare_cuhk03(path: Path, out: Path, num_val_ids: int, split_file: Path | N
             partitions[kind].save(out / kind / "partitions.pkl")
         elif kind == "labeled" and repeats and split_file is None:
             warnings.warn(
-                f"{path}: labeled repeats detected and lacks {len(missing)} pictures of the new protocol; "
-                "labeled/ gets pictures only",
+                f"{path}: labeled repeats detected and lacks {len(missing)} images of the new protocol; "
+                "labeled/ gets images only",
                 stacklevel=3,
             )
         else:
             raise InputError(
-                f"{path} lacks {len(missing)} {kind} pictures that {split_file or 'the new protocol'} names "
+                f"{path} lacks {len(missing)} {kind} images that {split_file or 'the new protocol'} names "
                 f"(first: {missing[0]}); pass the split_file that belongs to this archive"
             )
 
 
 @contextmanager
 def _open_mat(file: DeflatedFile, where: str) -> Iterator[h5py.File]:
-    """The HDF5 file inside; what goes wrong in it is said in one line."""
+    """The HDF5 file inside; an error in it becomes one line."""
     try:
         with h5py.File(file, "r") as mat:
             yield mat
     except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno is not None):
-            raise  # ours, or the disk's
+            raise  # it has its message, or gets it from `disk_errors`
         raise InputError(
             f"{where} cannot be read as a MATLAB v7.3 file of CUHK03 ({error}); download the archive again"
         ) from error
 
 
 def _list_cells(mat: h5py.File, where: str, any_size: bool) -> tuple[list[Cell], bool]:
-    """Every cell, in the file's order, and whether labeled's pictures are detected's own."""
+    """Every cell, in the file's order, and whether labeled repeats detected's images."""
     cells: list[Cell] = []
     for kind in KINDS:
         if kind not in mat:
@@ -123,7 +123,7 @@ def _list_cells(mat: h5py.File, where: str, any_size: bool) -> tuple[list[Cell],
         first = 0
         for table in tables:
             if table.shape[0] != 2 * VIEW:
-                raise InputError(f"{where}: {kind} has {table.shape[0]} cells a person, not 10; download it again")
+                raise InputError(f"{where}: {kind} has {table.shape[0]} cells per person, not 10; download it again")
             addresses = np.empty(table.shape, np.uint64)
             table.id.read(h5py.h5s.ALL, h5py.h5s.ALL, addresses, mtype=h5py.h5t.STD_REF_OBJ)
             references = table[()]
@@ -138,7 +138,7 @@ def _list_cells(mat: h5py.File, where: str, any_size: bool) -> tuple[list[Cell],
 
 
 def _write_pictures(mat: h5py.File, cells: Sequence[Cell], out: Path, where: str) -> dict[str, set[str]]:
-    """Encode and write every picture there is; the names found, by kind."""
+    """Encode and write every image; gives the names found, by kind."""
     found: dict[str, set[str]] = {kind: set() for kind in KINDS}
 
     pending: deque[Future] = deque()
@@ -154,7 +154,7 @@ def _write_pictures(mat: h5py.File, cells: Sequence[Cell], out: Path, where: str
             for cell in sharing:
                 name = cell_name(cell.person, cell.place)
                 found[cell.kind].add(name)
-                # In `all` a view has ten places: its five detected cells, then its five labeled ones.
+                # In `all` a view has ten cells: its five detected cells, then its five labeled ones.
                 k = cell.place % VIEW + VIEW * KINDS.index(cell.kind)
                 targets.append(out / cell.kind / "images" / name)
                 targets.append(out / "all" / "images" / format_name(cell.person, cell.place // VIEW, k))
@@ -174,7 +174,7 @@ def _encode(picture: np.ndarray, targets: list[Path]) -> None:
 
 
 def _read_pictures(mat: h5py.File, cells: Sequence[Cell], where: str) -> Iterator[tuple[np.ndarray | None, list[Cell]]]:
-    """Each stored picture once, [height, width, 3] uint8 or None where absent, with the cells that point to it."""
+    """Each stored image once, [height, width, 3] uint8 or None where absent, with the cells that point to it."""
     for _, group in groupby(cells, key=lambda cell: cell.address):
         sharing = list(group)
         stored = mat[sharing[0].reference] if sharing[0].reference else None
@@ -186,6 +186,6 @@ def _read_pictures(mat: h5py.File, cells: Sequence[Cell], where: str) -> Iterato
             cell = sharing[0]
             raise InputError(
                 f"{where}: {cell.kind} person {cell.person} cell {cell.place + 1} is {stored.dtype} {stored.shape}, "
-                "not a picture; download the archive again"
+                "not an image; download the archive again"
             )
         yield np.ascontiguousarray(stored[()].T), sharing  # stored transposed

@@ -1,7 +1,4 @@
-"""Which pictures of CUHK03 are trained on, asked for and searched: the new protocol, or a split of one's own.
-
-Derived in notebooks/01_datasets.
-"""
+"""CUHK03's training, query and gallery images: the new protocol, or a split file. Derived in notebooks/01_datasets."""
 
 import re
 from importlib import resources
@@ -53,10 +50,10 @@ def load_split(path: Path) -> Split:
 
     Args:
         path: a pickle of the original reproduction's form (`re_ranking_train_test_split.pkl`), or one of the new
-            protocol's two MATLAB files (`cuhk03_new_protocol_config_detected.mat`); the other has to lie beside it.
+            protocol's two MATLAB files (`cuhk03_new_protocol_config_detected.mat`); the other is in its folder.
 
     Raises:
-        InputError: it cannot be read, or is no split of CUHK03.
+        InputError: it cannot be read, or is not a split of CUHK03.
     """
     if path.suffix == ".mat":
         content = {kind: read_mat(path.with_name(re.sub("detected|labeled", kind, path.name))) for kind in KINDS}
@@ -71,24 +68,24 @@ def load_split(path: Path) -> Split:
                 raise InputError(f"{path} has no list [{kind!r}][{key!r}]; give a split file of CUHK03") from error
             for name in names:
                 if not isinstance(name, str):
-                    raise InputError(f"{path}: [{kind!r}][{key!r}] holds {name!r}; names are text")
+                    raise InputError(f"{path}: [{kind!r}][{key!r}] contains {name!r}; names are text")
                 try:
                     parse_name(name)
                 except InputError as error:
                     raise InputError(f"{path}: {error}; give a split file of CUHK03") from error
         every = [name for key in LISTS for name in split[kind][key]]
         if len(set(every)) != len(every):
-            raise InputError(f"{path} names a picture of {kind} twice; make the split again")
+            raise InputError(f"{path} names an image of {kind} twice; make the split again")
     return split
 
 
 def read_mat(path: Path) -> dict[str, list[str]]:
     """The lists of one of the new protocol's MATLAB files, in our names.
 
-    Its `filelist` names cells as {pair}_{person:03}_{view}_{cell:02}.png, all counted from 1; cells count on in view 2.
+    Its `filelist` names cells as {pair}_{person:03}_{view}_{cell:02}.png, all counted from 1; view 2 has cells 6 to 10.
 
     Raises:
-        InputError: it is not there, cannot be read, or is no such file.
+        InputError: it is absent, cannot be read, or is not such a file.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file; the new protocol's two .mat files belong side by side")

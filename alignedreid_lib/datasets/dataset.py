@@ -1,7 +1,4 @@
-"""A prepared dataset's part as arrays.
-
-Derived in notebooks/01_datasets.
-"""
+"""A prepared dataset's part as arrays. Derived in notebooks/01_datasets."""
 
 import os
 from dataclasses import dataclass
@@ -18,17 +15,17 @@ PARTS = ("trainval", "train", "val", "test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """N pictures of one part of a dataset, and what is known of each.
+    """N images of one part of a dataset, and what is known of each.
 
     Attributes:
         folder: the dataset's folder.
         part: trainval, train, val or test.
-        paths: the N pictures' files.
+        paths: the N image files.
         ids: [N] int64 identities.
         cameras: [N] int64 cameras.
         labels: [N] int64 rows of the classifier, from 0; None in val and test.
         marks: [N] int64, 0 query, 1 gallery, 2 multi-query; None in trainval and train.
-        cameras_known: if not, all cameras are 0 and mean nothing, so no picture is left out for its camera.
+        cameras_known: if not, all cameras are 0 and mean nothing, so no image is left out because of its camera.
     """
 
     folder: Path
@@ -49,11 +46,11 @@ def open_dataset(folder: str | Path, part: str) -> Dataset:
     """Open a part of a dataset in the unified layout, this library's or the original reproduction's.
 
     Args:
-        folder: holds `images/` and `partitions.pkl`.
+        folder: contains `images/` and `partitions.pkl`.
         part: trainval, train, val or test.
 
     Raises:
-        InputError: an unknown part, no such dataset, or a picture that is listed and not there.
+        InputError: an unknown part, no such dataset, or a listed image that is absent.
     """
     folder = as_path(folder, "folder")
     if part not in PARTS:
@@ -88,9 +85,9 @@ def _missing(folder: Path) -> str:
     """What to do about a folder without partitions."""
     inside = [name for name in ("detected", "labeled") if (folder / name / "partitions.pkl").is_file()]
     if inside:
-        return f"but holds datasets: open {folder / inside[0]}"
+        return f"but contains datasets: open {folder / inside[0]}"
     if (folder / MANIFEST).is_file():
         return f"which was there once; {anew(folder)}"
     if (folder / "images").is_dir():
-        return "pictures only: no protocol splits them; open another folder"
-    return "so it is no prepared dataset; make one with prepare()"
+        return "but only images: no protocol splits them; open a different folder"
+    return "so it is not a prepared dataset; make one with prepare()"

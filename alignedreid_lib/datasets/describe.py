@@ -1,7 +1,4 @@
-"""A dataset's card: what is in a part, whether it is what was published, and which files are no good.
-
-Derived in notebooks/01_datasets.
-"""
+"""A dataset's card: its content, the published counts, and its unusable files. Derived in notebooks/01_datasets."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from alignedreid_lib.datasets.making import disk_errors, read_manifest
 from alignedreid_lib.datasets.partitions import GALLERY, MULTI_QUERY, QUERY
 from alignedreid_lib.errors import InputError
 
-# By dataset and part: what its makers counted. Zheng et al. ICCV 2015 and 2017, Zhong et al. CVPR 2017. A test part's
+# The makers' counts, by dataset and part. Zheng et al. ICCV 2015 and 2017, Zhong et al. CVPR 2017. A test part's
 # ids are those of its queries.
 PUBLISHED = {
     ("market1501", "trainval"): {"ids": 751, "images": 12_936},
@@ -37,7 +34,7 @@ MARKS = {QUERY: "query", GALLERY: "gallery", MULTI_QUERY: "multi-query"}
 
 
 class Count(NamedTuple):
-    """What was counted, and what its makers published (None: nothing)."""
+    """A count, and the one that the makers published (None: none)."""
 
     what: str
     found: int
@@ -50,15 +47,15 @@ class DatasetCard:
 
     Attributes:
         name: the dataset and the part.
-        counts: ids, images, and in val and test those of each mark, beside the published ones.
+        counts: ids, images, and in val and test those of each mark, with the published ones.
         images_per_id: (smallest, median, largest).
         ids_per_camera: {camera: identities seen by it}; empty where cameras are not known.
         camera_pairs: [cameras, cameras] identities seen by both, in the order of `ids_per_camera`.
         heights, widths: (smallest, median, largest), pixels.
         duplicates: names of files of equal content, group by group, without the repeated queries.
         unreadable: (name, reason) of files that do not decode.
-        repeated_queries: how many queries are among the multi-query pictures of their person and camera once more. In
-            Market-1501 they are 1 831, for `query` and `gt_bbox` show the same boxes.
+        repeated_queries: how many queries are also multi-query images of their person and camera. In Market-1501 they
+            are 1 831, because `query` and `gt_bbox` contain the same boxes.
     """
 
     name: str
@@ -74,7 +71,7 @@ class DatasetCard:
 
     @property
     def as_published(self) -> bool | None:
-        """Whether every published count was found; None where nothing was published."""
+        """True if every published count was found; `None` if nothing was published."""
         compared = [count.found == count.published for count in self.counts if count.published is not None]
         return all(compared) if compared else None
 
@@ -87,7 +84,7 @@ class DatasetCard:
         rows.append(("height: least, median, most", _three(self.heights), "-"))
         rows.append(("width: least, median, most", _three(self.widths), "-"))
         if self.repeated_queries:
-            rows.append(("queries that are multi-query pictures too", str(self.repeated_queries), "-"))
+            rows.append(("queries that are multi-query images too", str(self.repeated_queries), "-"))
         rows.append(("files of equal content", _listed([" = ".join(group) for group in self.duplicates]), "-"))
         rows.append(("files that do not decode", _listed([name for name, _ in self.unreadable]), "-"))
         return tabulate(rows, (self.name, "found", "published"), tablefmt="pipe", disable_numparse=True)
@@ -97,19 +94,19 @@ class DatasetCard:
 
 @disk_errors("give a dataset that you may read")
 def describe(dataset: Dataset, progress: bool = False) -> DatasetCard:
-    """Look at every picture of a part, and compare its counts with the published ones.
+    """Read every image of a part, and compare its counts with the published ones.
 
-    The distractors' identity 0 of Market-1501 is no person, and is not counted among the ids.
+    Market-1501's identity 0, the distractors, is not counted among the ids.
 
     Args:
         dataset: any part; every file is read and decoded once.
         progress: show a progress bar.
 
     Raises:
-        InputError: the part has no pictures.
+        InputError: the part has no images.
     """
     if not len(dataset):
-        raise InputError(f"{dataset.folder}: part {dataset.part} has no pictures to describe")
+        raise InputError(f"{dataset.folder}: part {dataset.part} has no images to describe")
     sizes, same, unreadable = _look(dataset.paths, progress)
     repeated = _repeated_queries(dataset, same)
     manifest = read_manifest(dataset.folder) or {}
@@ -141,7 +138,7 @@ def describe(dataset: Dataset, progress: bool = False) -> DatasetCard:
 
 
 def _look(paths: list[Path], progress: bool) -> tuple[np.ndarray, list[list[str]], list[tuple[str, str]]]:
-    """Sizes [n, 2] of the pictures that decode, files of equal content, and files that do not decode."""
+    """Sizes [n, 2] of the images that decode, files of equal content, and files that do not decode."""
     sizes: list[tuple[int, int]] = []
     same: dict[bytes, list[str]] = defaultdict(list)
     unreadable: list[tuple[str, str]] = []
@@ -152,7 +149,7 @@ def _look(paths: list[Path], progress: bool) -> tuple[np.ndarray, list[list[str]
                 size = picture.height, picture.width
                 picture.draft("L", (-(-size[1] // 8), -(-size[0] // 8)))  # JPEG: read all, transform less
                 picture.load()
-        except Exception as error:  # a damaged picture can fail in any way
+        except Exception as error:  # a damaged image can fail in any way
             unreadable.append((path.name, str(error)))
         else:
             sizes.append(size)
@@ -161,7 +158,7 @@ def _look(paths: list[Path], progress: bool) -> tuple[np.ndarray, list[list[str]
 
 
 def _repeated_queries(dataset: Dataset, same: list[list[str]]) -> list[list[str]]:
-    """Of the files of equal content, pairs of a query and a multi-query picture of its person and camera."""
+    """Pairs of equal files: a query and a multi-query image of its person and camera."""
     if dataset.marks is None:
         return []
     names = (path.name for path in dataset.paths)
@@ -174,7 +171,7 @@ def _repeated_queries(dataset: Dataset, same: list[list[str]]) -> list[list[str]
 
 
 def _cameras(ids: np.ndarray, cameras: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """The cameras, and for each two of them the identities that both have seen."""
+    """The cameras, and how many identities each pair of them has seen."""
     people, person = np.unique(ids, return_inverse=True)
     numbers, camera = np.unique(cameras, return_inverse=True)
     seen = np.zeros((len(people), len(numbers)), np.int64)

@@ -1,7 +1,4 @@
-"""People's own pictures: a folder a person, a table of them, or names that a pattern takes apart.
-
-Derived in notebooks/01_datasets.
-"""
+"""The user's own images: one folder per person, a table, or a pattern for names. Derived in notebooks/01_datasets."""
 
 import hashlib
 import json
@@ -22,41 +19,41 @@ from alignedreid_lib.datasets.tables import read_table
 from alignedreid_lib.datasets.walking import walk_pictures
 from alignedreid_lib.errors import InputError
 
-# Folders into which releases and other toolboxes part a dataset. Two of them side by side are no two people.
+# Folders into which releases and other toolboxes split a dataset. Two of them in one folder are not two people.
 _PARTS = {"train", "train_all", "trainval", "val", "valid", "validation", "test", "query", "gallery", "multi-query"}
 _PARTS |= {"probe", "gt_bbox", "bounding_box_train", "bounding_box_test", "detected", "labeled"}
 
 MAX_CAMERAS = 10_000  # four digits of a name
-_SAMPLE = 4096  # bytes of a picture that its fingerprint looks at
+_SAMPLE = 4096  # bytes of an image that go into its fingerprint
 
 
 def list_sightings(source: Path, pattern: str | None = None) -> list[Sighting]:
-    """The pictures of a folder or a table, sorted by name; all of them have a camera, or none has.
+    """The images of a folder or a table, sorted by name; all of them have a camera, or none has.
 
-    A person's or camera's name is one name whatever spaces stand around its words, see `sighting.unify`.
+    Spaces around the words of a person's or camera's name do not count, see `sighting.unify`.
 
     Args:
         source: a folder (see `walk_pictures`), or a CSV file whose first line names the columns path, person and (or
             not) camera (see `read_table`); paths are taken from the CSV's own folder.
-        pattern: folders only: a regular expression with a group `person` and (or not) a group `camera`, searched for
-            in each picture's path from the folder, written with `/`. Without it the person is the first folder of
+        pattern: for folders, a regular expression with a group `person` and (or not) a group `camera`, searched for
+            in each image's path from the folder, written with `/`. Without it the person is the first folder of
             that path, and cameras are not known.
 
     Raises:
-        InputError: nothing there, a line or a name that does not say who it is, or a picture named twice.
+        InputError: nothing there, a line or a name without a person, or an image named twice.
     """
     if (source / MANIFEST).is_file():
-        raise InputError(f"{source} is a prepared dataset; open it with open_dataset, or give the owner's own pictures")
+        raise InputError(f"{source} is a prepared dataset; open it with open_dataset, or give the user's own images")
     if source.is_dir():
         found = walk_pictures(source, _by_pattern(pattern, source) if pattern is not None else _by_folder)
         if pattern is None:
             _check_folders(source, [sighting.name for sighting in found])
     elif pattern is not None:
-        raise InputError(f"{source} is no folder; a pattern is for the names in a folder")
+        raise InputError(f"{source} is not a folder; a pattern is for the names in a folder")
     else:
         found = read_table(source)
     if not found:
-        raise InputError(f"{source} holds no pictures; known are {', '.join(SUFFIXES)}")
+        raise InputError(f"{source} contains no images; known are {', '.join(SUFFIXES)}")
     known = {sighting.camera is not None for sighting in found}
     if len(known) == 2:
         first = next(sighting.name for sighting in found if sighting.camera is None)
@@ -71,7 +68,7 @@ def digest(sightings: Sequence[Sighting]) -> str:
 
 
 def sample_bytes(sightings: Sequence[Sighting]) -> str:
-    """A fingerprint of the pictures' bytes, of each a piece in the middle: BMPs of one size are of equal length."""
+    """A fingerprint of bytes from the middle of each image: BMPs of one size are of equal length."""
     fingerprint = hashlib.sha256()
     for sighting in sightings:
         with open(sighting.path, "rb") as file:
@@ -87,21 +84,21 @@ def prepare_folder(
 
     Args:
         source: the folder or table, for messages.
-        sightings: its pictures, see `list_sightings`.
+        sightings: its images, see `list_sightings`.
         out: an existing, empty folder.
         num_val_ids: people of the validation split.
-        test_share: share of the people who are tested on, 0 to 1.
-        seed: of the draw of the test people and of the pictures that become queries.
+        test_share: share of the people to test on, 0 to 1.
+        seed: decides which people are tested on and which images become queries.
 
     Returns:
-        {the owner's name of a picture: its new name}.
+        {the user's name of an image: its new name}.
 
     Raises:
-        InputError: a picture that is none, or no test person whom another picture could find.
+        InputError: a file that is not an image, or no test person with a query and a match.
     """
     people, cameras = (_numbers([s.person for s in sightings]), _numbers([s.camera or "" for s in sightings]))
     if len(cameras) > MAX_CAMERAS:
-        raise InputError(f"{source} names {len(cameras)} cameras, the layout has room for {MAX_CAMERAS}; join some")
+        raise InputError(f"{source} names {len(cameras)} cameras, the layout allows {MAX_CAMERAS}; join some")
     cameras_known = sightings[0].camera is not None
     so_far: dict[tuple[int, int], int] = defaultdict(int)
     new_names = {}
@@ -121,20 +118,20 @@ def prepare_folder(
 
 
 def _check_folders(source: Path, names: Sequence[str]) -> None:
-    """Are the first folders people? Refuses a dataset's parts, and warns of folders inside of them."""
+    """Refuse a dataset's parts as people, and warn of folders inside the people's folders."""
     folders = [name.split("/")[:-1] for name in names]
     for level in (0, 1):
         parts = sorted({path[level] for path in folders if len(path) > level and path[level].lower() in _PARTS})
         if len(parts) > 1:
             raise InputError(
                 f"{source}: the folders {', '.join(parts)} are parts of a dataset, not people; give one of them, if it "
-                "has a folder for each person, or a pattern that says who a picture shows"
+                "has a folder for each person, or a pattern that finds the person in a name"
             )
     deep = sorted(name for name, path in zip(names, folders, strict=True) if len(path) > 1)
     if deep:
         warnings.warn(
-            f"{source}: {count(len(deep), 'picture')} in folders inside of the people's folders (first: {deep[0]}); "
-            "the first folder is taken for the person, and cameras are not known: a pattern can say otherwise",
+            f"{source}: {count(len(deep), 'image')} in folders inside of the people's folders (first: {deep[0]}); "
+            "the first folder is taken for the person, and cameras are not known: give a pattern to change this",
             stacklevel=6,
         )
 
@@ -146,13 +143,13 @@ def _by_folder(name: str) -> tuple[str, str | None] | None:
 
 def _by_pattern(pattern: str, source: Path) -> Callable[[str], tuple[str, str | None] | None]:
     if not isinstance(pattern, str):
-        raise InputError(f"pattern={pattern!r} is no regular expression; give text")
+        raise InputError(f"pattern={pattern!r} is not a regular expression; give text")
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"pattern {pattern!r} is no regular expression ({error}); mend it") from error
+        raise InputError(f"pattern {pattern!r} is not a regular expression ({error}); correct it") from error
     if "person" not in compiled.groupindex:
-        raise InputError(f"pattern {pattern!r} has no group (?P<person>...); say where the person's name stands")
+        raise InputError(f"pattern {pattern!r} has no group (?P<person>...); add it around the person's name")
 
     def read(name: str) -> tuple[str, str | None] | None:
         match = compiled.search(name)
@@ -164,7 +161,7 @@ def _by_pattern(pattern: str, source: Path) -> Callable[[str], tuple[str, str | 
 
 
 def _numbers(names: Sequence[str]) -> dict[str, int]:
-    """{name: number}, from 0 on through the sorted names, digits by their value: 2 before 10."""
+    """{name: number}, counted from 0 through the sorted names, with digits sorted by value: 2 before 10."""
 
     def key(name: str) -> tuple:
         parts = re.split(r"(\d+)", name)  # text, digits, text, ...
@@ -176,7 +173,7 @@ def _numbers(names: Sequence[str]) -> dict[str, int]:
 def _split(
     source: Path, names: Sequence[str], test_share: float, seed: int, cameras_known: bool
 ) -> tuple[list[str], list[str], list[str]]:
-    """(train, query, gallery) names, sorted; a test person nobody could find stays in the gallery."""
+    """(train, query, gallery) names, sorted; a test person without a query stays in the gallery."""
     random = np.random.RandomState(seed)
     shuffled = [names[index] for index in random.permutation(len(names))]
     of_person: dict[int, list[str]] = defaultdict(list)
@@ -193,7 +190,7 @@ def _split(
         query += [pictures[place] for place in asked]
         gallery += [pictures[place] for place in others]
     if tested and not query:
-        wanted = "pictures of two cameras" if cameras_known else "two pictures"
+        wanted = "images of two cameras" if cameras_known else "two images"
         raise InputError(f"{source}: none of the {len(tested)} test people has {wanted}, so nobody can be searched for")
     return sorted(set(names) - set(query) - set(gallery)), sorted(query), sorted(gallery)
 

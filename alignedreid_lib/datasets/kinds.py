@@ -1,7 +1,4 @@
-"""What a file is that was given as a zip and is none; for messages.
-
-Derived in notebooks/01_datasets.
-"""
+"""Messages about files that are given as a zip and are not one. Derived in notebooks/01_datasets."""
 
 _ADVICE = "; give the release archive as its authors publish it"
 REPACK = "unpack it, and pack its folder as a zip: python -m zipfile -c NAME.zip FOLDER"

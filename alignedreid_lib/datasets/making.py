@@ -1,7 +1,7 @@
-"""How a dataset's folder comes to be: whole or not at all, and with a note of what it was made from.
+"""Make a dataset's folder, whole or not at all, with a note of its source.
 
-Work is done in a hidden folder beside the target, which is renamed at the end; `prepared.json` in it says what was
-made from what. Derived in notebooks/01_datasets.
+Work is done in a hidden folder next to the target, which is renamed at the end; its `prepared.json` records the source
+and the settings. Derived in notebooks/01_datasets.
 """
 
 import errno
@@ -20,16 +20,16 @@ from alignedreid_lib.errors import InputError
 log = logging.getLogger(__name__)
 
 MANIFEST = "prepared.json"
-VERSION = 2  # of what a prepared folder holds: 2 has original_to_new
+VERSION = 2  # of a prepared folder's content: 2 has original_to_new
 _CONTENTS = {  # a fingerprint's key -> what differs if it differs; None where the content is not known
-    "archive_content": "from another archive than is there now",
-    "split_file_content": "with another split file than is there now",
-    "pictures": "of other pictures than are there now",
+    "archive_content": "from a different archive than is there now",
+    "split_file_content": "with a different split file than is there now",
+    "pictures": "of other images than are there now",
 }
 
 
 def as_path(value: object, what: str) -> Path:
-    """A path from whatever was given; `~` is the home folder.
+    """A path from a setting; `~` is the home folder.
 
     Raises:
         InputError: not text, or text that no file can be named.
@@ -44,7 +44,7 @@ def as_path(value: object, what: str) -> Path:
 
 
 def anew(folder: Path) -> str:
-    """What to do about a dataset of which something is gone; `prepare` alone finds it there and does nothing."""
+    """What to do about a damaged dataset; `prepare` alone would find it there and do nothing."""
     if not (folder / MANIFEST).is_file() and (folder.parent / MANIFEST).is_file():
         folder = folder.parent  # CUHK03's kinds are made together
     return f"restore it, or delete {folder} and prepare it again"
@@ -52,10 +52,10 @@ def anew(folder: Path) -> str:
 
 @contextmanager
 def disk_errors(remedy: str) -> Iterator[None]:
-    """What the disk refuses, in one line that names the file; as a `with` block or as a decorator.
+    """Turn disk errors into one line that names the file; a `with` block or a decorator.
 
     Raises:
-        InputError: instead of OSError, with `remedy` as the end of the message.
+        InputError: instead of OSError; its message ends in `remedy`.
     """
     try:
         yield
@@ -65,7 +65,7 @@ def disk_errors(remedy: str) -> Iterator[None]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What a dataset's folder was made from, None where nothing says so. CUHK03's kinds have it one folder up.
+    """The note of a dataset's folder, `None` if there is none. CUHK03's kinds have it one folder up.
 
     Raises:
         InputError: its note cannot be read.
@@ -76,7 +76,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, RecursionError) as error:
-            if place != folder:  # another's
+            if place != folder:  # it belongs to a different dataset
                 continue
             raise InputError(f"{place / MANIFEST} cannot be read; {anew(folder)}") from error
         if place == folder and not isinstance(manifest, dict):
@@ -87,7 +87,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
-    """Leave the note of what `folder` was made from."""
+    """Write the note of `folder`."""
     text = json.dumps(settings | {"version": VERSION}, indent=1, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, "utf-8")
 
@@ -100,14 +100,13 @@ def write_map(folder: Path, original_to_new: dict[str, str]) -> None:
 
 
 def is_done(target: Path, settings: dict[str, Any]) -> bool:
-    """Whether `target` was made with these settings.
+    """True if `target` was made with these settings.
 
-    A file is known by its content: `archive_content` beside `archive` says that it is the same, whatever its name is
-    and wherever it lies. Where the content is not known (None: the file is gone; absent: an older folder), its name
-    has to be the same.
+    A file is identified by its content (`archive_content` for `archive`), whatever its path. If the content is not
+    known (None: the file is gone; absent: an older folder), the name has to be the same.
 
     Raises:
-        InputError: it is there, but was made otherwise or by someone else.
+        InputError: it exists, but was made with different settings or not by `prepare`.
     """
     if not target.exists():
         return False
@@ -118,22 +117,22 @@ def is_done(target: Path, settings: dict[str, Any]) -> bool:
             f"{target} exists and was not made by prepare; open it with open_dataset, or move it away"
         ) from error
     if not isinstance(made, dict) or made.get("version") != VERSION:
-        raise InputError(f"{target} was made by another version of this library; delete it to make it anew")
+        raise InputError(f"{target} was made by a different version of this library; delete it to make it again")
     for key, value in settings.items():
         was = made.get(key)
         if was == value or (key in _CONTENTS and None in (was, value)):
             continue
         if key in _CONTENTS:
-            raise InputError(f"{target} was made {_CONTENTS[key]}; delete it to make it anew, or give another root")
+            raise InputError(f"{target} was made {_CONTENTS[key]}; delete it to make it again, or give a new root")
         same = settings.get(f"{key}_content")
         if same is None or same != made.get(f"{key}_content"):
-            raise InputError(f"{target} was made with {key}={was!r}, not {value!r}; delete it, or give another root")
+            raise InputError(f"{target} was made with {key}={was!r}, not {value!r}; delete it, or give a new root")
     return True
 
 
 @contextmanager
 def all_or_nothing(target: Path, source: Path) -> Iterator[Path]:
-    """A new, empty folder beside `target`, renamed to it if all goes well, deleted if not."""
+    """A new, empty folder, renamed to `target` if all goes well, deleted if not."""
     partial = target.with_name(f".{target.name}.partial")
     new_parents = [parent for parent in target.parents if not parent.exists()]
     try:
@@ -157,7 +156,7 @@ def all_or_nothing(target: Path, source: Path) -> Iterator[Path]:
             free = shutil.disk_usage(room).free
             raise InputError(
                 f"no space left for {target} ({free / 1e9:.1f} GB free, {source} has {size / 1e9:.1f} GB); "
-                "make room or give another root"
+                "free space or give a new root"
             ) from error
         raise InputError(
             f"{target} cannot be made ({error.filename or target}: {error.strerror or error}); "

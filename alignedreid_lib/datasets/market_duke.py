@@ -1,7 +1,4 @@
-"""Market-1501 and DukeMTMC-reID: the same reader, with four folders and with three.
-
-Derived in notebooks/01_datasets.
-"""
+"""Market-1501 and DukeMTMC-reID: one reader, for four folders or three. Derived in notebooks/01_datasets."""
 
 import re
 import warnings
@@ -18,7 +15,7 @@ from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES
 from alignedreid_lib.datasets.sighting import count
 from alignedreid_lib.errors import InputError
 
-# In the order in which k counts on through them.
+# In the order in which k counts through them.
 FOLDERS = {
     "market1501": ("bounding_box_train", "bounding_box_test", "query", "gt_bbox"),
     "dukemtmc": ("bounding_box_train", "bounding_box_test", "query"),
@@ -28,7 +25,7 @@ _NAMES = {
     "market1501": re.compile(r"(-1|\d+)_c(\d+)s\d+_\d+_\d+(\.jpg)+"),
     "dukemtmc": re.compile(r"(\d+)_c(\d+)_f\d+(\.jpg)+"),  # 0001_c2_f0046182.jpg
 }
-_OPTIONAL = "gt_bbox"  # only multi-query needs it; archives by other hands often lack it
+_OPTIONAL = "gt_bbox"  # only multi-query needs it; archives of other makers often lack it
 _JUNK = -1
 MAX_ID, MAX_CAMERA = 10**8 - 1, 10**4 - 1  # the digits of a name, see `format_name`
 
@@ -58,7 +55,7 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[
         num_val_ids: identities of the validation split.
 
     Returns:
-        {name in the archive, `folder/file`: new name} of every picture, in the order of the parts.
+        {name in the archive, `folder/file`: new name} of every image, in the order of the parts.
 
     Raises:
         InputError: the archive cannot be used, or has too few identities.
@@ -68,7 +65,7 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[
         partitions, new_names = _plan(members, num_val_ids)
         if _OPTIONAL in members and MULTI_QUERY not in (partitions.test_marks or ()):
             warnings.warn(
-                f"{path} has no pictures for multi-query in {_OPTIONAL}/; the dataset is made without", stacklevel=4
+                f"{path} has no images for multi-query in {_OPTIONAL}/; the dataset is made without", stacklevel=4
             )
         both = {m[1] for m in members["bounding_box_train"]} & {m[1] for m in members["query"]}
         if both:
@@ -83,7 +80,7 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[
 
 
 def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]]:
-    """The pictures of each folder, sorted by file name, junk left out."""
+    """The images of each folder, sorted by file name, without junk."""
     _refuse_deeper(name, archive)
     folders = list_files(archive)
     another = looks_like(folders) in FOLDERS.keys() - {name}
@@ -103,7 +100,7 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
             if match and any(len(match[k].lstrip("0")) > len(str(most)) for k, most in ((1, MAX_ID), (2, MAX_CAMERA))):
                 raise InputError(
                     f"{archive.filename}: {entry.filename} has an id above {MAX_ID} or a camera above {MAX_CAMERA}, "
-                    "for which the layout has no room; number them anew"
+                    "more than the layout allows; number them again"
                 )
             if match and int(match[1]) != _JUNK:
                 members[folder].append((entry, int(match[1]), int(match[2])))
@@ -115,7 +112,7 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
                     f"(it looks like {looks_like(folders)}); give the release archive of {name}"
                 )
         if not members[folder] and folder != _OPTIONAL:
-            raise InputError(f"{archive.filename}: no picture in {folder}/; download the archive again")
+            raise InputError(f"{archive.filename}: no image in {folder}/; download the archive again")
     elsewhere = sorted(
         entry.filename
         for folder in folders.keys() - set(FOLDERS[name])
@@ -124,28 +121,28 @@ def _list_members(name: str, archive: zipfile.ZipFile) -> dict[str, list[Member]
     )
     if elsewhere:
         warnings.warn(
-            f"{archive.filename}: {count(len(elsewhere), 'picture')} in other folders than {', '.join(members)} passed "
+            f"{archive.filename}: {count(len(elsewhere), 'image')} in other folders than {', '.join(members)} passed "
             f"over (first: {elsewhere[0]})",
             stacklevel=5,
         )
     if left_out:
         warnings.warn(
             f"{archive.filename}: {count(len(left_out), 'file')} in {', '.join(members)} passed over, not named as "
-            f"pictures are (first: {left_out[0]})",
+            f"images are (first: {left_out[0]})",
             stacklevel=5,
         )
     return members
 
 
 def _refuse_deeper(name: str, archive: zipfile.ZipFile) -> None:
-    """Raise InputError if a folder has no pictures of its own, only folders of pictures."""
+    """Raise InputError if a folder contains no images itself, but folders of images."""
     names = sorted(entry.filename for entry in archive.infolist() if entry.filename.lower().endswith(SUFFIXES))
     paths = [file.split("/") for file in names]
     for folder in FOLDERS[name]:
         deeper = ["/".join(path) for path in paths if folder in path[:-2]]
         if deeper and not any(path[-2:-1] == [folder] for path in paths):
             raise InputError(
-                f"{archive.filename}: the pictures of {folder}/ are in folders inside of it (first: {deeper[0]}); move "
+                f"{archive.filename}: the images of {folder}/ are in folders inside of it (first: {deeper[0]}); move "
                 f"them into {folder}/ itself and pack it again"
             )
 
@@ -153,7 +150,7 @@ def _refuse_deeper(name: str, archive: zipfile.ZipFile) -> None:
 def _plan(members: dict[str, list[Member]], num_val_ids: int) -> tuple[Partitions, list[tuple[zipfile.ZipInfo, str]]]:
     """The partitions, and every entry to copy with its new name."""
     asked = {(person, camera) for _, person, camera in members["query"]}
-    # Multi-query pictures show a query's person in the query's camera; gt_bbox has others too, never used.
+    # Multi-query images show a query's person in the query's camera; the rest of gt_bbox is not used.
     members = {
         folder: [m for m in pictures if folder != _OPTIONAL or m[1:] in asked] for folder, pictures in members.items()
     }
@@ -176,7 +173,7 @@ def _copy_pictures(
     archive: zipfile.ZipFile, copies: Sequence[tuple[zipfile.ZipInfo, str]], images: Path, title: str
 ) -> None:
     """Copy entries to `images/` under their new names, each decoded once."""
-    # One thread: what is done without the GIL (inflate, decode, write) lasts 20 to 100 us a picture, less than
+    # One thread: the work without the GIL (inflate, decode, write) lasts 20 to 100 us per image, less than
     # handing the GIL over twice costs; two threads measured slower than one.
     for entry, new_name in tqdm(copies, desc=title, unit="img", disable=None):
         with open(f"{images}/{new_name}", "wb", buffering=0) as file:

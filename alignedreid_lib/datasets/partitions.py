@@ -1,7 +1,4 @@
-"""Which picture belongs to which part: names, partitions, and the validation split.
-
-Derived in notebooks/01_datasets.
-"""
+"""Which image belongs to which part: names, partitions, the validation split. Derived in notebooks/01_datasets."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -22,7 +19,7 @@ _NAME = re.compile(r"(\d{8})_(\d{4})_(\d{8})\.jpg")
 
 
 def format_name(person: int, camera: int, k: int) -> str:
-    """A picture's name in the unified layout, `{id:08d}_{camera:04d}_{k:08d}.jpg`."""
+    """An image's name in the unified layout, `{id:08d}_{camera:04d}_{k:08d}.jpg`."""
     return f"{person:08d}_{camera:04d}_{k:08d}.jpg"
 
 
@@ -44,12 +41,12 @@ def make_labels(names: Iterable[str]) -> dict[int, int]:
 
 
 class TooFewPeopleError(InputError):
-    """A training set has not as many people as the validation split was to have."""
+    """A training set has too few people for the validation split."""
 
 
 @dataclass(frozen=True)
 class Partitions:
-    """The content of `partitions.pkl`; None stands for a part the dataset does not have.
+    """The content of `partitions.pkl`; None for a part that the dataset does not have.
 
     Names are file names inside `images/`; a mark is 0 query, 1 gallery, 2 multi-query; `ids2labels` maps an
     identity to its label, the row of the classifier.
@@ -70,7 +67,7 @@ class Partitions:
             if (names is None) != (labels is None):
                 raise InputError(f"{part}_im_names and {part}_ids2labels go together, and one is missing")
             if any(label < 0 for label in (labels or {}).values()):
-                raise InputError(f"{part}_ids2labels holds a label below 0")
+                raise InputError(f"{part}_ids2labels contains a label below 0")
             missing = {parse_name(name)[0] for name in names or ()} - set(labels or ())
             if missing:
                 raise InputError(f"{part}_ids2labels has no label for id {min(missing)}")
@@ -79,7 +76,7 @@ class Partitions:
             if (names is None) != (marks is None) or len(names or ()) != len(marks or ()):
                 raise InputError(f"{part}_im_names and {part}_marks are not of one length")
             if not set(marks or ()) <= {QUERY, GALLERY, MULTI_QUERY}:
-                raise InputError(f"{part}_marks holds a mark that is none of 0, 1 and 2")
+                raise InputError(f"{part}_marks contains a mark that is not 0, 1 or 2")
             for name in names or ():
                 parse_name(name)
 
@@ -92,26 +89,26 @@ class Partitions:
         """Read a `partitions.pkl`, this library's or the original reproduction's (Python 2).
 
         Raises:
-            InputError: no such file, no pickle, a pickle that asks for a class, or not partitions.
+            InputError: no such file, not a pickle, a pickle that refers to a class, or not partitions.
         """
         content = load_pickle(path)
         known = {field.name for field in fields(cls)}
         if not isinstance(content, dict) or not known & set(content):
-            raise InputError(f"{path} holds no partitions; give a partitions.pkl of a prepared dataset")
+            raise InputError(f"{path} contains no partitions; give a partitions.pkl of a prepared dataset")
         values: dict[str, Any] = {key: content[key] for key in content if key in known}
         for key, value in values.items():
             kind = dict if key.endswith("ids2labels") else list
             inside = str if key.endswith("im_names") else int
             items = [*value, *value.values()] if isinstance(value, dict) else value
             if type(value) is not kind or any(type(item) is not inside for item in items):
-                raise InputError(f"{path}: {key} is no {kind.__name__} of {inside.__name__}; {AGAIN}")
+                raise InputError(f"{path}: {key} is not a {kind.__name__} of {inside.__name__}; {AGAIN}")
         try:
             return cls(**values)
         except InputError as error:
             raise InputError(f"{path}: {error}; {AGAIN}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write a protocol 2 pickle of plain dict, list, int and str, beside `path` and then renamed."""
+        """Write a protocol 2 pickle of plain dict, list, int and str, see `save_pickle`."""
         save_pickle({f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}, path)
 
 
@@ -120,24 +117,24 @@ def split_validation(
 ) -> tuple[list[str], list[str], list[str]]:
     """Set some identities of a training set aside: (train, query, gallery) names, each in shuffled order.
 
-    The rule of the original reproduction, image for image. Of a chosen identity the first picture of each
-    camera is a query and the others are gallery; a query that no gallery picture of another camera answers
-    becomes gallery; an identity left without query stays in train.
+    The rule of the original reproduction, image for image. The first image that each camera has of a chosen
+    identity is a query and the others are gallery; a query without a gallery image from a different camera becomes
+    gallery; an identity left without a query stays in train.
 
     Args:
         names: unified names of the training set; their order matters.
         num_ids: identities to set aside; 0 for none.
         seed: of numpy's RandomState.
-        cameras_known: if not, the first picture of an identity is its only query.
+        cameras_known: if not, the first image of an identity is its only query.
 
     Raises:
-        TooFewPeopleError: fewer identities can be set aside than asked, or none would be left to train on.
+        TooFewPeopleError: fewer identities can be set aside than `num_ids`, or none would be left to train on.
     """
     persons_cameras = [parse_name(name) for name in names]
     num_persons = len({person for person, _ in persons_cameras})
     if num_ids and num_ids >= num_persons:
         raise TooFewPeopleError(
-            f"num_val_ids={num_ids} leaves nobody to train on: the set has {num_persons} ids; ask for fewer"
+            f"num_val_ids={num_ids} leaves nobody to train on: the set has {num_persons} ids; set it lower"
         )
     random = np.random.RandomState(seed)
     order = np.arange(len(names))
@@ -161,9 +158,9 @@ def split_validation(
             galleries.update(gallery)
             chosen += 1
     if chosen < num_ids:
-        wanted = "pictures of two cameras" if cameras_known else "two pictures"
+        wanted = "images of two cameras" if cameras_known else "two images"
         raise TooFewPeopleError(
-            f"num_val_ids={num_ids}, but only {chosen} ids have {wanted} and can be queries; ask for fewer"
+            f"num_val_ids={num_ids}, but only {chosen} ids have {wanted} and can be queries; set it lower"
         )
     shuffled = [names[index] for index in order.tolist()]
     return (
@@ -176,12 +173,12 @@ def split_validation(
 def split_person(
     places: Sequence[int], camera: Sequence[int], cameras_known: bool = True
 ) -> tuple[list[int], list[int]]:
-    """(query, gallery) places of one identity's pictures.
+    """(query, gallery) places of one identity's images.
 
     Args:
-        places: of the identity's pictures in a list, in the order that decides.
-        camera: of every picture of that list.
-        cameras_known: if not, the first picture is the query.
+        places: where the identity's images are in a list, in the order that decides.
+        camera: that of every image in the list.
+        cameras_known: if not, the first image is the query.
     """
     if not cameras_known:
         return (list(places[:1]), list(places[1:])) if len(places) > 1 else ([], list(places))
@@ -194,7 +191,7 @@ def split_person(
         if all(camera[other] == camera[place] for other in gallery):
             query.remove(place)
             gallery.append(place)
-            break  # at most one moves: all other queries' cameras differ from its, so it answers them
+            break  # at most one moves: all other queries' cameras differ from its, so it is their match
     return query, gallery
 
 
@@ -209,7 +206,7 @@ def make_partitions(
     """Partitions of a dataset from the names of its training and its test lists.
 
     Raises:
-        InputError: `num_val_ids` is more than the set has.
+        InputError: `num_val_ids` is larger than the set allows.
     """
     train, val_query, val_gallery = split_validation(trainval, num_val_ids, cameras_known=cameras_known)
     return Partitions(

@@ -1,7 +1,7 @@
 """Pickles of plain data, read without trusting them.
 
-The unified layout's `partitions.pkl` is a pickle for compatibility; a pickle is a program. This module runs none of
-it: the few numpy globals a plain pickle names are answered by stand-ins. Derived in notebooks/01_datasets.
+The unified layout's `partitions.pkl` is a pickle for compatibility, and a pickle is a program. This module does not run
+it: substitutes replace the few numpy globals that a plain pickle names. Derived in notebooks/01_datasets.
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs.files import replacing
 
-MAX_BYTES = 256 << 20  # the names of a million pictures are 40 MB
+MAX_BYTES = 256 << 20  # the names of a million images are 40 MB
 
 
 def save_pickle(content: Any, path: str | Path) -> None:
@@ -35,8 +35,8 @@ def load_pickle(path: str | Path) -> Any:
     path = Path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MB, so it is no list of names; make it again")
-        # From memory: a file's read(n) would set n bytes aside, whatever n a damaged pickle asks for.
+            raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MB, so it is not a list of names; make it again")
+        # From memory: a file's read(n) would set n bytes aside, whatever n a damaged pickle contains.
         return _plain(_SafeUnpickler(io.BytesIO(path.read_bytes()), path).load(), path, {})
     except InputError:
         raise
@@ -49,7 +49,7 @@ def load_pickle(path: str | Path) -> Any:
 
 
 class _Dtype:
-    """Stands in for numpy.dtype: integers and strings only, or O for an array of the above."""
+    """Replaces numpy.dtype: integers and strings only, or O for an array of the above."""
 
     def __init__(self, code: str, *_: Any):
         if re.fullmatch(r"[<>|=]?([iu][1248]|b1|[SaU]\d+|O8?)", code) is None:
@@ -66,7 +66,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for numpy.ndarray: takes its pickled state, becomes a list."""
+    """Replaces numpy.ndarray: takes its pickled state, becomes a list."""
 
     values: list
 
@@ -81,7 +81,7 @@ class _Array:
 
 
 class _Scalar:
-    """Stands in for numpy's scalar(dtype, bytes); the answer is a plain int or str."""
+    """Replaces numpy's scalar(dtype, bytes) by a plain int or str."""
 
     def __new__(cls, dtype: _Dtype, data: bytes | str):
         return dtype.decode(data)[0]
@@ -91,7 +91,7 @@ class _Scalar:
 
 
 class _Bytes(_Scalar):
-    """Stands in for _codecs.encode, by which Python 3 writes bytes into a protocol 2 pickle."""
+    """Replaces _codecs.encode, with which Python 3 writes bytes into a protocol 2 pickle."""
 
     def __new__(cls, text: str, encoding: str = "latin1"):
         return text.encode("latin1")
@@ -103,8 +103,8 @@ _PythonUnpickler: Any = pickle._Unpickler
 class _SafeUnpickler(_PythonUnpickler):
     """The unpickler written in Python: a memo index of four bytes makes the one written in C set gigabytes aside."""
 
-    # Every global a pickle may name, and what it gets instead. All of it is ours, so nothing of numpy's own
-    # reconstruction (which trusts its input) ever runs; each has __setstate__, so that BUILD cannot alter it.
+    # The globals that a pickle may name, and their substitutes. numpy's own reconstruction, which trusts its input,
+    # never runs. Each substitute has __setstate__, so that BUILD cannot alter it.
     _GLOBALS: ClassVar[dict[str, Any]] = {
         "numpy.ndarray": _Array,
         "numpy.dtype": _Dtype,
@@ -122,7 +122,7 @@ class _SafeUnpickler(_PythonUnpickler):
             return self._GLOBALS[f"{module}.{name}"]
         except KeyError:
             raise InputError(
-                f"{self._path} asks for {module}.{name}; only dict, list, tuple, str, int and numpy arrays are "
+                f"{self._path} refers to {module}.{name}; only dict, list, tuple, str, int and numpy arrays are "
                 "read, so do not trust this file"
             ) from None
 
@@ -152,7 +152,7 @@ class _SafeUnpickler(_PythonUnpickler):
 
 
 def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
-    """Keys and values in turn as pairs. Plain keys only: to hash tuples of tuples can take for ever."""
+    """Keys and values in turn, as pairs. A key is plain, because hashing tuples of tuples can take endlessly long."""
     keys, values = items[::2], items[1::2]
     if any(type(key) not in (str, int, bytes) for key in keys):
         raise pickle.UnpicklingError("a key that is neither str nor int")
@@ -160,14 +160,14 @@ def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _plain(value: Any, path: Path, done: dict[int, Any]) -> Any:
-    """`value` with arrays as lists and bytes as str, all the way down; what stands in several places is done once."""
+    """`value` with arrays as lists and bytes as str, at every depth; a shared object is converted once."""
     if type(value) in (str, int, bool):
         return value
     if isinstance(value, bytes):
         return value.decode("latin1")
     if id(value) in done:
         if done[id(value)] is None:
-            raise InputError(f"{path} holds a {type(value).__name__} that holds itself; make it again")
+            raise InputError(f"{path} contains a {type(value).__name__} that contains itself; make it again")
         return done[id(value)]
     done[id(value)] = None
     inside = value.values if isinstance(value, _Array) else value
@@ -178,7 +178,7 @@ def _plain(value: Any, path: Path, done: dict[int, Any]) -> Any:
         plain = type(inside)(_plain(item, path, done) for item in inside)
     else:
         raise InputError(
-            f"{path} holds a {type(value).__name__}; only dict, list, tuple, str, int and numpy arrays are read"
+            f"{path} contains a {type(value).__name__}; only dict, list, tuple, str, int and numpy arrays are read"
         )
     done[id(value)] = plain
     return plain

@@ -1,6 +1,6 @@
-"""Picture files that come from outside: proved to decode, and brought to the one form the unified layout knows.
+"""Image files from outside: checked that they decode, and converted to the unified layout's format.
 
-A JPEG of a release is kept byte for byte; people's own pictures come in any form. Derived in notebooks/01_datasets.
+A JPEG of a release is kept byte for byte; the user's own images have any format. Derived in notebooks/01_datasets.
 """
 
 import io
@@ -13,7 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from alignedreid_lib.errors import InputError
 
-MAX_BYTES = 32 << 20  # a crop of a person is a few kB; this is a bomb's bound, not a format's
+MAX_BYTES = 32 << 20  # a crop of a person is a few kB; this bounds decompression bombs
 MAX_PIXELS = 1 << 24
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM")
 SUFFIXES = (
@@ -27,7 +27,7 @@ OTHER_SUFFIXES = (
 )
 # What file managers and storage systems leave behind, besides `._*`; nobody expects these to be read.
 LITTER = (".ds_store", "thumbs.db", "desktop.ini", "@eadir", "__macosx")
-_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # 8 bits per channel
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright, and these are turned or mirrored
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,16 +41,16 @@ _UPRIGHT = {
 
 
 def turn_upright(picture: Image.Image) -> Image.Image:
-    """A decoded picture as its EXIF orientation says; the picture itself if it is upright.
+    """A decoded image turned as its EXIF orientation requires; the image itself if it is upright.
 
-    Pillow's `exif_transpose` also writes the other EXIF tags back, and fails on pictures whose pixels are fine.
+    Pillow's `exif_transpose` also writes the other EXIF tags back, and fails on images whose pixels are fine.
     """
     turn = _turn(picture)
     return picture if turn is None else picture.transpose(turn)
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """What sets a picture upright. EXIF that cannot be read, or an orientation that is not one, says nothing."""
+    """What sets an image upright. Unreadable EXIF and invalid orientations are ignored."""
     try:
         return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
     except MemoryError:
@@ -80,24 +80,24 @@ def check_jpeg(data: bytes, where: str, remedy: str) -> None:
 
 
 def to_jpeg(data: bytes, where: str) -> bytes:
-    """Any picture as an upright RGB or grey JPEG; one that is so already is returned unchanged.
+    """Any image as an upright RGB or grey JPEG; one that is so already is returned unchanged.
 
-    Transparent parts become white. What is compressed anew gets quality 95 and full colour resolution.
+    Transparent parts become white. A new JPEG gets quality 95 and full colour resolution.
 
     Raises:
-        InputError: not a picture of a known format, damaged, absurdly large, animated, or of more than 8 bits a
+        InputError: not an image of a known format, damaged, absurdly large, animated, or of more than 8 bits a
             channel.
     """
     remedy, smaller = (f"{how}, or take it out" for how in ("save it as an 8-bit JPEG or PNG", "make it smaller"))
     _check_bytes(data, where, smaller)
-    with _decoding(where, "a picture", remedy):
+    with _decoding(where, "an image", remedy):
         picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_pixels(picture, where, smaller)
         if picture.mode not in _MODES:
-            raise InputError(f"{where} has pixels of kind {picture.mode}, not 8 bits a channel; {remedy}")
+            raise InputError(f"{where} has pixels of kind {picture.mode}, not 8 bits per channel; {remedy}")
         frames = getattr(picture, "n_frames", 1)
         if frames > 1 and picture.format != "MPO":  # a phone's JPEG with a preview behind it
-            raise InputError(f"{where} holds {frames} pictures; {remedy}")
+            raise InputError(f"{where} contains {frames} images; {remedy}")
         kept = picture.format == "JPEG" and picture.mode in ("RGB", "L")
         if kept and _turn(picture) is None:
             check_jpeg(data, where, remedy)
@@ -107,7 +107,7 @@ def to_jpeg(data: bytes, where: str) -> bytes:
         if picture.has_transparency_data:
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
         plain = picture.convert("RGB")
-        plain.info = {}  # comments and the like, which a JPEG may have no room for
+        plain.info = {}  # comments and the like, which may not fit into a JPEG
         buffer = io.BytesIO()
         plain.save(buffer, "JPEG", quality=95, subsampling=0)
         return buffer.getvalue()
@@ -125,9 +125,9 @@ def _check_pixels(picture: Image.Image, where: str, remedy: str) -> None:
 
 @contextmanager
 def _decoding(where: str, what: str, remedy: str) -> Iterator[None]:
-    """Whatever Pillow's decoders raise about damaged files, as one line."""
+    """Turn what Pillow's decoders raise about damaged files into one line."""
     try:
-        with warnings.catch_warnings():  # what Pillow mends by itself is nobody's business
+        with warnings.catch_warnings():  # Pillow warns of damage that it corrects itself
             warnings.simplefilter("ignore")
             yield
     except InputError:
@@ -136,5 +136,5 @@ def _decoding(where: str, what: str, remedy: str) -> Iterator[None]:
         raise InputError(f"{where} does not decode as {what}, it is something else; {remedy}") from error
     except MemoryError:
         raise
-    except Exception as error:  # a damaged picture can fail in any way
+    except Exception as error:  # a damaged image can fail in any way
         raise InputError(f"{where} does not decode as {what} ({error}); {remedy}") from error

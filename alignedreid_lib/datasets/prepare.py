@@ -1,7 +1,4 @@
-"""From a release archive, or a folder of pictures, to the unified layout.
-
-Derived in notebooks/01_datasets.
-"""
+"""From a release archive, or a folder of images, to the unified layout. Derived in notebooks/01_datasets."""
 
 from pathlib import Path
 
@@ -25,29 +22,29 @@ def prepare(
     test_share: float = 0.5,
     seed: int = 1,
 ) -> Path:
-    """Turn a release archive, or people's own pictures, into the unified layout; asked again, find the work done.
+    """Turn a release archive, or the user's own images, into the unified layout, unless this is done already.
 
     Args:
-        name: market1501, cuhk03, dukemtmc, or folder for people's own pictures.
-        archive: the zip as its authors publish it (never unpacked as a whole), under any name, or the folder that
-            holds it under its published name. A prepared dataset knows it by its content, and is found without it.
-            For `folder`, the pictures' folder, or a CSV of path,person,camera.
+        name: market1501, cuhk03, dukemtmc, or folder for the user's own images.
+        archive: the zip as its authors publish it (never unpacked as a whole), under any name, or the folder in
+            which it has its published name. A prepared dataset identifies it by its content, and is found without it.
+            For `folder`, the images' folder, or a CSV of path,person,camera.
         root: where the dataset's folder goes.
         split_file: CUHK03 only, see `cuhk03_split.load_split`; None takes the new protocol's, which comes with the
             library.
         num_val_ids: identities set aside for validation; 0 for none, then train equals trainval. None is 100 for a
             release, 0 for `folder`.
-        pattern: `folder` only: how a picture's path says who it shows, `(?P<person>...)`, and where,
-            `(?P<camera>...)`. Without it each person has a folder, and cameras are not known.
-        test_share, seed: `folder` only: the share of people to test on, and the seed of their draw.
+        pattern: for `folder`, a regular expression that finds the person, `(?P<person>...)`, and the camera,
+            `(?P<camera>...)`, in an image's path. Without it each person has a folder, and cameras are not known.
+        test_share, seed: for `folder`, the share of people to test on, and the seed that chooses them.
 
     Returns:
         root/name, with `images/` and `partitions.pkl`, and `original_to_new` (.json, .pkl), a map from the names in
         the archive to the new ones; for `folder` also `people.json`, its people's and cameras' names by number. For
-        cuhk03 the folders detected/ and labeled/ with images and partitions, and all/ with images only.
+        cuhk03 the folders detected/ and labeled/ with images and partitions, and all/ with only images.
 
     Raises:
-        InputError: anything that is wrong with the input or the disk; nothing is left behind then.
+        InputError: an error of the input or the disk. Nothing is left behind then.
     """
     if name not in (*SOURCES, "folder"):
         raise InputError(f"no dataset {name!r}; give one of {', '.join(SOURCES)}, folder")
@@ -89,9 +86,9 @@ def _prepare_own(
     target: Path, source: Path, num_val_ids: int, pattern: str | None, test_share: float, seed: int
 ) -> Path:
     if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share <= 1:
-        raise InputError(f"test_share={test_share!r} is no share; give a number from 0 to 1")
+        raise InputError(f"test_share={test_share!r} is not a share; give a number from 0 to 1")
     if type(seed) is not int or not 0 <= seed < 2**32:
-        raise InputError(f"seed={seed!r} is no seed; give a whole number from 0 to 2**32 - 1")
+        raise InputError(f"seed={seed!r} is not a seed; give a whole number from 0 to 2**32 - 1")
     sightings = list_sightings(source, pattern)
     settings = {
         "name": "folder",

@@ -1,7 +1,4 @@
-"""The datasets of a full run: made where they are absent, and checked before a training starts.
-
-Derived in notebooks/06_training.
-"""
+"""The datasets of a full run: made if absent, checked before a training starts. Derived in notebooks/06_training."""
 
 import logging
 import os
@@ -39,21 +36,21 @@ def provide(
         data_root: the folder of the datasets.
         dataset: the dataset to train on.
         train_part: trainval or train; train needs people to validate with.
-        archive: a release archive, or the folder that holds several under their published names; for the dataset
-            `folder` the pictures' folder or a CSV; "" for none.
+        archive: a release archive, or the folder with several under their published names; for the dataset
+            `folder` the images' folder or a CSV; "" for none.
         combined_of: the datasets that `combined` is made of; () for the original's three.
         test_sets: the datasets to test on; () for the one trained on, or those that `combined` is made of.
         num_val_ids: people of each training set to validate with. None is 100 for a release, or 0 if it has too few
             people for that and the training does not need them; 0 for `folder`.
-        pattern, test_share: of the dataset `folder`, see `prepare`; "" and None for its defaults.
+        pattern, test_share: for the dataset `folder`, see `prepare`; "" and None for its defaults.
         draw: makes the release dataset of that name if there is no archive.
 
     Returns:
         the names of the datasets to test on.
 
     Raises:
-        InputError: no archive for a dataset that is absent, whatever is wrong with it, a dataset that was made of
-            another archive or with other settings, or a test set without test people.
+        InputError: no archive for an absent dataset, an archive that cannot be used, a dataset that was made from a
+            different archive or with different settings, or a test set without test people.
     """
     root = resolve(data_root)
     trained_on: tuple[str, ...] = (dataset,)
@@ -82,16 +79,16 @@ def provide(
             elif draw and name.split("/")[0] in SOURCES:
                 draw(name.split("/")[0])
             else:
-                raise InputError(f"{root / name} is not there; prepare it, or say in `archive` what to make it from")
+                raise InputError(f"{root / name} is not there; prepare it, or give in `archive` what to make it from")
         except OSError as error:  # a name that no file can have
             reason = f"{error.filename or archive}: {error.strerror or error}"
-            raise InputError(f"{reason}; give another archive or data_root") from error
+            raise InputError(f"{reason}; give a different archive or data_root") from error
         made = read_manifest(root / name) or {}
         for key, value in asked.items():
             if made.get(key) != value:
                 raise InputError(
                     f"{root / name} has {key}={made.get(key)!r}, not {value!r}; "
-                    "move it away to make it again, or give another data_root"
+                    "move it away to make it again, or give a different data_root"
                 )
     if dataset == "combined":
         combine([root / name for name in trained_on], root)
@@ -101,7 +98,7 @@ def provide(
 
 
 def _archive_of(name: str, archive: str, dataset: str) -> Path:
-    """The file or folder that a dataset is made from: a single file is the training set's, others are beside it."""
+    """The file or folder that a dataset is made from: a single file is the training set's, others are in its folder."""
     given = resolve(archive)
     return given.parent if os.path.isfile(given) and name.split("/")[0] != dataset.split("/")[0] else given
 
@@ -110,7 +107,7 @@ def _check_archive(root: Path, name: str, given: Path) -> None:
     """Compare a dataset that exists with its archive, where the archive is known and present.
 
     Raises:
-        InputError: it was made from another archive.
+        InputError: it was made from a different archive.
     """
     layout, made = name.split("/")[0], read_manifest(root / name)
     file = given / SOURCES[layout][0] if layout in SOURCES and os.path.isdir(given) else given
@@ -120,7 +117,7 @@ def _check_archive(root: Path, name: str, given: Path) -> None:
 
 
 def _prepare(root: Path, name: str, given: Path, asked: dict[str, Any], needs_val: bool) -> None:
-    """Make a dataset from its archive; without validation people if it has too few and nobody needs them."""
+    """Make a dataset from its archive; without validation people if it has too few and they are not needed."""
     layout = name.split("/")[0]
     try:
         prepare(layout, given, root, **asked)
@@ -135,7 +132,7 @@ def _check_test_part(folder: Path) -> None:
     """Refuse a dataset that a test at the end of a training could not use.
 
     Raises:
-        InputError: it has no test people, or no query has an answer from another camera.
+        InputError: it has no test people, or no query has a match from a different camera.
     """
     file = folder / "partitions.pkl"
     if file.is_file() and not {QUERY, GALLERY} <= set(Partitions.load(file).test_marks or ()):
@@ -147,12 +144,12 @@ def _check_test_part(folder: Path) -> None:
     if tested.marks is None or not tested.cameras_known:
         return
     sightings = list(zip(tested.marks.tolist(), tested.ids.tolist(), tested.cameras.tolist(), strict=True))
-    cameras: dict[int, set[int]] = {}  # of each person's gallery pictures
+    cameras: dict[int, set[int]] = {}  # of each person's gallery images
     for mark, person, camera in sightings:
         if mark == GALLERY:
             cameras.setdefault(person, set()).add(camera)
     if not any(mark == QUERY and cameras.get(person, set()) - {camera} for mark, person, camera in sightings):
         raise InputError(
-            f"{folder}: no test person was seen by two cameras, so that no query has an answer; give the pictures "
+            f"{folder}: no test person was seen by two cameras, so that no query has a match; give the images "
             "their cameras, or prepare a folder without them"
         )

@@ -1,7 +1,4 @@
-"""A picture of one's own and what its owner says about it, as text that is compared in one form.
-
-Derived in notebooks/01_datasets.
-"""
+"""The person and camera of a user's own image, as text in one normal form. Derived in notebooks/01_datasets."""
 
 import re
 import unicodedata
@@ -19,10 +16,10 @@ _NOT_TEXT = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, lin
 
 
 class Sighting(NamedTuple):
-    """A picture, and who was seen where."""
+    """An image, and who was seen where."""
 
     path: Path
-    name: str  # what the owner calls it: its path from the folder or from the table
+    name: str  # its path from the folder or from the table
     person: str
     camera: str | None
 
@@ -35,7 +32,7 @@ def tidy(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a name is text on one line: letters, marks, any kind of space, joiners; no control characters."""
+    """True if a name is text on one line: letters, marks, any kind of space, joiners; no control characters."""
     return not any(unicodedata.category(char) in _NOT_TEXT for char in text)
 
 
@@ -44,7 +41,7 @@ def refuse_odd_names(source: Path, names: Iterable[str]) -> None:
     odd = [name for name in names if not is_plain(name)]
     if odd:
         raise InputError(
-            f"{source} holds {count(len(odd), 'name')} that {'is' if len(odd) == 1 else 'are'} no plain text (first: "
+            f"{source} has {count(len(odd), 'name')} that {'is' if len(odd) == 1 else 'are'} not plain text (first: "
             f"{min(odd)!a}); rename {'it' if len(odd) == 1 else 'them'} without control characters and broken bytes"
         )
 
@@ -58,7 +55,7 @@ def unify(sightings: Sequence[Sighting]) -> list[Sighting]:
     """The same sightings, sorted by name, with one spelling for each person and camera.
 
     Two spellings are the same name if they differ in the spaces around or between words (a no-break space, two spaces
-    for one) or in how accents are composed. The first spelling in the order of the pictures' names is kept.
+    for one) or in how accents are composed. The first spelling in the order of the images' names is kept.
     """
     spellings: dict[str, str] = {}
 
@@ -73,7 +70,7 @@ def unify(sightings: Sequence[Sighting]) -> list[Sighting]:
 
 
 def _warn_of_twins(what: str, names: Iterable[str]) -> None:
-    """Say which names may be meant as one: Ann and ann, 7 and 007, 7 and 7.0 (as spreadsheets write numbers)."""
+    """Warn of names that may be meant as one: Ann and ann, 7 and 007, 7 and 7.0 (as spreadsheets write numbers)."""
     first: dict[str, str] = {}
     for name in sorted(names):
         key = re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\d)\.0+$", "", name)).casefold()

@@ -1,7 +1,4 @@
-"""What stands where an archive is expected: which one it is, and what to do if it is something else.
-
-Derived in notebooks/01_datasets.
-"""
+"""Find the archive in what was given, or describe what was given instead. Derived in notebooks/01_datasets."""
 
 import hashlib
 import os
@@ -13,15 +10,15 @@ from alignedreid_lib.errors import InputError
 SOURCES = {  # name -> (archive, where to get it)
     "market1501": (
         "Market-1501-v15.09.15.zip",
-        "its official page, https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html, says how to get it",
+        "its official page, https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html, explains how to get it",
     ),
     "cuhk03": (
         "cuhk03_release.zip",
-        "its official page, https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html, says how to ask for it",
+        "its official page, https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html, explains how to request it",
     ),
-    "dukemtmc": ("DukeMTMC-reID.zip", "it was withdrawn by its makers in 2019, so only who has it already can use it"),
+    "dukemtmc": ("DukeMTMC-reID.zip", "it was withdrawn by its makers in 2019, so only existing copies can be used"),
 }
-_UNPACKED = {"cuhk03": "cuhk-03.mat"}  # what a release's own folder holds; of the others this:
+_UNPACKED = {"cuhk03": "cuhk-03.mat"}  # what a release's own folder contains; for the others this:
 _TRAINING = "bounding_box_train"
 
 
@@ -31,17 +28,17 @@ def find_archive(name: str, given: Path) -> Path:
 
 
 def check_is_there(name: str, given: Path) -> None:
-    """Look whether what was given leads to an archive.
+    """Check that what was given leads to an archive.
 
     Raises:
-        InputError: it does not; the message says what is there instead, and where to get the archive.
+        InputError: it does not; the message names what is there instead, and where to get the archive.
     """
     archive = find_archive(name, given)
     if archive.is_file():
         return
     file, source = SOURCES[name]
     if archive.is_symlink():
-        raise InputError(f"{archive} is a link to {os.readlink(archive)}, which is not there; mend the link")
+        raise InputError(f"{archive} is a link to {os.readlink(archive)}, which is not there; correct the link")
     for folder in (place for place in (archive, given) if place.is_dir()):
         inside = sorted(os.listdir(folder))
         for place in (folder, *(folder / entry for entry in inside)):
@@ -64,7 +61,7 @@ def check_is_there(name: str, given: Path) -> None:
 def zip_content(path: Path) -> str | None:
     """A fingerprint of a zip: its size and its central directory, which has each entry's name, size and checksum.
 
-    None if there is no such file, for then nothing is known about it.
+    None if there is no such file.
 
     Raises:
         InputError: the file is not a whole zip.

@@ -1,7 +1,4 @@
-"""A table of one's own pictures: CSV as spreadsheets and scripts of any system write it.
-
-Derived in notebooks/01_datasets.
-"""
+"""A table of the user's own images: CSV as any spreadsheet or script writes it. Derived in notebooks/01_datasets."""
 
 import codecs
 import csv
@@ -23,23 +20,23 @@ _DELIMITERS = ",;\t"  # a semicolon where the comma is the decimal sign
 
 
 def read_table(table: Path) -> list[Sighting]:
-    """The pictures that a table names.
+    """The images that a table names.
 
     Args:
         table: CSV with commas, semicolons or tabs, in UTF-8 or UTF-16; the first line names the columns path, person
             and (or not) camera. White space around a cell does not count. Paths are taken from the table's folder.
 
     Raises:
-        InputError: it is no such table, or a line names no picture, nobody, or a picture named before.
+        InputError: it is not such a table, or a line lacks an image or person, or names an image again.
     """
     found: list[Sighting] = []
-    lines: dict[str, tuple[str, int]] = {}  # a picture's real path, in lower case -> real path and line
+    lines: dict[str, tuple[str, int]] = {}  # an image's real path, in lower case -> real path and line
     for line, (text, person, camera) in _rows(table):
         where = f"{table} line {line}"
         if not text.strip() or not person:
             raise InputError(f"{where} does not say path and person (and camera): {[text, person, camera]}")
         if missing := [cell for cell in (person, camera) if cell in _MISSING]:
-            raise InputError(f"{where} has {missing[0]}, as programs write what is missing; write who and where")
+            raise InputError(f"{where} has {missing[0]}, as programs write what is missing; write person and camera")
         path = _find(table.parent, text, where)
         real = os.path.realpath(path)
         before, first = lines.setdefault(real.lower(), (real, line))
@@ -52,13 +49,13 @@ def read_table(table: Path) -> list[Sighting]:
 
 def _text(table: Path) -> str:
     if table.is_symlink() and not table.exists():
-        raise InputError(f"{table} is a link to {os.readlink(table)}, which is not there; mend the link")
-    if table.exists() and not table.is_file():  # to read a pipe would wait for ever
-        raise InputError(f"{table} is no file and no folder; give a folder of pictures, or a CSV of path,person,camera")
+        raise InputError(f"{table} is a link to {os.readlink(table)}, which is not there; correct the link")
+    if table.exists() and not table.is_file():  # reading a pipe would wait endlessly
+        raise InputError(f"{table} is not a file or folder; give a folder of images, or a CSV of path,person,camera")
     try:
         data = table.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{table} does not exist; give a folder of pictures, or a CSV of path,person,camera") from None
+        raise InputError(f"{table} does not exist; give a folder of images, or a CSV of path,person,camera") from None
     if data.startswith(b"PK\x03\x04"):
         raise InputError(f"{table} is a zip or a spreadsheet; unpack it and give the folder, or save the table as CSV")
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -79,7 +76,7 @@ def _rows(table: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
     lines: Iterator[tuple[int, list[str]]] = iter(())
     for delimiter in delimiters:
         lines = _lines(table, text, delimiter)
-        with suppress(InputError):  # another delimiter may fit
+        with suppress(InputError):  # a different delimiter may fit
             columns = [cell.lower() for _, row in itertools.islice(lines, 1) for cell in map(tidy, row)]
             while columns and not columns[-1]:  # empty columns at the right, as spreadsheets leave them
                 columns.pop()
@@ -104,8 +101,8 @@ def _lines(table: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[s
             line = rows.line_num
             if any(map(tidy, row)):
                 yield line, row
-    except (csv.Error, TypeError, ValueError) as error:  # the latter two: a delimiter that is none
-        raise InputError(f"{table} after line {line} is no CSV ({error}); save the table anew") from error
+    except (csv.Error, TypeError, ValueError) as error:  # the latter two: an invalid delimiter
+        raise InputError(f"{table} after line {line} is not CSV ({error}); save the table again") from error
 
 
 def _find(folder: Path, text: str, where: str) -> Path:
@@ -119,12 +116,12 @@ def _find(folder: Path, text: str, where: str) -> Path:
             if "\0" not in spelling and path.is_file():
                 return path
     except OSError as error:  # a name too long for a file
-        raise InputError(f"{where}: {error.strerror}; mend the path") from error
+        raise InputError(f"{where}: {error.strerror}; correct the path") from error
     path = folder / text.strip()
     if "\0" not in text and path.is_dir():
-        raise InputError(f"{where}: {text.strip()!r} is a folder; name the picture")
+        raise InputError(f"{where}: {text.strip()!r} is a folder; name the image")
     if "\0" not in text and path.is_symlink():
         raise InputError(
-            f"{where}: {text.strip()!r} is a link to {os.readlink(path)}, which is not there; mend the link"
+            f"{where}: {text.strip()!r} is a link to {os.readlink(path)}, which is not there; correct the link"
         )
     raise InputError(f"{where}: {text.strip()!r} is not there; paths are taken from the table's own folder")

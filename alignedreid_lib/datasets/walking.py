@@ -1,7 +1,4 @@
-"""The pictures in a folder of one's own: links are followed, and nothing is left out without a word.
-
-Derived in notebooks/01_datasets.
-"""
+"""The images in a user's folder: links are followed, a warning counts the rest. Derived in notebooks/01_datasets."""
 
 import os
 import warnings
@@ -16,15 +13,15 @@ from alignedreid_lib.errors import InputError
 
 
 def walk_pictures(folder: Path, read: Callable[[str], tuple[str, str | None] | None]) -> list[Sighting]:
-    """The pictures below a folder, in any order; a warning counts the other files.
+    """The images below a folder, in any order; a warning counts the other files.
 
     Args:
         folder: the folder; links inside it are followed.
-        read: (person, camera) of a picture's path from the folder, written with `/`; None if it does not say.
+        read: (person, camera) of an image's path from the folder, written with `/`; None if the path has no person.
 
     Raises:
-        InputError: a link that leads nowhere or to what is there already, a picture of a format that is not read, or
-            one whose name does not say whom it shows.
+        InputError: a link that leads nowhere or to what is there already, an image of a format that is not read, or
+            one whose name has no person.
     """
     found: list[Sighting] = []
     names: list[str] = []
@@ -44,8 +41,8 @@ def walk_pictures(folder: Path, read: Callable[[str], tuple[str, str | None] | N
             unknown.append(str(path))
         elif who is None or not tidy(who[0]):
             unread.append(name)
-        elif not path.is_file():  # to open a pipe would wait for ever
-            raise InputError(f"{path} has a picture's name and is not a file; take it out")
+        elif not path.is_file():  # opening a pipe would wait endlessly
+            raise InputError(f"{path} has an image's name and is not a file; take it out")
         else:
             found.append(Sighting(path, name, who[0], tidy(who[1] or "") or None))
     refuse_odd_names(folder, names)
@@ -56,17 +53,17 @@ def walk_pictures(folder: Path, read: Callable[[str], tuple[str, str | None] | N
         )
     if unread:
         raise InputError(
-            f"{folder}: nothing says whom {len(unread)} of {len(unread) + len(found)} pictures show (first: "
+            f"{folder}: {len(unread)} of {len(unread) + len(found)} images have a name without a person (first: "
             f"{min(unread)}); put them into a folder for each person, or give a pattern that fits all names"
         )
     if others:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
-        warnings.warn(f"{folder}: {count(len(found), 'picture')} found; passed over: {kinds}", stacklevel=2)
+        warnings.warn(f"{folder}: {count(len(found), 'image')} found; passed over: {kinds}", stacklevel=2)
     return found
 
 
 def _files(folder: Path, others: Counter[str]) -> Iterator[Path]:
-    """Every file below a folder, each once. What is passed over as a whole folder is counted in `others`."""
+    """Every file below a folder, each once. A folder that is passed over is counted in `others`."""
 
     def fail(error: OSError) -> None:
         raise error  # os.walk would pass over a folder that cannot be read
@@ -93,7 +90,7 @@ def _files(folder: Path, others: Counter[str]) -> Iterator[Path]:
             else:
                 real = os.path.realpath(path)
                 if Path(root).is_relative_to(real):
-                    raise InputError(f"{path} leads back to {real}, which holds it; take the link out")
+                    raise InputError(f"{path} leads back to {real}, which contains it; take the link out")
                 enter(path, real)
                 kept.append(name)
         folders[:] = kept
@@ -111,5 +108,5 @@ def _files(folder: Path, others: Counter[str]) -> Iterator[Path]:
     if gone:
         raise InputError(
             f"{min(gone)} is a link to {os.readlink(min(gone))}, which is not there ({len(gone)} of this "
-            "kind in all); mend the link or take it out"
+            "kind in all); correct the link or take it out"
         )

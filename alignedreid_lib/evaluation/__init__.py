@@ -1,4 +1,4 @@
-"""What a model is worth: features, ranking, scores, re-ranking. Explained in notebooks/08_evaluation and 09."""
+"""Test a model: features, ranking, scores, re-ranking. Explained in notebooks/08_evaluation and 09."""
 
 from alignedreid_lib.datasets.partitions import GALLERY, QUERY
 from alignedreid_lib.evaluation.comparison import Comparison, compare

@@ -1,7 +1,4 @@
-"""Two tests compared: a difference, its interval, and the probability of so large a difference by chance.
-
-Derived in notebooks/08_evaluation.
-"""
+"""Compare two tests: the difference, its interval, its probability by chance. Derived in notebooks/08_evaluation."""
 
 import warnings
 from collections.abc import Sequence
@@ -57,9 +54,8 @@ def compare(a: ScoreRow | Sequence[ScoreRow], b: ScoreRow | Sequence[ScoreRow], 
 
     Over queries: the values of each query are averaged over the rows of a side, and paired. The interval comes from a
     percentile bootstrap, the probability from a permutation test that swaps the sides of queries, both with 999
-    resamples (half a second for 3 368 queries) and a fixed seed. Other trainings may differ by more than this interval.
-    Over seeds, if both sides have two or more rows: Welch's t test on their scores, or Student's paired one; nan if no
-    score varies.
+    resamples (half a second for 3 368 queries) and a fixed seed. New trainings may differ by more than this interval.
+    Over seeds, if both sides have two or more rows: Welch's t test, or Student's paired one; nan if no score varies.
 
     Args:
         a, b: a row of `evaluation.evaluate`, or the rows of the same test after trainings with several seeds. Rows

@@ -1,7 +1,4 @@
-"""Distances of queries to gallery images: global, local, rigid, sums of these, re-ranked.
-
-Derived in notebooks/08_evaluation.
-"""
+"""Distances of queries to gallery images: global, local, rigid, sums, re-ranked. Derived in notebooks/08_evaluation."""
 
 from collections.abc import Sequence
 from functools import reduce

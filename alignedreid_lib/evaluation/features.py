@@ -1,7 +1,4 @@
-"""The features of every image of a dataset, in the dataset's order.
-
-Derived in notebooks/08_evaluation.
-"""
+"""The features of every image of a dataset, in the dataset's order. Derived in notebooks/08_evaluation."""
 
 from __future__ import annotations
 
@@ -88,27 +85,27 @@ def extract(
         workers: threads that decode images, while the network works on earlier ones.
         store: decoded images of the same dataset; None decodes each image once and keeps none.
         flip: average the features of every image and its mirror image; twice the work.
-        cache: a folder for features; the same weights, settings and files find them again. None keeps nothing.
+        cache: a folder that keeps features for later calls with the same weights, settings and files; None keeps none.
         progress: show a progress bar.
 
     Raises:
-        InputError: no images, a store of another dataset, an unavailable device or precision, or an image that does
-            not decode.
+        InputError: no images, a store of a different dataset, an unavailable device or precision, or an image
+            that does not decode.
     """
     if len(dataset) == 0:
-        raise InputError(f"{dataset.folder}: part {dataset.part} has no pictures to extract features of")
+        raise InputError(f"{dataset.folder}: part {dataset.part} has no images to extract features of")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it has to be 1 or more")
     if store is None:
         store = images.ImageStore(dataset.paths, (height, width), limit_bytes=0, workers=workers)
     elif store.paths != list(dataset.paths):
-        raise InputError(f"the store's pictures are not those of {dataset.folder}, part {dataset.part}")
+        raise InputError(f"the store's images are not those of {dataset.folder}, part {dataset.part}")
     home = next(model.parameters()).device
     there = home if device is None else devices.choose_device(device)
     dtype = devices.choose_precision(precision, there, width)
     kept = None
     if cache is not None:
-        runs.make_folder(Path(cache))  # before the work, not after it
+        runs.make_folder(Path(cache))  # fails before the work, not after it
         kept = Path(cache) / f"features_{cache_key(model, dataset, height, width, flip, dtype)}.pt"
         found = _load_cached(kept, len(dataset))
         if found is not None:

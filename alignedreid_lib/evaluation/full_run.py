@@ -1,7 +1,4 @@
-"""What a full-run notebook does besides training: its plan, the validation while training, the test at the end.
-
-Derived in notebooks/06_training.
-"""
+"""A full-run notebook's plan, validation and test. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 
@@ -31,10 +28,8 @@ from alignedreid_lib.training.config import TrainConfig, max_seed
 class Plan:
     """What a full-run notebook is given besides its TrainConfig: the data to prepare and the test to make.
 
-    Checked when it is made, before a training starts.
-
     Raises:
-        InputError: a value of another type, or one that cannot work; the message names it.
+        InputError: a value of a wrong type, or one that cannot work; the message names it.
     """
 
     run_dir: str
@@ -51,7 +46,7 @@ class Plan:
     test_distances: tuple[str, ...] = ("global",)  # see `evaluation.evaluate`
     test_rerank: bool = False
     only_test: tuple[str, ...] = ()  # files of weights to test; nothing is trained then
-    study_seeds: tuple[Annotated[int, Field(ge=0, le=max_seed(2))], ...] = ()  # of the trainings of chapter 07's study
+    study_seeds: tuple[Annotated[int, Field(ge=0, le=max_seed(2))], ...] = ()  # one per training of chapter 07's study
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -97,7 +92,7 @@ def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]
 
 @dataclass
 class Validation:
-    """See `validation`. It is a class so that it can be sent to another process, which decodes the images itself."""
+    """See `validation`. It is a class so that it can be sent to other processes, which decode the images themselves."""
 
     config: TrainConfig
     dataset: Dataset
@@ -131,7 +126,7 @@ def score(
     """Test a trained network with the image size, device, precision and normalisation of its config.
 
     Args:
-        test_sets: names of datasets in `config.data_root`; of several, each row has its dataset's name.
+        test_sets: names of datasets in `config.data_root`; if there are several, each row has its dataset's name.
         distances, rerank: see `evaluation.evaluate`.
     """
     names, by = (typed(*given, tuple[str, ...]) for given in (("test_sets", test_sets), ("distances", distances)))
@@ -148,8 +143,8 @@ def networks(config: TrainConfig, plan: Plan, result: TrainResult | None) -> dic
     """The networks that a full run tests, by the names that their rows of the table get.
 
     Args:
-        result: of the training: its model, or "model 1", "model 2", ...; if it was validated, the weights of the last
-            epoch and those of the best. None, if nothing was trained: the files of `plan.only_test`.
+        result: the training's: the last epoch's weights are tested and, if it was validated, the best epoch's; several
+            models are named "model 1", "model 2", ... None: the files of `plan.only_test` are tested.
     """
     if result is None:
         return {file: load_network(config, runs.resolve(file)) for file in plan.only_test}

@@ -1,9 +1,8 @@
 """The rank of every match, counted without sorting the gallery's indices.
 
 A query's *matches* are the gallery images of its identity from other cameras. Images of its identity from its own
-camera are *junk* and are left out. A match's rank is the number of gallery images before it, without junk, so it is
-enough to know the distances of the matches and to count the smaller ones. Images at equal distance keep their order
-in the gallery.
+camera are *junk* and are left out. A match's rank is the number of gallery images before it, without junk: the
+distances smaller than its own are counted. Images at equal distance keep the gallery's order.
 
 Derived in notebooks/08_evaluation.
 """
@@ -87,7 +86,7 @@ class RankingProblem:
         matrix: Any = given if isinstance(given, torch.Tensor) else np.asarray(given)
         shape, wanted = tuple(matrix.shape), (self.shape[0], end - begin)
         if shape != wanted:
-            raise InputError(f"{name} has shape {shape}: the ids and cameras ask for {wanted}")
+            raise InputError(f"{name} has shape {shape}: the ids and cameras need {wanted}")
         if _array(matrix[:1]).dtype.kind not in "fiu":
             raise InputError(f"{name} is {matrix.dtype}: give real numbers")
         return matrix
@@ -146,7 +145,7 @@ class RankingProblem:
 
 
 def over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> list[T]:
-    """What a function of (first query, [n, G] on the CPU) gives for each block of rows; sorting needs no GIL.
+    """The results of a function of (first query, [n, G] on the CPU), one per block of rows; sorting needs no GIL.
 
     Raises:
         InputError: nan.
@@ -189,7 +188,7 @@ def _count_before(
 
 
 def _numbered(what: str, query: Values, gallery: Values) -> list[NDArray[np.int64]]:
-    """Labels of both sides as numbers from 0 on: [Q], [G]."""
+    """Labels of both sides as numbers counted from 0: [Q], [G]."""
     both = []
     for name, values in ((f"query_{what}", query), (f"gallery_{what}", gallery)):
         labels = _array(values)

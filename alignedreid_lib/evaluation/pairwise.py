@@ -8,7 +8,7 @@ of image one[i] to image other[i], float32 [M]. Derived in notebooks/09_rerankin
 import torch
 from torch import Tensor
 
-_PAIR_BYTES = 64 << 20  # of the features of a block of single pairs
+_PAIR_BYTES = 64 << 20  # limit for the features of a block of single pairs
 
 
 class FeatureDistances:
@@ -40,7 +40,7 @@ class FeatureDistances:
 
 
 class MatrixDistances:
-    """Squared distances of N images from three matrices of distances."""
+    """Squared distances of N images from three distance matrices."""
 
     # A row here is a column of the published code's joined matrix, which the published code transposes. This matters
     # only where query_query or gallery_gallery are not symmetric.

@@ -1,7 +1,4 @@
-"""From distances to CMC and mean average precision. Every score follows from the ranks of the matches.
-
-Derived in notebooks/08_evaluation.
-"""
+"""CMC and mean average precision from the ranks of the matches. Derived in notebooks/08_evaluation."""
 
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -41,8 +38,8 @@ def score_ranking(
     Args:
         distances: [Q, G] numpy array or tensor, real numbers, smaller is nearer; infinity is allowed.
         query_ids, ..., keep_same_camera: see `matches.RankingProblem`.
-        protocol: how the CMC counts. `market1501`: 1 from the first match on. `allshots`: the share of the
-            matches with at most k images of other identities before them. `cuhk03`: only images of other
+        protocol: how the CMC counts. `market1501`: 1 once a match is found. `allshots`: the share of the matches
+            with at most k images of other identities before them. `cuhk03`: only images of other
             cameras, and one image per identity, drawn at random; the exact expectation, not a sample.
         average_precision: `trapezoid`, as Market-1501's own evaluation, or `step`, as later toolboxes. It is
             the same under every protocol: all matches count, and all images but junk.

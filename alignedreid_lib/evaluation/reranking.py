@@ -1,6 +1,6 @@
 """k-reciprocal re-ranking: two images are near if they have the same neighbours.
 
-The published code holds several dense matrices of all images against all, 9 GB for Market-1501, and nearly all of
+The published code keeps several dense matrices of all images against all, 9 GB for Market-1501, and nearly all of
 their entries are zero. Here distances are read in blocks of rows, and neighbours and weights are sparse matrices.
 N = Q + G images, queries first. Derived in notebooks/09_reranking.
 """
@@ -19,7 +19,7 @@ from alignedreid_lib.evaluation.pairwise import FeatureDistances, MatrixDistance
 
 Distances = FeatureDistances | MatrixDistances
 
-_BLOCK_BYTES = 128 << 20  # of a block of rows of distances
+_BLOCK_BYTES = 128 << 20  # limit for a block of rows of distances
 
 
 class Neighbours(NamedTuple):
@@ -127,7 +127,7 @@ def nearest(distances: Distances, depth: int) -> tuple[Neighbours, Tensor, Tenso
             cut = min(end, queries) - begin
             torch.add(block[:cut, queries:], offset[:cut, None], out=original[begin : begin + cut]).clamp_(min=0)
     if not largest.isfinite().all():
-        raise InputError("the distances hold nan or infinity: look for broken features first")
+        raise InputError("the distances contain nan or infinity: look for broken features first")
     return Neighbours(indices, squared), largest.clamp_(min=1e-12), original  # clamped: 0 / 0 for equal images
 
 
@@ -213,7 +213,7 @@ def _matrix(name: str, values: Any) -> Tensor:
     try:
         matrix = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
     except (TypeError, ValueError):
-        raise InputError(f"{name} is no matrix of numbers") from None
+        raise InputError(f"{name} is not a matrix of numbers") from None
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise InputError(f"{name} has shape {tuple(matrix.shape)}: give a matrix, neither side 0")
     if matrix.dtype == torch.bool or matrix.is_complex():

@@ -1,7 +1,4 @@
-"""Score tables: what papers print, as Markdown, as JSON, and averaged over runs.
-
-Derived in notebooks/08_evaluation.
-"""
+"""Score tables: what papers print, as Markdown, as JSON, and averaged over runs. Derived in notebooks/08_evaluation."""
 
 from __future__ import annotations
 
@@ -43,10 +40,10 @@ class QueryScores(NamedTuple):
 class ScoreRow:
     """The scores of one distance: fractions in [0, 1], means over the valid queries; nan if no query is valid.
 
-    A query is valid if the gallery has an image of its identity from another camera.
+    A query is valid if the gallery has an image of its identity from a different camera.
     """
 
-    name: str  # of the features
+    name: str  # names the features
     distance: str
     reranked: bool
     rank1: float

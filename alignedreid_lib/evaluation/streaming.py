@@ -1,7 +1,4 @@
-"""Scores of galleries too large for a distance matrix: the gallery comes in chunks, and only counts are kept.
-
-Derived in notebooks/08_evaluation.
-"""
+"""Scores of galleries too large for a distance matrix, in chunks. Derived in notebooks/08_evaluation."""
 
 from typing import Literal
 

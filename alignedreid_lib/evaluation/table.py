@@ -1,7 +1,4 @@
-"""From features to the score table that papers print.
-
-Derived in notebooks/08_evaluation.
-"""
+"""From features to the score table that papers print. Derived in notebooks/08_evaluation."""
 
 import dataclasses
 import math
@@ -22,7 +19,7 @@ from alignedreid_lib.evaluation.features import Features
 from alignedreid_lib.evaluation.matches import RankingProblem, Values
 from alignedreid_lib.evaluation.scores import SCORES, QueryScores, ScoreRow, ScoreTable
 
-_BLOCK_BYTES = 32 << 20  # of one distance at a time: 500 queries for a gallery of Market-1501's size
+_BLOCK_BYTES = 32 << 20  # limit for a block of one distance: 500 queries for a gallery of Market-1501's size
 
 
 def evaluate(
@@ -41,7 +38,7 @@ def evaluate(
         distances: what to rank by, one row of the table each, see `distance_matrix`.
         rerank: add a re-ranked row after each; it needs the distances within the gallery, G x G for local ones.
         multi_query: pool each query's features with those of mark 2, see `pool_queries`. None: single query.
-        name: of the features, for the table's first column.
+        name: names the features, in the table's first column.
         normalize: scale features to unit length first, for networks trained so.
         protocol: how the CMC counts, see `ranking.score_ranking`.
 
@@ -67,7 +64,7 @@ def evaluate(
         queries = _unit_length(queries) if normalize else queries
     blocks: dict[str, list[NDArray[np.float64]]] = {distance: [] for distance in distances}
     step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
-    for begin in range(0, len(queries), step):  # a whole matrix is never held, a local distance never computed twice
+    for begin in range(0, len(queries), step):  # keeps no whole matrix, computes no local distance twice
         block = queries[begin : begin + step]
         for distance, matrix in distance_matrices(distances, block, gallery).items():
             blocks[distance].append(_score_queries(matrix, block, gallery, protocol))
@@ -113,7 +110,7 @@ def pool_queries(queries: Features, others: Features, how: str) -> Features:
         how: average or max, channel by channel; likewise for each stripe.
 
     Raises:
-        InputError: an unknown way, or no multi-query images at all.
+        InputError: an unknown `how`, or no multi-query images at all.
 
     Source: Zheng et al. ICCV 2015, section 5.
     """
@@ -148,7 +145,7 @@ def split(features: Features) -> tuple[Features, Features]:
     queries, gallery = features[features.marks == QUERY], features[features.marks == GALLERY]
     if not len(queries) or not len(gallery):
         what = f"{len(queries)} queries (mark {QUERY}) and {len(gallery)} gallery images (mark {GALLERY})"
-        raise InputError(f"the features hold {what}: take features of a val or test part")
+        raise InputError(f"the features have {what}: take features of a val or test part")
     return queries, gallery
 
 

@@ -1,6 +1,6 @@
 """The book's figures: each function takes data and returns a Figure; nothing is shown, saved or remembered.
 
-Sheets of pictures and the palette come from `sheets`; the charts are here. Used by every chapter.
+Sheets of images and the palette come from `sheets`. Used by every chapter.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss, the share of satisfied triplets, and the distances of the hardest pairs, epoch by epoch.
 
     Args:
-        metrics: a row an epoch, as `metrics.jsonl` has them.
+        metrics: one row per epoch, as in `metrics.jsonl`.
 
     Raises:
         InputError: no rows, or rows without these figures.
@@ -102,11 +102,11 @@ def cmc_curves(curves: Mapping[str, ArrayLike]) -> Figure:
 
 
 def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) -> Figure:
-    """Distances of pairs of one person and of two with a threshold between them, and the ROC it lies on.
+    """Distances of pairs of one person and of two with a threshold between them, and its point on the ROC.
 
     Args:
         same, different: [S], [D] distances, see `verification.pair_distances`.
-        false_accept_rate: that the threshold is chosen for.
+        false_accept_rate: the rate for which the threshold is chosen.
     """
     curve = roc(same, different)
     threshold = choose_threshold(curve, false_accept_rate)
@@ -135,7 +135,7 @@ def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) ->
 
 
 def dataset_card(dataset: Dataset, card: DatasetCard, pictures: int = 16) -> Figure:
-    """A card as a picture: images of an identity, what two cameras share, and one image each of some identities.
+    """A card as a figure: images of an identity, what two cameras share, and one image each of some identities.
 
     Args:
         dataset: a part.
@@ -183,7 +183,7 @@ def histogram_of_images_per_id(ids: ArrayLike) -> Figure:
     """
     ids = np.asarray(ids)
     if ids.ndim != 1 or not len(ids):
-        raise InputError(f"ids have shape {ids.shape}: give the identity of each image, one image at least")
+        raise InputError(f"ids have shape {ids.shape}: give the identity of each image, at least one image")
     fig = Figure(figsize=(WIDTH * 0.75, 2.6), layout="constrained")
     draw_images_per_id(fig.subplots(), ids)
     return fig

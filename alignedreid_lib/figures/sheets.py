@@ -1,6 +1,6 @@
-"""Sheets of pictures: people in rows, framed and titled; and the palette of all figures.
+"""Sheets of images: people in rows, framed and titled; and the palette of all figures.
 
-Blue is right and vermillion is wrong, and never colour alone: a tick, a cross or another line style says the same.
+Blue means right and vermillion wrong; a tick, a cross or a line style shows the same, so colour is never needed.
 Used by every chapter, through `figures`.
 """
 
@@ -31,21 +31,21 @@ STYLES = ("-", "--", "-.", ":")
 
 WIDTH = 8.0  # inches; 800 pixels in a notebook
 LINE = 0.16  # inches: a line of small text
-GAP = 0.05  # inches between pictures
+GAP = 0.05  # inches between images
 SMALL = 7.5  # points
 
 
 class Figure(figure.Figure):
     """A matplotlib figure that a notebook shows as a small PNG: a palette instead of true colour.
 
-    Ranked lists of four queries take a quarter of the bytes, so that a notebook of photographs stays small.
+    Ranked lists of four queries take a quarter of the bytes, so that a notebook of real images stays small.
     """
 
     def _repr_png_(self) -> bytes:
         rendered, data = io.BytesIO(), io.BytesIO()
         self.savefig(rendered, format="png")
         pixels = np.array(Image.open(rendered).convert("RGB"))
-        # A palette that covers all colours: one by frequency would give all of them to the greys of photographs.
+        # A palette that covers all colours: one by frequency would give all of them to the greys of real images.
         some = Image.fromarray(np.ascontiguousarray(pixels[::3, ::3]))
         palette = some.quantize(128, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette() or []
         colours = np.array(palette, np.float32).reshape(-1, 3)
@@ -58,20 +58,20 @@ class Figure(figure.Figure):
 
 
 def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = 10) -> Figure:
-    """Pictures side by side, row after row.
+    """Images in rows, each with a title.
 
     Args:
         pictures: uint8 each, tensors [3, h, w] or arrays [h, w, 3]; sizes may differ.
-        titles: a short one above each.
-        columns: pictures in a row.
+        titles: short texts, one above each image.
+        columns: images per row.
 
     Raises:
-        InputError: no pictures, or titles of another number.
+        InputError: no images, or not one title per image.
     """
     pixels = [pixels_of(picture) for picture in pictures]
     if not pixels or columns < 1 or (titles is not None and len(titles) != len(pixels)):
         given = "no titles" if titles is None else f"{len(titles)} titles"
-        raise InputError(f"{len(pixels)} pictures, {given}, {columns} columns: give a title to each, or none")
+        raise InputError(f"{len(pixels)} images, {given}, {columns} columns: give a title to each, or none")
     head = LINE if titles is not None else 0.0
     cell = (WIDTH - (columns - 1) * GAP) / columns
     height = cell * _aspect(pixels)
@@ -85,24 +85,24 @@ def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, 
 
 
 def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> Figure:
-    """A batch of P identities x K images; the K images of an identity stand together under its label.
+    """A batch of P identities x K images; the K images of an identity are adjacent, under its label.
 
     Args:
-        batch: N = P * K pictures, identity after identity, as for `contact_sheet`.
+        batch: N = P * K images, identity after identity, as for `contact_sheet`.
         labels: [N] the identity of each.
         images_per_id: K.
 
     Raises:
-        InputError: the batch is not P x K, or an identity's pictures do not stand together.
+        InputError: the batch is not P x K, or an identity's images are not adjacent.
     """
     pixels = [pixels_of(picture) for picture in batch]
     labels = np.asarray(labels)
     if images_per_id < 1 or not pixels or labels.shape != (len(pixels),) or len(pixels) % images_per_id:
-        raise InputError(f"{len(pixels)} pictures with labels {labels.shape} are no batch of P x {images_per_id}")
+        raise InputError(f"{len(pixels)} images with labels {labels.shape} are not a batch of P x {images_per_id}")
     people = labels.reshape(-1, images_per_id)
     if (people != people[:, :1]).any():
-        raise InputError(f"the pictures of an identity do not stand together in labels {labels.tolist()}")
-    side = min(max(1, 16 // images_per_id), len(people))  # identities side by side: a row each would be a tower
+        raise InputError(f"the images of an identity are not adjacent in labels {labels.tolist()}")
+    side = min(max(1, 16 // images_per_id), len(people))  # identities side by side: one per row would be too high
     apart = 4 * GAP
     cell = min((WIDTH - (side - 1) * apart) / (side * images_per_id), 0.9)
     height = cell * _aspect(pixels)
@@ -119,18 +119,18 @@ def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> F
 def ranked_lists(
     queries: Sequence[int], dataset: Dataset, distances: ArrayLike | torch.Tensor, top: int = 10
 ) -> Figure:
-    """For some queries, the gallery images nearest to them: a frame and a mark tell right from wrong.
+    """The nearest gallery images of some queries; a frame and a mark tell right from wrong.
 
     Images of the query's identity from the query's own camera are left out, as they are in the scores.
 
     Args:
         queries: which rows of `distances` to show.
-        dataset: a val or test part; its pictures of mark 0 are the rows, those of mark 1 the columns, in order.
+        dataset: a val or test part; its images of mark 0 are the rows, those of mark 1 the columns, in order.
         distances: [Q, G].
-        top: gallery images a query.
+        top: gallery images per query.
 
     Raises:
-        InputError: the distances are not those of the dataset, or a query is not among them.
+        InputError: distances of a wrong shape, or a query without a row.
     """
     if isinstance(distances, torch.Tensor):
         distances = distances.detach().float().cpu().numpy()
@@ -138,7 +138,7 @@ def ranked_lists(
     marks = np.full(len(dataset), -1) if dataset.marks is None else dataset.marks
     rows, columns = np.flatnonzero(marks == QUERY), np.flatnonzero(marks == GALLERY)
     if distances.shape != (len(rows), len(columns)):
-        raise InputError(f"distances have shape {distances.shape}: the dataset asks for {(len(rows), len(columns))}")
+        raise InputError(f"distances have shape {distances.shape}: this dataset needs {(len(rows), len(columns))}")
     if not len(queries) or min(queries) < 0 or max(queries) >= len(rows):
         raise InputError(f"queries are {list(queries)}: give some of 0 ... {len(rows) - 1}")
     found, shown = [], []
@@ -176,19 +176,19 @@ def pixels_of(picture: Any) -> np.ndarray:
     """uint8 [h, w, 3] of a tensor [3, h, w] or an array [h, w, 3]."""
     pixels = picture.permute(1, 2, 0).cpu().numpy() if isinstance(picture, torch.Tensor) else np.asarray(picture)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise InputError(f"a picture is {pixels.dtype} {pixels.shape}: give uint8, tensor [3, h, w] or array [h, w, 3]")
+        raise InputError(f"an image is {pixels.dtype} {pixels.shape}: give uint8, tensor [3, h, w] or array [h, w, 3]")
     return pixels
 
 
 def _aspect(pixels: Sequence[np.ndarray]) -> float:
-    """Height over width of the tallest picture."""
+    """Height over width of the tallest image."""
     return max(picture.shape[0] / picture.shape[1] for picture in pixels)
 
 
 def _sheet(height: float) -> tuple[Figure, Axes]:
     """A figure and one invisible axes that covers it, measured in inches from the upper left."""
     fig = Figure(figsize=(WIDTH, height))
-    fig.set_layout_engine("none")  # whatever the style says
+    fig.set_layout_engine("none")  # whatever the style sets
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(height, 0), autoscale_on=False)
     ax.set_axis_off()
@@ -199,7 +199,7 @@ def _place(
     ax: Axes, pixels: np.ndarray, left: float, top: float, width: float, height: float,
     frame: str | None = None, mark: str = "",
 ) -> None:  # fmt: skip
-    """Fit a picture into a box of a sheet, in the middle, its shape kept."""
+    """Fit an image into a box of a sheet, centred, with its aspect ratio."""
     scale = min(width / pixels.shape[1], height / pixels.shape[0])
     w, h = pixels.shape[1] * scale, pixels.shape[0] * scale
     x, y = left + (width - w) / 2, top + (height - h) / 2

@@ -19,7 +19,7 @@ from alignedreid_lib.model.weights import load_imagenet, load_weights
 
 log = logging.getLogger(__name__)
 
-# Children of torchvision's classification networks that come after the last map, or beside the way to it.
+# Children of torchvision's classification networks that come after the last map, or on a side branch.
 AFTER_THE_MAP = ("avgpool", "fc", "classifier", "head", "heads", "flatten", "dropout")
 SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 SMALLEST = 128  # pixels of a side that every backbone accepts
@@ -49,8 +49,7 @@ class AlignedReID(nn.Module):
         last_stride: 2 as published, or 1 for a map of twice the height and width (ResNet family).
 
     Raises:
-        InputError: unknown backbone, one without a spatial map, impossible local_channels, or a weights file that does
-            not fit.
+        InputError: an unknown backbone or one without a spatial map, invalid local_channels, or unfitting weights.
 
     Source: Zhang et al. 2017, section 3.1; the original reproduction.
     """
@@ -98,12 +97,12 @@ class AlignedReID(nn.Module):
         height, width = images.shape[2:]
         try:
             feature_map = self.base(images)
-        except (RuntimeError, ValueError) as error:  # of a pooling that has nothing left to pool
+        except (RuntimeError, ValueError) as error:  # a pooling has nothing left to pool
             if min(height, width) >= SMALLEST or isinstance(error, torch.OutOfMemoryError):
                 raise
             feature_map = images[:0, :, :0]
         if 0 in feature_map.shape[2:]:
-            raise InputError(f"nothing is left of pictures of {height} x {width} in this backbone; give larger ones")
+            raise InputError(f"nothing is left of images of {height} x {width} in this backbone; give larger ones")
         return feature_map
 
 
@@ -185,7 +184,7 @@ def _count_channels(base: nn.Module, name: str) -> int:
     try:
         with torch.no_grad():
             shape = tuple(base(torch.zeros(1, 3, 256, 128)).shape)
-    except (RuntimeError, AssertionError):  # transformers want tokens where the map was cut
+    except (RuntimeError, AssertionError):  # transformers need tokens where the map was cut
         shape = ()
     base.train()
     if len(shape) != 4 or shape[2] < shape[3]:

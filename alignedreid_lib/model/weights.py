@@ -36,12 +36,12 @@ class LoadReport(NamedTuple):
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file in PyTorch's present or old format, by name; nothing in it is executed.
 
-    Accepts a plain state dict and checkpoints that hold one: under a key of `HOLDERS`, or as the first of a list under
-    such a key (the original reproduction's `state_dicts`). The prefixes of DataParallel (`module.`) and of compiled
+    Accepts a plain state dict and checkpoints with one: under a key of `HOLDERS`, or as the first of a list under such
+    a key (the original reproduction's `state_dicts`). The prefixes of DataParallel (`module.`) and of compiled
     models (`_orig_mod.`) are removed. torchvision's DenseNet files use older names, which are translated.
 
     Raises:
-        InputError: absent, not a weights file, or one that asks for more than tensors.
+        InputError: absent, not a weights file, or one that contains more than tensors.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f'weights is {path!r}; it has to be a file, "imagenet" or None')
@@ -49,7 +49,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         content = tensorfiles.load(path)
     except FileNotFoundError:
-        raise InputError(f'{path}: no such weights file; give another file, "imagenet" or None (random)') from None
+        raise InputError(f'{path}: no such weights file; give a different file, "imagenet" or None (random)') from None
     except tensorfiles.UnreadableError as error:
         in_folder = os.path.isfile(os.path.join(path, "weights.pth"))
         advice = "give weights.pth in it" if in_folder else error.advice
@@ -62,7 +62,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         ours = isinstance(content, dict) and {"format", "models"} <= content.keys()
         advice = "give weights.pth of the same run" if ours else "save model.state_dict() with torch.save"
-        raise InputError(f"{path}: holds no state dict (names to tensors); {advice}")
+        raise InputError(f"{path}: contains no state dict (names to tensors); {advice}")
     names = [re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)) for name in content]
     names = [re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name) for name in names]
     return dict(zip(names, content.values(), strict=True))
@@ -83,8 +83,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
         Batch counters, which older PyTorch did not write, do not count as missing.
 
     Raises:
-        InputError: not a weights file; a parameter of the backbone is missing (the file is of a different network); or
-            a tensor of a different shape or type.
+        InputError: not a weights file, a backbone parameter is missing, or a tensor has a wrong shape or type.
     """
     given = read_weights(path)
     own = model.state_dict()
@@ -102,7 +101,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     unexpected = [name for name in given if name not in taken]
     if without := [name for name in missing if name.startswith("base.")]:
         raise InputError(
-            f"{path}: the weights of another network: {len(without)} backbone parameters are not in it, "
+            f"{path}: the weights of a different network: {len(without)} backbone parameters are not in it, "
             f"{without[0]} among them; choose the backbone it was made with"
         )
     for name, tensor in taken.items():
@@ -117,7 +116,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
             raise InputError(f"{path}: {name} is of type {tensor.dtype}; give weights that are not quantized")
         if tensor.is_meta or not bool(torch.isfinite(tensor).all()):
             raise InputError(
-                f"{path}: {name} holds numbers that are not finite, or none; give an earlier epoch's weights"
+                f"{path}: {name} contains numbers that are not finite, or none; give an earlier epoch's weights"
             )
     model.load_state_dict(taken, strict=False)
     return LoadReport(missing, unexpected)
@@ -144,8 +143,8 @@ def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
         except Exception as error:  # a network can fail in any way
             reason = str(error).strip("<>") or type(error).__name__
             raise InputError(
-                f"{path}: not there, and cannot be downloaded ({reason}); download {url} on another machine and put it "
-                "there, set TORCH_HOME to a folder that you can write, or give its path as weights"
+                f"{path}: not there, and cannot be downloaded ({reason}); download {url} on a different machine, put "
+                "it there, set TORCH_HOME to a folder that you can write, or give its path as weights"
             ) from None
     try:
         return load_weights(model, path)

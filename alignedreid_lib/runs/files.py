@@ -13,7 +13,7 @@ from alignedreid_lib.errors import InputError
 
 
 def project_root() -> Path:
-    """The folder that holds pyproject.toml and alignedreid_lib/, upward from here; else the current folder."""
+    """The nearest folder upward that contains pyproject.toml and alignedreid_lib/; else the current folder."""
     here = Path.cwd()
     above = (here, *here.parents)
     return next((f for f in above if (f / "pyproject.toml").is_file() and (f / "alignedreid_lib").is_dir()), here)
@@ -28,7 +28,7 @@ def resolve(path: str | Path, root: Path | None = None) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{path} is of type {type(path).__name__}, and a path is needed; write it in quotes: '{path}'")
     if "\0" in os.fspath(path):
-        raise InputError(f"{os.fspath(path)!r} cannot be a path: it has a zero byte; choose another name")
+        raise InputError(f"{os.fspath(path)!r} cannot be a path: it has a zero byte; choose a different name")
     found = os.path.expanduser(path)
     if str(found).startswith("~"):  # unchanged, so there is no such user
         raise InputError(f"{path}: nobody of that name has a home folder here; give the path of a file or folder")
@@ -45,12 +45,12 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "a file has this name" if isinstance(error, FileExistsError) else error.strerror
-        raise InputError(f"{folder}: cannot be made ({reason}); choose another folder") from None
+        raise InputError(f"{folder}: cannot be made ({reason}); choose a different folder") from None
 
 
 @contextmanager
 def replacing(path: Path, suffix: str = "partial") -> Iterator[Path]:
-    """A file to write beside `path`, with a suffix; renamed to `path` at the end, so that no reader sees half of it."""
+    """A file with a suffix to write, renamed to `path` at the end, so that no reader sees half of it."""
     new = path.with_name(f".{path.name}.{suffix}")
     try:
         yield new
@@ -63,7 +63,7 @@ def replacing(path: Path, suffix: str = "partial") -> Iterator[Path]:
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write` a file beside `path`, then rename it to `path`, see `replacing`.
+    """`write` a new file, then rename it to `path`, see `replacing`.
 
     Raises:
         InputError: no space or no permission; the old file is still there.
@@ -73,7 +73,7 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
             write(beside)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
+        raise InputError(f"{path}: cannot be written ({reason}); free space or choose a different folder") from error
 
 
 def write_text(path: Path, text: str) -> None:

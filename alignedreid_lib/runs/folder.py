@@ -2,7 +2,7 @@
 
     config.json  metrics.jsonl  checkpoint.pt  weights.pth  best.pth  results.json  tensorboard/
 
-Every file is written beside and renamed. Derived in notebooks/06_training.
+Every file is written under a temporary name, then renamed. Derived in notebooks/06_training.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def open_run(
         defaults: values of settings that are newer than the folder's config.
 
     Raises:
-        InputError: the folder holds a run of a different config or a damaged one, or it cannot be made.
+        InputError: the folder contains a run of a different config or a damaged one, or it cannot be made.
     """
     if not str(run_dir).strip():
         raise InputError("run_dir is empty; name a folder, such as runs/mine")
@@ -49,14 +49,14 @@ def open_run(
     if os.path.lexists(path):
         before = files.read_json(path)
         if not isinstance(before, dict):
-            raise InputError(f"{path}: holds no settings; restore it, or remove {folder} to start again")
+            raise InputError(f"{path}: contains no settings; restore it, or remove {folder} to start again")
         before = json.loads(json.dumps(dict(defaults or {}))) | before
         for name in sorted((before.keys() | config.keys()) - set(free)):
             if (was := before.get(name)) != (value := config.get(name)):
-                advice = "choose another run_dir, or remove the folder to start again"
-                raise InputError(f"{folder}: holds a run with {name}={was!r}, not {value!r}; {advice}")
+                advice = "choose a different run_dir, or remove the folder to start again"
+                raise InputError(f"{folder}: contains a run with {name}={was!r}, not {value!r}; {advice}")
     elif os.path.lexists(folder / "checkpoint.pt"):
-        raise InputError(f"{folder}: holds a checkpoint and no config.json; restore it, or remove the folder")
+        raise InputError(f"{folder}: contains a checkpoint and no config.json; restore it, or remove the folder")
     else:
         files.write_json(path, config)
     return folder
@@ -114,9 +114,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def provenance(device: torch.device | None = None) -> dict[str, Any]:
-    """What it takes to repeat a number: the commit, the versions and the machine.
+    """What is needed to repeat a number: the commit, the versions and the machine.
 
-    The commit and `changed_since_commit` are None where the project's folder is not the top of a git repository: a
+    The commit and `changed_since_commit` are `None` where the project's folder is not the top of a git repository: a
     repository around it does not track this code.
     """
     commit, changed = _git_state(files.project_root())
@@ -142,7 +142,7 @@ def _git_state(root: Path) -> tuple[str | None, bool | None]:
         if not (os.path.samefile(top, root) and (root / "alignedreid_lib").is_dir()):
             return None, None
         changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", "alignedreid_lib"])
-    except (OSError, ValueError, subprocess.CalledProcessError):  # no git, no commit yet, or another user's repository
+    except (OSError, ValueError, subprocess.CalledProcessError):  # no git, no commit, or somebody else's repository
         return None, None
     return commit, bool(changed.stdout)
 

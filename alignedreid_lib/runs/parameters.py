@@ -1,7 +1,4 @@
-"""The settings of a notebook: what its parameters cell, and papermill after it, give values to.
-
-Derived in notebooks/06_training.
-"""
+"""The settings of a notebook, from its own parameters cell and papermill's. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 
@@ -32,17 +29,16 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
     """Build a config from a notebook's parameters cell and what papermill injected after it.
 
     Cells that begin with "# Parameters" are parameter cells; one that has this line alone is papermill's. Only the last
-    run of each counts, papermill's if it ran after the notebook's own: so a cell may be corrected and run again, and a
-    line taken out falls back to the default. A literal counts as its cell has it, whatever later cells did to the name.
+    run of each counts, papermill's if it is later, so that a cell may be corrected and run again; a removed line gives
+    the default. A literal counts as its cell has it, even if a later cell changed the name.
 
     Args:
         kind: a dataclass that checks its own fields.
         namespace: the notebook's globals().
-        extra: parameters that the cell may set beside the config's, for something else.
+        extra: parameters that the cell may set besides the config's.
 
     Raises:
-        InputError: a parameter that neither the config nor `extra` knows, a cell that is not Python or did not run to
-            its end; or what `kind` refuses.
+        InputError: an unknown parameter, a cell that is not Python or did not run to its end, or what `kind` refuses.
     """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     own = set(extra)
@@ -76,7 +72,7 @@ def parameter_cells(history: Iterable[str]) -> list[str]:
 
 
 def _sets_most_of(own: str, source: str) -> bool:
-    """Whether a cell is the notebook's own one after an edit of its first lines: it sets nearly all of its names."""
+    """True if a cell is the notebook's own after an edit of its first lines: it sets nearly all of its names."""
     if not own or source.count("=") < 2:
         return False
     with contextlib.suppress(InputError):
@@ -131,10 +127,10 @@ def check_types(settings: Any) -> None:
 
 
 def check_rules(settings: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Refuse the first setting whose rule does not hold.
+    """Refuse the first setting whose rule is broken.
 
     Args:
-        rules: of each setting concerned whether it can work, and in words what it has to be.
+        rules: per setting, whether it can work, and a text of what it has to be.
 
     Raises:
         InputError: the message names the setting.
@@ -150,7 +146,7 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     An int becomes a float, a list a tuple, and one item a tuple of one; nothing else is converted.
 
     Raises:
-        InputError: it is of another type or out of bounds, or a float that is not finite; the message calls it `name`.
+        InputError: it is of a wrong type or out of bounds, or a float that is not finite; the message calls it `name`.
     """
     several = typing.get_origin(hint) is tuple
     given = value

@@ -1,7 +1,7 @@
 """Reading what `torch.save` wrote as data: nothing in a file is executed. No other module calls `torch.load`.
 
-Where a file cannot be read, its first bytes tell what it is and so what its owner can do about it; PyTorch's own
-message is never passed on, because it advises to load the file without this protection.
+If a file cannot be read, its first bytes tell what it is and what its owner can do about it; PyTorch's own message is
+never passed on, because it advises to load the file without this protection.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ UNPACK = "unpack it and give the .pth file inside"
 SAVE = "save model.state_dict() with torch.save and give that file"
 GET_FILE = "download the file itself"
 
-# How an unreadable file begins, what it is, and what to do; the first row that matches counts. Of a zip, the form of
-# PyTorch's own files and of many others, the names inside are looked at, a line each after the line "PK".
+# How an unreadable file begins, what it is, and what to do; the first row that matches counts. For a zip
+# (PyTorch's own format, and that of other programs) the line "PK" is matched, then the names inside, one per line.
 KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\Z", "an empty file", AGAIN),
     (rb"\0+\Z", "it begins with zeros, as an unfinished copy does", AGAIN),
@@ -46,7 +46,7 @@ KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\x80", "a Python pickle that torch.save did not make", SAVE),
     (rb"(\xef\xbb\xbf)?\s*<|(?i:.*<html|.*<!doctype)", "a web page, not the file that it offers", GET_FILE),
     (rb"[^\0-\x08\x0b\x0e-\x1f]+\Z", "a text file", GET_FILE),
-    (rb"", "cut short, damaged, or of another program", f"{AGAIN}, or {SAVE}"),
+    (rb"", "cut short, damaged, or of a different program", f"{AGAIN}, or {SAVE}"),
 )
 
 
@@ -63,7 +63,7 @@ def load(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableError: it cannot be read, or asks for more than data.
+        UnreadableError: it cannot be read, or refers to more than data.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe or a device may never end
@@ -77,18 +77,18 @@ def load(path: str | Path) -> Any:
         raise UnreadableError(what, "check the path, its permissions and its disk") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old formats; what cannot be read is said below
+            warnings.simplefilter("ignore")  # about old formats; what cannot be read is reported below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail in any way
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked:
             advice = "in the program that made it, save model.state_dict() alone"
-            raise UnreadableError(f"it asks for {asked[1]}", advice) from None
+            raise UnreadableError(f"it refers to {asked[1]}", advice) from None
         raise UnreadableError(*_identify(path, head)) from None
 
 
 def _identify(path: str | Path, head: bytes) -> tuple[str, str]:
-    """What a file is that begins with `head` and cannot be read, and what to do, a clause each."""
+    """What an unreadable file is that begins with `head`, and what to do, one clause each."""
     with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged zip can fail in any way
         head = "".join(f"{name}\n" for name in ["PK", *archive.namelist()]).encode()
     return next((what, advice) for pattern, what, advice in KINDS if re.match(pattern, head, re.DOTALL))

@@ -1,4 +1,4 @@
-"""Drawn pedestrians, packed like the releases of real data sets. Explained in notebooks/01_datasets."""
+"""Drawn pedestrians, packed like the releases of real datasets. Explained in notebooks/01_datasets."""
 
 from alignedreid_lib.synthetic.archives import (
     BOXES,

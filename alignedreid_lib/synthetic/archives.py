@@ -1,7 +1,7 @@
-"""The book's own data: drawn pedestrians, packed like the releases of real data sets.
+"""The book's own data: drawn pedestrians, packed like the releases of real datasets.
 
-Whatever reads these archives reads the real ones. What is drawn depends on the seed, who and when alone, so that
-archives which differ in `misalignment` show the same people at the same moments in other boxes.
+Code that reads these archives reads the real ones. A drawing depends only on the seed, the person and the moment, so
+archives that differ in `misalignment` show the same people at the same moments in different boxes.
 Shown in notebooks/01_datasets.
 """
 
@@ -41,7 +41,7 @@ def detector_box(rng: np.random.Generator, misalignment: float) -> Box:
     """A detector's box around a person.
 
     Args:
-        rng: decides which way the detector errs; the same draws are made whatever the misalignment.
+        rng: decides how the detector errs; the same draws are made whatever the misalignment.
         misalignment: how much it errs, 0 (not at all) to 1 (up to a third of the height, mostly up and down).
     """
     shift, aside, scale, depth = rng.uniform((-1, -1, -1, 0.4), (1, 1, 1, 1)).tolist()
@@ -68,7 +68,7 @@ def sample_person(number: int, seed: int) -> Person:
 
 
 def take(shot: Shot, cameras: Sequence[Camera], misalignment: float, seed: int) -> np.ndarray:
-    """The picture of a shot, uint8 [128, 64, 3]; of the misalignment only its box depends."""
+    """The image of a shot, uint8 [128, 64, 3]; only its box depends on the misalignment."""
     view = View.sample(np.random.default_rng([seed, VIEWS, shot.person, shot.moment]), cameras[shot.camera])
     error = misalignment if shot.error is None else shot.error
     rng = np.random.default_rng([seed, BOXES, shot.person, shot.moment, shot.box])
@@ -88,14 +88,14 @@ def make_archive(
     """Draw people and pack them like a real release.
 
     Args:
-        path: the archive to write; its folder is made if need be. For layout "cuhk03" the new protocol's split of
-            these people is written beside it, as re_ranking_train_test_split.pkl.
+        path: the archive to write; its folder is made if absent. With layout "cuhk03" the new protocol's split of
+            these people is written next to it, as re_ranking_train_test_split.pkl.
         layout: "market1501", "cuhk03" or "dukemtmc".
         num_train_ids: people to train with.
         num_test_ids: other people to test with.
-        misalignment: how badly the detector boxes people, in [0, 1]; who is seen where does not depend on it.
+        misalignment: how badly the detector boxes people, in [0, 1]; everything else does not depend on it.
         seed: same seed, same archive, byte for byte.
-        workers: processes to draw with; None takes one a processor. The archive does not depend on it.
+        workers: processes to draw with; None takes one per processor. The archive does not depend on it.
 
     Returns:
         the path of the finished archive.
@@ -123,7 +123,7 @@ def make_archive(
     )
 
     def pictures(shots: Sequence[Shot], form: str) -> Iterator:
-        log.info("drawing %d pictures of people for %s", len(shots), path.name)
+        log.info("drawing %d images of people for %s", len(shots), path.name)
         work = partial(_picture, cameras=cameras, misalignment=misalignment, seed=seed, form=form)
         return _map(work, shots, workers)
 

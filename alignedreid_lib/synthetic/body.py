@@ -1,7 +1,6 @@
 """A person's body: a skeleton of joints in three dimensions, turned, walked, and painted from back to front.
 
-x runs to the right of a person who faces the camera, y forward, z up; lengths are in heights of the person.
-Shown in notebooks/01_datasets.
+For a person facing the camera, x runs right, y forward and z up, in body heights. Shown in notebooks/01_datasets.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from alignedreid_lib.synthetic.views import View
 
 
 class Body:
-    """A person in a view, taken apart into (depth, painter), to be painted from the least depth on."""
+    """A person in a view, taken apart into (depth, painter), to be painted from the least depth up."""
 
     def __init__(self, canvas: Canvas, person: Person, view: View, at: tuple[float, float]) -> None:
         self.canvas, self.person, self.view, self.at = canvas, person, view, at
@@ -57,7 +56,7 @@ class Body:
         )
 
     def legs(self) -> None:
-        """Hips, knees and ankles swing in the walking plane; the lower foot stands."""
+        """Hips, knees and ankles swing in the walking plane; the lower foot is on the ground."""
         person, view, girth = self.person, self.view, self.person.girth**0.7
         joints = []
         for side, phase in ((-1, view.phase), (1, view.phase + np.pi)):

@@ -1,4 +1,4 @@
-"""The MATLAB files of the releases: CUHK03's pictures in version 7.3, Market-1501's index lists in version 5."""
+"""The MATLAB files of the releases: CUHK03's images in version 7.3, Market-1501's index lists in version 5."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""How real data sets are packed: who is photographed when, and the folders, names, pests and gaps of each release.
+"""How real datasets are packed: the shots, folders, names, stray files and gaps of each release.
 
-A writer gets a `Draw`, asks it for the pictures of its shots, and puts them where their makers would have.
-Shown in notebooks/01_datasets.
+A writer draws its shots with a `Draw` and puts the images where the release has them. Shown in notebooks/01_datasets.
 """
 
 from __future__ import annotations
@@ -17,30 +16,30 @@ import numpy as np
 
 from alignedreid_lib.synthetic.matlab import mat5, write_cuhk03_mat
 
-STRANGERS = 100_000  # people from this number on are in nobody's list
-THUMBS = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504)  # what Windows leaves in folders somebody looked at
+STRANGERS = 100_000  # people with this number or a higher one are in no list
+THUMBS = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504)  # Windows leaves this in folders that were opened
 SPLIT_NAME = "re_ranking_train_test_split.pkl"
 CUHK03_PAIRS = (843, 440, 77, 58, 49)  # persons of each camera pair of the real set
 
 
 class Shot(NamedTuple):
-    """One picture: who, by which camera, which of the person's moments, and how well boxed."""
+    """One image: its person, camera, moment and box."""
 
     person: int
     camera: int
     moment: int
     box: int = 0  # 0 drawn by hand; from 1 on a detector's
-    error: float | None = None  # of the box, instead of the archive's misalignment
+    error: float | None = None  # the box's, instead of the archive's misalignment
     empty: bool = False  # a false alarm: nobody there
 
 
-Draw = Callable[[Sequence[Shot], str], Iterator[Any]]  # pictures of shots as "jpeg" bytes or uint8 "pixels"
+Draw = Callable[[Sequence[Shot], str], Iterator[Any]]  # images of shots as "jpeg" bytes or uint8 "pixels"
 
 
 def write_market1501(
     path: Path, rng: np.random.Generator, num_train_ids: int, num_test_ids: int, draw: Draw, readme: str
 ) -> None:
-    """Market-1501-v15.09.15.zip: queries and gt_bbox boxed by hand, the other pictures by a detector."""
+    """Market-1501-v15.09.15.zip: queries and gt_bbox boxed by hand, the other images by a detector."""
     folders: dict[str, dict[str, Shot]] = {
         name: {} for name in ("bounding_box_test", "bounding_box_train", "gt_bbox", "query")
     }
@@ -48,7 +47,7 @@ def write_market1501(
     def put(folder: str, number: str, shot: Shot) -> None:
         sequence = 1 + (shot.person + shot.moment // 4) % 3
         frame = shot.person % STRANGERS * 90 + shot.moment * 4 + 1
-        # As in the real archive, one test person's pictures and a distractor have the suffix twice.
+        # As in the real archive, one test person's images and a distractor have the suffix twice.
         suffix = ".jpg.jpg" if shot.person in (ids[-1], STRANGERS) else ".jpg"
         folders[folder][f"{number}_c{shot.camera + 1}s{sequence}_{frame:06d}_{shot.box:02d}{suffix}"] = shot
 
@@ -94,7 +93,7 @@ def write_market1501(
 def write_dukemtmc(
     path: Path, rng: np.random.Generator, num_train_ids: int, num_test_ids: int, draw: Draw, readme: str
 ) -> None:
-    """DukeMTMC-reID.zip: eight cameras, boxes interpolated by hand; people of one camera alone fill the gallery."""
+    """DukeMTMC-reID.zip: eight cameras, boxes interpolated by hand; people of only one camera fill the gallery."""
     folders: dict[str, dict[str, Shot]] = {name: {} for name in ("bounding_box_test", "bounding_box_train", "query")}
 
     def put(folder: str, shot: Shot) -> None:
@@ -127,10 +126,10 @@ def write_dukemtmc(
 def write_cuhk03(
     path: Path, rng: np.random.Generator, num_train_ids: int, num_test_ids: int, draw: Draw, readme: str
 ) -> None:
-    """cuhk03_release.zip with its cuhk-03.mat, and beside it the new protocol's split of these people.
+    """cuhk03_release.zip with its cuhk-03.mat, and next to it the new protocol's split of these people.
 
     A camera pair's cell array is persons x 10: five cells of its first view, five of its second. A person has two to
-    five pictures a view in `labeled`; the detector misses some of them, but never leaves fewer than two.
+    five images per view in `labeled`; the detector misses some of them, but never leaves fewer than two.
     """
     persons = num_train_ids + num_test_ids
     sizes = [max(persons * real // sum(CUHK03_PAIRS), 1) for real in CUHK03_PAIRS]
@@ -165,7 +164,7 @@ def write_cuhk03(
 
 
 def _split_cuhk03(cells: list[tuple[int, int]], test_ids: list[int], rng: np.random.Generator) -> dict[str, list[str]]:
-    """The new protocol: of every test person and view one picture is a query, the others are the gallery."""
+    """The new protocol: one image per test person and view is a query, the others are the gallery."""
     split: dict[str, list[str]] = {"train_im_names": [], "query_im_names": [], "gallery_im_names": []}
     test = set(test_ids)
     views: dict[tuple[int, int], list[str]] = {}
@@ -201,7 +200,7 @@ def _entry(archive: zipfile.ZipFile, name: str, content: bytes | str = b"") -> N
 def _write_pictures(
     archive: zipfile.ZipFile, root: str, folders: dict[str, dict[str, Shot]], draw: Draw, pest: bytes = b""
 ) -> None:
-    """Every folder's pictures in the order of their names; a pest is left in each folder."""
+    """Every folder's images in the order of their names, and a stray file in each folder."""
     pictures = draw([folders[folder][name] for folder in folders for name in sorted(folders[folder])], "jpeg")
     for folder, shots in folders.items():
         _entry(archive, f"{root}{folder}/")

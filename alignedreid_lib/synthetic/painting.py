@@ -1,7 +1,6 @@
 """What the drawn pedestrians are painted with: fabrics, and a canvas for soft-edged, rounded, shaded bodies.
 
-Lengths are in heights of the person looked at; x runs right from the person's feet, z up from the ground.
-Shown in notebooks/01_datasets.
+Lengths are in heights of the person; x runs right from the feet, z up from the ground. Shown in notebooks/01_datasets.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class Box(NamedTuple):
 class Fabric:
     """A surface: one colour, or two in a pattern wound around the body.
 
-    A pattern knows the angle around the body (theta in [-pi, pi], 0 is the front) and v, a length
-    along it, so that a print on the chest is seen from the front only, whichever way a camera looks.
+    A pattern depends on the angle around the body (theta in [-pi, pi], 0 is the front) and on v, a length along it, so
+    that a print on the chest is seen only from the front.
     """
 
     colour: Colour
@@ -132,7 +131,7 @@ class Canvas:
         return slice(*rows), slice(*columns)
 
     def blend(self, window: tuple[slice, slice], cover: np.ndarray, colour: np.ndarray | Colour) -> None:
-        """Lay a colour ([h, w, 3] or one for all) over the window, as opaque as `cover` [h, w] says."""
+        """Paint a colour ([h, w, 3] or one for all) over the window, with opacity `cover` [h, w]."""
         target = self.pixels[window]
         target += cover[..., None] * (np.asarray(colour, np.float32) - target)
 

@@ -1,7 +1,4 @@
-"""Pedestrians: who somebody is (`Person`), how a camera sees them (`View`), and the picture of both (`draw`).
-
-Shown in notebooks/01_datasets.
-"""
+"""Draw a `Person` as a camera sees them in a `View`. Shown in notebooks/01_datasets."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ TRUE_BOX = Box(-0.27, 1.04, 0.54, 1.08)  # a perfect detection
 
 
 def draw(person: Person | None, view: View, box: Box = TRUE_BOX) -> np.ndarray:
-    """The picture of a person (or of nobody) in a view, cut out by a box: uint8 [128, 64, 3]."""
+    """The image of a person (or of nobody) in a view, cropped by a box: uint8 [128, 64, 3]."""
     rng = np.random.default_rng(view.seed)
     background = view.camera.background(box, view.place, view.scale)
     folds = Image.fromarray(rng.normal(0, 0.07, (24, 10)).astype(np.float32))
@@ -51,7 +48,7 @@ def _stand(canvas: Canvas, person: Person, view: View, at: tuple[float, float]) 
 
 
 def _obstruct(canvas: Canvas, kind: str, side: float, rng: np.random.Generator) -> None:
-    """Paint what stands between the camera and the person."""
+    """Paint the obstacle between the camera and the person."""
     if kind == "pole":
         canvas.lathe([-0.3, 2.0], [side * 0.55] * 2, [0.03] * 2, Fabric((0.42, 0.43, 0.42)))
     elif kind == "bush":

@@ -1,6 +1,6 @@
-"""Who the drawn pedestrians are: build, skin, hair, garments, shoes and what they carry.
+"""The drawn pedestrians' build, skin, hair, garments, shoes and what they carry.
 
-Colours come from short lists and so repeat from person to person: a person is known by the combination.
+Colours come from short lists and repeat from person to person: only the combination identifies a person.
 Shown in notebooks/01_datasets.
 """
 
@@ -61,7 +61,7 @@ class Person:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Person:
-        """Somebody new."""
+        """A new random person."""
         woman = rng.random() < 0.5
 
         def pick(values, weights=None):

@@ -1,7 +1,4 @@
-"""The cameras which watch the drawn pedestrians: each has a street of its own, a light, a tint and a lens.
-
-Shown in notebooks/01_datasets.
-"""
+"""The cameras of the drawn pedestrians: each has its street, light, tint and lens. Shown in notebooks/01_datasets."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from alignedreid_lib.synthetic.painting import Array, Box, Colour
 
-WIDTH, HEIGHT = 64, 128  # of a picture, in pixels, as in Market-1501
+WIDTH, HEIGHT = 64, 128  # of an image, in pixels, as in Market-1501
 UNIT = 220  # street pixels a person's height
 STREET = (1408, 768)  # street pixels, width and height
 WALL_FOOT = 410  # street pixels from the top to where the ground begins
@@ -21,7 +18,7 @@ SCENES = ("shop", "park", "plaza", "brick", "glass", "road", "hedge", "arcade")
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera: what is behind the people it sees, and what it does to their colours."""
+    """A camera: its background, and how it changes colours."""
 
     street: Image.Image
     tint: Colour  # gain of red, green and blue
@@ -30,9 +27,9 @@ class Camera:
     saturation: float
     light: float  # where the light comes from, -1 left to 1 right
     pitch: float  # how far it looks down, radians
-    blur: float  # picture pixels
+    blur: float  # image pixels
     noise: float
-    detail: float  # resolution, as a part of the picture's
+    detail: float  # resolution, as a share of the image's
     yaw: float  # the way most people face, radians
 
     @classmethod
@@ -54,7 +51,7 @@ class Camera:
         )
 
     def background(self, box: Box, place: tuple[float, float], scale: float) -> Array:
-        """The street behind a box, [2 * HEIGHT, 2 * WIDTH, 3] in [0, 1]: painted at twice a picture's size.
+        """The street behind a box, [2 * HEIGHT, 2 * WIDTH, 3] in [0, 1]: painted at twice an image's size.
 
         Args:
             box: what to show, in heights of the person.
@@ -94,7 +91,7 @@ def _mixed(colour: tuple[int, int, int], rng: np.random.Generator, spread: int =
 
 
 def draw_street(rng: np.random.Generator) -> Image.Image:
-    """A street picture: walls, whatever stands before them, and the ground, of several kinds side by side."""
+    """A painted street: walls, objects in front of them, and the ground, of several kinds side by side."""
     street = Image.new("RGB", STREET)
     width = STREET[0] // len(SCENES) * 2
     for i, scene in enumerate(rng.permutation(SCENES)[: len(SCENES) // 2]):

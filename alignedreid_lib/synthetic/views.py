@@ -14,18 +14,18 @@ OBSTACLE_WEIGHTS = (0.8, 0.04, 0.03, 0.03, 0.04, 0.06)
 
 @dataclass(frozen=True)
 class View:
-    """Everything that changes from picture to picture of one person."""
+    """Everything that changes between images of one person."""
 
     camera: Camera
     yaw: float  # 0 faces the camera, pi/2 walks to the right, pi shows the back
-    phase: float  # of the gait, radians
+    phase: float  # in the gait, radians
     stride: float  # swing of the legs, radians
     elbow: float  # bend of the arms, radians
-    place: tuple[float, float]  # of the feet, street pixels
+    place: tuple[float, float]  # where the feet are, street pixels
     scale: float  # the person's height over the street's unit
-    gain: float  # of this picture's light
-    obstacle: str  # none | pole | bush | car | beside | behind
-    seed: int  # of the noise, and of what stands in the way
+    gain: float  # for this image's light
+    obstacle: str  # `none | pole | bush | car | beside | behind`
+    seed: int  # for the noise and the obstacle
 
     @classmethod
     def sample(cls, rng: np.random.Generator, camera: Camera) -> View:

@@ -1,7 +1,4 @@
-"""A training in its folder: what it saves after every epoch, so that it resumes exactly from there.
-
-Derived in notebooks/06_training.
-"""
+"""What a training saves after every epoch, so that it resumes exactly. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 
@@ -18,18 +15,18 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.training.config import FREE_SETTINGS, TrainConfig
 from alignedreid_lib.training.step import Learner
 
-WEIGHTS, BEST = "weights.pth", "best.pth"  # of the last epoch, and of the best one by validation
+WEIGHTS, BEST = "weights.pth", "best.pth"  # those of the last epoch, and of the best one by validation
 
 
 def _open_folder(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     """Open the folder of this run, see `runs.open_run`; its checkpoint, None in a new one."""
-    # A setting that an older version did not know had its default.
+    # A setting that an older version lacked had its default.
     runs.open_run(folder, dataclasses.asdict(config), FREE_SETTINGS, dataclasses.asdict(TrainConfig()))
     return runs.load_checkpoint(folder)
 
 
 def is_finished(config: TrainConfig, run_dir: str | Path) -> bool:
-    """Whether the run folder holds this run, trained to its end."""
+    """True if the run folder contains this run, trained to its end."""
     folder = runs.resolve(run_dir)
     if not os.path.exists(folder / "checkpoint.pt"):
         return False
@@ -61,15 +58,15 @@ class Run:
         """Open the folder; its last checkpoint, None in a new one.
 
         Raises:
-            InputError: the folder holds another run, or one that was trained on other data.
+            InputError: the folder contains a different run, or one that was trained on different data.
         """
         state = _open_folder(self.folder, self.config)
         if state is not None and state.get("data") != self.data:
             raise InputError(
                 f"{self.folder}: was trained on {state.get('data')}, {self.config.folder} has {self.data}; "
-                "choose another run_dir"
+                "choose a different run_dir"
             )
-        # The checkpoint leads: a kill may have come between the two.
+        # The checkpoint decides: a kill may have come between the two writes.
         runs.write_metrics(self.folder, state["metrics"] if state else [])
         return state
 
@@ -77,7 +74,7 @@ class Run:
         """Fill models, optimisers, random states and progress from a checkpoint.
 
         Raises:
-            InputError: it is not of these models.
+            InputError: it was written by different models.
         """
         if state is None:
             return
@@ -96,7 +93,7 @@ class Run:
             ) from None
 
     def save(self) -> None:
-        """The checkpoint, then the metrics that it leads."""
+        """Write the checkpoint, then its metrics."""
         state = {
             **dataclasses.asdict(self.progress),
             "models": [learner.network.state_dict() for learner in self.learners],

@@ -1,7 +1,4 @@
-"""The settings of a training, checked when they are made, and the learning rate they ask for.
-
-Derived in notebooks/06_training.
-"""
+"""The settings of a training, checked when they are made, and its learning rate. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 
@@ -38,10 +35,10 @@ MUTUAL_TERMS = {
 class TrainConfig:
     """The settings of one training; most defaults are the original reproduction's for Market-1501.
 
-    Its sampler has `keep_last_batch=True` and `draw="replace"`, as the presets that answer its published rows do.
+    Exceptions: its sampler has `keep_last_batch=True` and `draw="replace"`; the presets of its published rows set them.
 
     Raises:
-        InputError: a value of another type, or one that cannot work; the message names it.
+        InputError: a value of a wrong type, or one that cannot work; the message names it.
     """
 
     # Data. The dataset's folder is data_root/dataset, in the unified layout.
@@ -56,7 +53,7 @@ class TrainConfig:
     ids_per_batch: Several = 32  # P; an anchor needs a negative
     images_per_id: Several = 4  # K; an anchor needs a positive
     keep_last_batch: bool = False  # also train on the people left over at the end of an epoch, as the original does
-    draw: Literal["cover", "replace"] = "cover"  # each picture of a person who has fewer than K before any repeats
+    draw: Literal["cover", "replace"] = "cover"  # use each image of a person with fewer than K before any repeats
 
     # Network.
     backbone: str = "resnet50"
@@ -76,9 +73,9 @@ class TrainConfig:
     num_models: Count = 1
     backbones: tuple[str, ...] = ()  # one for each model; () for `backbone` for all
     model_devices: tuple[str, ...] = ()  # likewise; () for `device` for all
-    probability_weight: Weight = 0.0  # of the term on class probabilities; needs id_weight
-    global_mutual_weight: Weight = 0.0  # of the term on global distance matrices; needs global_weight
-    local_mutual_weight: Weight = 0.0  # of the term on local distance matrices; needs local_weight
+    probability_weight: Weight = 0.0  # weights the term on class probabilities; needs id_weight
+    global_mutual_weight: Weight = 0.0  # weights the term on global distance matrices; needs global_weight
+    local_mutual_weight: Weight = 0.0  # weights the term on local distance matrices; needs local_weight
 
     # Optimiser and schedule.
     base_lr: Annotated[float, Field(gt=0)] = 2e-4
@@ -94,7 +91,7 @@ class TrainConfig:
     processes: Count = 1
     sync_batch_norm: bool = False  # batch norm over the whole batch instead of each process's share
 
-    # Validation: every so many epochs the val part is ranked, and the best weights are kept; 0 for never.
+    # Validation: the model ranks the val part after this many epochs each, and the best weights are kept; 0 for never.
     validate_every: Number = 0
 
     # Machine.
@@ -103,8 +100,8 @@ class TrainConfig:
     precision: str = "auto"  # or float32, bfloat16
     deterministic: bool = False  # refuse operations whose result depends on timing (GPUs have some)
     compiled: bool = False  # torch.compile the network: a minute at the start, then faster steps; CPUs need g++
-    workers: Count = 2  # threads that decode pictures
-    memory_limit: Annotated[int, Field(ge=0)] = 4 << 30  # bytes of decoded pictures to keep
+    workers: Count = 2  # threads that decode images
+    memory_limit: Annotated[int, Field(ge=0)] = 4 << 30  # bytes of decoded images to keep
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -112,7 +109,7 @@ class TrainConfig:
             "weights": (self.weights is None or bool(self.weights.strip()), 'a file, "imagenet" or None'),
             "id_weight": (
                 self.global_weight + self.local_weight + self.id_weight > 0,
-                "above 0 if the other weights are 0",
+                "above 0 if global_weight and local_weight are 0",
             ),
             "processes": (
                 self.ids_per_batch % self.processes == 0
@@ -145,7 +142,7 @@ class TrainConfig:
         }
         for name in ("backbones", "model_devices"):
             fits = len(getattr(self, name)) in (0, self.num_models)
-            rules[name] = fits, f"() or {self.num_models} names, one a model"
+            rules[name] = fits, f"() or {self.num_models} names, one per model"
         for name, needed in MUTUAL_TERMS.items():
             works = getattr(self, name) == 0 or (self.num_models > 1 and getattr(self, needed) > 0)
             rules[name] = works, f"0, or above it with two models or more and {needed} above 0"

@@ -1,8 +1,8 @@
 """Several processes that train as one: each embeds its share of every batch, all of them see the whole batch's loss.
 
-Forward, `gather` brings the features of all together, and each process computes the same loss, hard samples mined over
-the whole batch. Backward, each follows its own features; `sum_gradients` adds up what the processes found, which is the
-gradient of the whole batch. With one process all of this does nothing. Derived in notebooks/06_training.
+In the forward pass `gather` joins the features of all, and each process computes the same loss, with hard samples mined
+over the whole batch. In the backward pass each computes the gradient of its own features; `sum_gradients` adds these up
+to the gradient of the whole batch. With one process all of this does nothing. Derived in notebooks/06_training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 def started() -> bool:
-    """Whether this process is one of several, see `launching.joined`."""
+    """True if this process is one of several, see `launching.joined`."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -115,7 +115,7 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
 
 
 def from_first(make: Callable[[], Result]) -> Result:
-    """What `make` gives in the first process, in all of them. Its InputError, too, is raised in all."""
+    """The result of `make`, called in the first process; its result or its InputError reaches all processes."""
     if not started():
         return make()
     box: list[Any] = [None, None]

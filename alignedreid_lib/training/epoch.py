@@ -1,7 +1,4 @@
-"""One pass over the identities: batches made ahead, a step each, and the means of their figures.
-
-Derived in notebooks/06_training.
-"""
+"""One pass over the identities: batches made ahead, steps, and their mean figures. Derived in notebooks/06_training."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import TrainConfig, learning_rate
 from alignedreid_lib.training.step import Learner, mutual_step
 
-SHARED = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")  # of a row: no model's own
+SHARED = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")  # columns that belong to no single model
 
 
 def make_batch(store: images.ImageStore, indices: np.ndarray, config: TrainConfig, seed: tuple[int, ...]) -> Tensor:
-    """The augmented pictures of a batch, uint8 [N, 3, h, w].
+    """The augmented images of a batch, uint8 [N, 3, h, w].
 
-    `seed` (run, epoch, batch; of several processes the process) decides all randomness: no state is
-    carried from batch to batch, so a resumed run continues exactly.
+    `seed` (run, epoch, batch, and the process if there are several) decides all randomness. No state is carried from
+    batch to batch, so a resumed run continues exactly.
     """
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
     return images.augment(
@@ -60,7 +57,7 @@ def train_epoch(
 
     def prepare(numbered: tuple[int, np.ndarray]) -> tuple[Tensor, Tensor]:
         number, indices = numbered
-        own = np.split(indices, processes)[rank]  # pictures of this process's people; labels of all
+        own = np.split(indices, processes)[rank]  # images of this process's people; labels of all
         seed = (config.seed, epoch, number) + ((rank,) if processes > 1 else ())
         batch, batch_labels = make_batch(store, own, config, seed), torch.from_numpy(labels[indices])
         return (batch.pin_memory(), batch_labels.pin_memory()) if pinned else (batch, batch_labels)
@@ -71,7 +68,7 @@ def train_epoch(
             steps.append(mutual_step(learners, batch, batch_labels, config))
         except torch.OutOfMemoryError:
             raise InputError(
-                f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {len(batch)} pictures of "
+                f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {len(batch)} images of "
                 f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16"
             ) from None
     names, tables = [], []
@@ -88,12 +85,12 @@ def train_epoch(
 
 
 def prefixes(count: int) -> list[str]:
-    """What the names of a row's figures begin with, for each of `count` models."""
+    """The prefixes of the names of a row's figures, one per model."""
     return [""] if count == 1 else [f"model{k}_" for k in range(1, count + 1)]
 
 
 def of_model(metrics: Sequence[dict[str, Any]], k: int) -> list[dict[str, Any]]:
-    """The rows of model k, counted from 1, of a training of several: as those of a training of one."""
+    """The rows of model k (from 1) of a training of several, in the form of a training of one."""
     prefix = f"model{k}_"
     return [
         {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix) or name in SHARED}

@@ -75,14 +75,14 @@ def launch(
     Args:
         processes: how many.
         device: see `joined`.
-        function, args: of a module, for the processes are fresh and find it by its name.
+        function, args: the function belongs to a module, because new processes import it by name.
         meanwhile: called here, every second and once at the end.
 
     Returns:
         what the first process returned.
 
     Raises:
-        InputError: as one of the processes did.
+        InputError: one of the processes raised it.
         RuntimeError: a process failed otherwise, and the others were ended. The message is the best reason there is:
             the first traceback, or the signal or exit code that a process ended with, and what it wrote to stderr.
     """
@@ -118,7 +118,7 @@ def _failed(members: list[Any]) -> dict[int, int]:
 def _member(
     number: int, processes: int, folder: Path, device: str, function: Callable[..., Any], args: tuple[Any, ...]
 ) -> None:
-    """What each launched process does; it leaves its stderr, and its error or the first one's result, in the folder."""
+    """The work of a launched process; its stderr, its error and the first one's result go into the folder."""
     # Sent when the starter dies. Python's handler would wait for a collective to return, whose partner may be dead.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with open(folder / f"stderr_{number}", "wb") as file:

@@ -1,7 +1,4 @@
-"""The training loop, of one model or of several that teach each other. Resumable after every epoch.
-
-Derived in notebooks/06_training and 07_mutual_learning.
-"""
+"""The training loop, which resumes after every epoch. Derived in notebooks/06_training and 07_mutual_learning."""
 
 from __future__ import annotations
 
@@ -36,14 +33,14 @@ log = logging.getLogger(__name__)
 
 
 class TrainResult(NamedTuple):
-    """What `train` leaves."""
+    """The result of `train`."""
 
     run_dir: Path
     weights: Path  # weights.pth, a plain state dict: the last epoch's; of several models the first one's
     all_weights: tuple[Path, ...]  # of every model: weights.pth, or weights_1.pth, weights_2.pth, ...
     best_weights: tuple[Path, ...]  # likewise, best.pth, of the epoch with the best validation; () without validation
     best_epoch: int | None
-    metrics: list[dict[str, Any]]  # a row an epoch
+    metrics: list[dict[str, Any]]  # one row per epoch
     resumed_at: int  # epochs that were done before this call: 0 is a fresh run, total_epochs a finished one
     minutes: float  # of training, all calls together
     precision: str  # that "auto" came to: float32 or bfloat16
@@ -52,7 +49,7 @@ class TrainResult(NamedTuple):
 def train(
     config: TrainConfig, run_dir: str | Path, report: Report | None = None, validate: Validate | None = None
 ) -> TrainResult:
-    """Train a model, or go on from the run folder's last finished epoch, or find the run finished.
+    """Train a model, continue after the run folder's last finished epoch, or find the run finished.
 
     With `config.processes` above 1 it starts that many on this machine and waits for them; in one that `torchrun`
     started (`launching.joined`) it trains that one's share. Python's logging gets a line per epoch.
@@ -63,7 +60,7 @@ def train(
         report: called with the metrics row of each epoch.
         validate: called every `config.validate_every` epochs with the network; its figures join the row as `val_*`,
             and its `mean_ap` decides which weights are the best (`full_run.validation` makes one). With several
-            processes it is sent to them, and has to be of a module.
+            processes it has to be picklable.
 
     Raises:
         InputError: data, settings or run folder do not fit; a loss is not a number (the last good checkpoint stays).
@@ -108,7 +105,7 @@ def train(
             SummaryWriter(run.folder / "tensorboard", purge_step=resumed_at + 1) if first else nullcontext() as board,
             devices.deterministic(config.deterministic),
         ):
-            # Quiet where nobody watches (papermill, nbval, CI).
+            # Without a terminal (papermill, nbval, CI) there is no bar.
             epochs = range(resumed_at + 1, config.total_epochs + 1)
             for epoch in tqdm(epochs, desc="epochs", disable=None if first else True):
                 began = time.perf_counter()
@@ -177,7 +174,7 @@ def _validate(validate: Validate, row: dict[str, Any], run: Run) -> None:
         row |= {f"{prefix}val_{name}": value for name, value in figures.items()}
     mean = sum(figures["mean_ap"] for figures in found) / len(found)
     if mean > run.progress.best.get("mean_ap", -1.0):
-        # Before the checkpoint that knows of it: a kill between the two trains this epoch again.
+        # Before the checkpoint that records it: after a kill between the two, this epoch is trained again.
         run.save_weights(BEST)
         run.progress.best = {"epoch": row["epoch"], "mean_ap": mean}
 

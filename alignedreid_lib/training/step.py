@@ -1,7 +1,4 @@
-"""One step of training, of one model or of several that teach each other; and the models it is made with.
-
-Derived in notebooks/06_training and 07_mutual_learning.
-"""
+"""One training step of one model or several. Derived in notebooks/06_training and 07_mutual_learning."""
 
 from __future__ import annotations
 
@@ -77,7 +74,7 @@ def train_step(learner: Learner, batch: Tensor, labels: Tensor, config: TrainCon
 def mutual_step(
     learners: Sequence[Learner], batch: Tensor, labels: Tensor, config: TrainConfig
 ) -> list[dict[str, Tensor]]:
-    """One step of several models on one batch: each also learns what the others made of it.
+    """One step of several models on one batch: each also learns from the others' outputs.
 
     All forwards come first; then each model's own losses and its mutual terms, whose partners are detached, so that
     every backward is the model's own.
@@ -104,7 +101,7 @@ def mutual_step(
 
 
 class StepOutput(NamedTuple):
-    """What a model's forward gives to its own loss and to its partners."""
+    """The results of a model's forward pass, for its own loss and for its partners."""
 
     loss: Tensor  # the model's own, []
     terms: dict[str, losses.TripletTerm]  # global and local triplets
@@ -117,7 +114,7 @@ def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: Train
     batch, labels = batch.to(learner.device, non_blocking=True), labels.to(learner.device, non_blocking=True)
     with devices.autocast(learner.device, learner.precision):
         own = learner.forward(images.normalize(batch))
-    # With several processes, from here on everything is of the whole batch.
+    # From here everything is of the whole batch, also with several processes.
     logits = None if own.logits is None else distributed.gather(own.logits)
     local_features = distributed.gather(own.local_features) if config.local_weight > 0 else own.local_features
     embedding = Embedding(distributed.gather(own.global_features), local_features, logits)
@@ -143,7 +140,7 @@ def mutual_terms(
     """(weight, term []) of each mutual term that is switched on, by name; none without partners."""
     terms: dict[str, tuple[float, Tensor]] = {}
     if partners and config.probability_weight > 0:
-        assert output.logits is not None  # the config asks for the classifier
+        assert output.logits is not None  # the config requires the classifier
         logits = [partner.logits for partner in partners if partner.logits is not None]
         terms["probability_loss"] = config.probability_weight, losses.mutual_probability(output.logits, logits)
     for name, weight in (("global", config.global_mutual_weight), ("local", config.local_mutual_weight)):
@@ -166,7 +163,7 @@ def backward_step(learner: Learner, output: StepOutput, loss: Tensor, config: Tr
 
 
 def term_figures(term: losses.TripletTerm, margin: float | None) -> dict[str, Tensor]:
-    """What is logged of a triplet loss, [] each: the original reproduction's figures."""
+    """The logged figures of a triplet loss, [] each, as in the original reproduction."""
     with torch.no_grad():
         return {
             "loss": term.loss.detach(),

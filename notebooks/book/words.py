@@ -1,7 +1,9 @@
 """Words that the book avoids: a pattern for each habit that a machine can find, and what to write instead."""
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 
 PATTERNS = {
@@ -17,8 +19,8 @@ PATTERNS = {
     "write contain, show, give or support": r"\b(?:says|said|knows|asks|holds?|held)\b",
     "write 'except for' or 'nevertheless'": r"\b(?:but for|all the same)\b",
     "put it before the word that it limits": r"\b(?:only|at most)[.;:]",
-    "use one word for one thing": r"\b(?:pictures?|cut-outs?|data sets?|heap|matrix of distances|first place|rooms?)\b"
-    r"|\bways? (?:through|down)\b",
+    "use one word for one thing": r"\b(?:pictures?|cut-outs?|data sets?|heap|first place|rooms?)\b"
+    r"|\bmatri(?:x|ces) of distances\b|\bways? (?:through|down)\b",
 }
 ALLOWED = {
     "the citation boxes": r"the (?:paper|original|original reproduction) says",
@@ -27,6 +29,7 @@ ALLOWED = {
     "a fixed phrase": r"\bstep by step\b",
     "a reader's wish": r"\byou want to\b",
     "the name of a module": r"^### \w+$",
+    "the name of an argument, as a docstring lists it": r"^ +\w+(?:, \w+)*(?=: )",
 }
 Words = tuple[int, str]  # a line number, and the text that begins there
 
@@ -45,6 +48,23 @@ def of_program(source: str, *kinds: type[ast.AST]) -> Iterator[Words]:
     for part in (part for node in words for part in ast.walk(node)):
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
             yield part.lineno, part.value
+
+
+def of_library(source: str) -> Iterator[Words]:
+    """The docstrings, the comments, and the messages: strings of several words, with an x for each value."""
+    tree = ast.parse(source)
+    formatted = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    inside = {part for node in formatted for part in ast.walk(node) if part is not node}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr | ast.Constant) and node not in inside:
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            values = [part.value if isinstance(part, ast.Constant) else "x" for part in parts]
+            text = "".join(value for value in values if isinstance(value, str))
+            if " " in text:  # a key or a name has no space
+                yield node.lineno, of_markdown(text)[1]
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], of_markdown(token.string.lstrip("# "))[1]
 
 
 def findings(first: int, text: str) -> list[str]:
