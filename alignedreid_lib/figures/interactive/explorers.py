@@ -31,12 +31,12 @@ def slide_the_box(
     static: Figure,
     words: str,
 ) -> Interactive:
-    """A box that is slid over a street, and what becomes of both distances to the person in the perfect box.
+    """A box that the reader slides over a street, with both distances to the person in the perfect box.
 
     Args:
-        images: one moment in boxes that hang lower and lower, n times uint8 [h, w, 3].
+        images: one moment in ever lower boxes, n times uint8 [h, w, 3].
         stripes: [n, H, 3] the mean colours of their stripes; n positions, H stripes.
-        shifts: by how many stripes each box hangs too low, in equal steps; one of them is 0, the perfect box.
+        shifts: by how many stripes each box is too low, in equal steps; one of them is 0, the perfect box.
         strangers: the rigid and the aligned distance of strangers.
         full: the value of `stripes` that stands for full colour.
         static, words: see `Interactive`.
@@ -84,7 +84,7 @@ def slide_the_box(
 def pull_the_points(
     points: Tensor, labels: Tensor, margin: float = 0.3, *, rate: float = 0.3, static: Figure, words: str
 ) -> Interactive:
-    """Features in the plane that are pulled about, and what the batch-hard triplet loss says of them.
+    """Points of a plane that the reader moves, with their batch-hard triplet loss and its gradient.
 
     The script computes the loss and its gradient itself; it is compared with `losses` by the browser's tests.
 
@@ -114,7 +114,7 @@ def _rounded(values: Tensor, digits: int = 4) -> list:
 
 
 def _jpeg(pixels: np.ndarray) -> str:
-    """The address of an image that holds the image itself."""
+    """An image as a data address."""
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "JPEG", quality=85, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

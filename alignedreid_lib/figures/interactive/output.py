@@ -21,16 +21,16 @@ from alignedreid_lib.figures.sheets import Figure
 
 @dataclass(frozen=True)
 class Interactive:
-    """A figure that its reader moves; a notebook shows it as HTML, with a PNG beside it.
+    """A figure that its reader moves; a notebook shows it as HTML, and as a PNG where HTML cannot be shown.
 
     Args:
-        name: of the script in this package that draws the figure, without `.js`.
-        data: what the script draws; only what JSON knows, and finite numbers.
+        name: the script in this package that draws the figure, without `.js`.
+        data: what the script draws; types of JSON, finite numbers.
         static: the figure shown where scripts are off, and in print.
         words: what the static figure shows, for those who cannot see it.
 
     Raises:
-        InputError: no such script, or data that JSON cannot hold; both when the HTML is asked for.
+        InputError: no such script, or data that is not JSON; both when the HTML is made.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Interactive:
         except (TypeError, ValueError) as error:
             raise InputError(f"data of the figure {self.name!r}: {error}; give lists of finite numbers") from None
         picture = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-        data = data.replace("</", r"<\/")  # a script element ends at the first "</" that it holds
+        data = data.replace("</", r"<\/")  # a script element ends at its first "</"
         return "\n".join(
             [
                 # Jupyter would take arrow keys as its own.
