@@ -285,7 +285,7 @@ assert all(len(rows) == config.total_epochs for rows in metrics), (
     "there is one row per epoch for each model"
 )
 
-# %% label="fig-mutual-curves" alt="Losses over the epochs of both models; the curves overlap: the identification loss falls slowly, the probability term stays at two thousandths, the distance term falls to a sixth"
+# %% label="fig-mutual-curves" alt="Losses over the epochs of both models; the curves overlap: the identification loss falls slowly, the probability term stays below a thousandth, the distance term falls to a third"
 fig = figures.Figure(figsize=(8, 2.6), layout="constrained")
 names = [
     name for name in ("id_loss", "probability_loss", "global_mutual_loss") if name in metrics[0][0]
