@@ -711,7 +711,7 @@ figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=12)
 # Each pair shows the same person at the same moment in two boxes. Scores on `labeled` are usually slightly higher, so every reported score must name the boxes it was measured on.
 #
 # The library's call writes one dataset for each kind, and `all` with the images of both. `split_file` defines the training people; the
-# generator has drawn one, and the split of the real dataset is below.
+# generator has drawn one, and the split of the real dataset is below. (The `.mat` files of the new protocol's authors are also accepted.)
 
 # %% tags=["nbval-check-output"]
 split_file = temporary / "re_ranking_train_test_split.pkl"

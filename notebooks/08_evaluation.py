@@ -588,7 +588,7 @@ as_far = sum(abs(total) >= abs(sum(changes)) for total in sums)
 print(f"in {as_far} of {len(sums)} ways: the probability is {as_far / len(sums):.4f}")
 
 # %% [markdown]
-# A difference this large or larger happens by luck in one of eight cases, so five queries prove nothing. This is a *permutation test*. With hundreds of queries nobody can
+# A difference this large or larger happens by luck in nearly one of five cases, so five queries prove nothing. This is a *permutation test*. With hundreds of queries nobody can
 # list all signs, so `evaluation.compare` draws 999 of them. It also gives an interval for the difference: it draws as many queries as there
 # are, with replacement, 999 times, and leaves out the smallest and the largest 2.5 % of the mean changes (a *bootstrap*, Efron and Tibshirani
 # 1993). For five queries it lists all signs, as we did:
