@@ -28,12 +28,12 @@ from PIL import Image
 from alignedreid_lib import book
 from alignedreid_lib.datasets import (
     Partitions,
-    archives,
     combine,
     cuhk03,
     cuhk03_split,
     market_duke,
     open_dataset,
+    pictures,
     prepare,
 )
 from alignedreid_lib.datasets.archives import DeflatedFile
@@ -281,9 +281,9 @@ def test_an_interrupted_call_leaves_nothing_and_can_be_repeated(market_zip, root
     def read(*arguments):
         if next(calls) == 5:
             raise error
-        return archives.read_picture(*arguments)
+        return pictures.read_image(*arguments)
 
-    monkeypatch.setattr(market_duke, "read_picture", read)
+    monkeypatch.setattr(market_duke, "read_image", read)
     with pytest.raises((type(error), InputError)):
         prepare("market1501", market_zip, root / "a" / "b", num_val_ids=1)
     assert list(root.iterdir()) == []
@@ -345,7 +345,7 @@ def test_arguments_that_make_no_sense(market_zip, root):
 
 
 def test_too_many_validation_ids_are_refused_before_any_picture(market_zip, root, monkeypatch):
-    monkeypatch.setattr(market_duke, "read_picture", None)
+    monkeypatch.setattr(market_duke, "read_image", None)
     refused("num_val_ids=100", prepare, "market1501", market_zip, root=root)
 
 
@@ -654,6 +654,21 @@ def test_the_new_protocol_equals_its_own_files(shared):
     assert cuhk03_split.new_protocol() == cuhk03_split.load_split(protocol_file(shared))
 
 
+# As {pair}_{person}_{view}_{cell}: no such pair, no such person, no such cell, no such view, a cell of the other view.
+WRONG_CELLS = (
+    "0_1_1_1",
+    "6_1_1_1",
+    "1_0_1_1",
+    "5_50_1_1",
+    "1_1_2_11",
+    "1_1_1_0",
+    "1_1_3_1",
+    "1_1_3_11",
+    "1_1_2_1",
+    "1_1_1_6",
+)
+
+
 def save_protocol(folder: Path, **changed) -> Path:
     """The two files of a protocol of three pictures, as MATLAB writes them."""
     names = ["1_001_1_02.png", "1_002_2_06.png", "2_001_1_01.png"]
@@ -681,9 +696,15 @@ def test_a_split_in_matlab_files_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"query_idx": [[0]]}, "an index is counted from 0"),
-        ({"query_idx": [[4]]}, "list index out of range"),
-        ({"query_idx": [[]]}, "not a file of CUHK03's new protocol"),
+        *(
+            ({"query_idx": [[index]]}, rf"\(query_idx contains {index}, not a whole number from 1 to 3\); download")
+            for index in (0, 4, 1.5, -1, float("nan"), float("inf"))
+        ),
+        ({"query_idx": [[]]}, r"\(query_idx is empty\)"),
+        *(
+            ({"filelist": np.array(["1_001_1_02.png", "1_002_2_06.png", name], object)}, rf"\('{name}' is not a cell")
+            for name in WRONG_CELLS
+        ),
         ({"filelist": np.array([["a.png"], ["b.png"]], object)}, "not a file of CUHK03's new protocol"),
         ({"filelist": np.array([["7_001_1_02.png"]] * 3, object)}, "not a file of CUHK03's new protocol"),
         ({"train_idx": [[1, 1]]}, "names an image of detected twice"),
@@ -704,6 +725,39 @@ def test_a_damaged_or_absent_matlab_split_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(InputError, match=r"config_labeled\.mat: no such file; the new protocol's two \.mat files"):
         cuhk03_split.load_split(tmp_path / "config_detected.mat")
+
+
+@pytest.mark.parametrize("name", ["split.mat", "detected_and_labeled.mat"])
+def test_a_matlab_split_needs_its_kind_in_its_name(tmp_path, name):
+    path = save_protocol(tmp_path).rename(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: .* the two files .*_detected\.mat and .*_labeled\.mat"):
+        cuhk03_split.load_split(path)
+
+
+def test_a_matlab_split_may_have_a_suffix_in_capitals(tmp_path):
+    split = cuhk03_split.load_split(save_protocol(tmp_path))
+    for kind in cuhk03_split.KINDS:
+        (tmp_path / f"config_{kind}.mat").rename(tmp_path / f"CONFIG_{kind}.MAT")
+    assert cuhk03_split.load_split(tmp_path / "CONFIG_detected.MAT") == split
+
+
+def test_a_matlab_split_is_both_its_files(root, tmp_path, monkeypatch):
+    """Prepared with one, found with the other; a change in either is noticed."""
+    archive, labeled = write_zip(tmp_path / "c.zip", {"any": b""}), save_protocol(tmp_path)
+    detected = labeled.with_name("config_detected.mat")
+    prepare_module = importlib.import_module("alignedreid_lib.datasets.prepare")
+    monkeypatch.setattr(prepare_module, "prepare_cuhk03", lambda archive, partial, num_val_ids, split_file: None)
+    made = prepare("cuhk03", archive, root, detected)
+    monkeypatch.setattr(prepare_module, "prepare_cuhk03", None)
+    assert prepare("cuhk03", archive, root, labeled) == prepare("cuhk03", archive, root, detected) == made
+    content = detected.read_bytes()
+    for changed in (labeled, detected):
+        changed.write_bytes(content + b" ")
+        for named in (labeled, detected):
+            refused("made with a different split file", prepare, "cuhk03", archive, root=root, split_file=named)
+        changed.write_bytes(content)
+    detected.unlink()  # what is gone cannot be compared, and does not have to be
+    assert prepare("cuhk03", archive, root, labeled) == made
 
 
 def test_the_release_with_the_shipped_split(root, tmp_path):

@@ -1,6 +1,7 @@
 """The data of a full run: made where it is not there, of the size it has, and refused before the training."""
 
 import dataclasses
+import importlib
 import io
 import logging
 import zipfile
@@ -123,6 +124,44 @@ def test_settings_of_a_folder_are_refused_for_a_release(tmp_path):
         book.prepare_data(config(tmp_path / "data"), archive, pattern="x")
     with pytest.raises(InputError, match="folder is not there; train on it, or prepare it before you test"):
         book.prepare_data(config(tmp_path / "data"), archive, test_sets=["market1501", "folder"])
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["without its archive", "with its archive"])
+@pytest.mark.parametrize(
+    ("data_root", "name"),
+    [("data", "mine"), ("data", "{root}/data/market1501"), ("", "data/market1501")],
+    ids=["renamed", "a path from the root", "a path from a folder above"],
+)
+def test_a_dataset_that_exists_opens_under_every_name(data_root, name, given, tmp_path):
+    archive = make_archive(tmp_path / NAME, 3)
+    made = datasets.prepare("market1501", archive, tmp_path / "data", num_val_ids=1)
+    if name == "mine":
+        made.rename(made.with_name(name))
+    name = name.format(root=tmp_path)
+    assert datasets.provide(tmp_path / data_root, name, archive=str(archive) if given else "") == (name,)
+
+
+def test_a_folder_that_exists_is_not_compared_without_its_images(tmp_path, monkeypatch):
+    people, own = make_people(tmp_path / "p", 4), config(tmp_path / "data", dataset="folder")
+    book.prepare_data(own, str(people))
+    monkeypatch.setattr(importlib.import_module("alignedreid_lib.datasets.provide"), "prepare", None)
+    assert book.prepare_data(own) == ("folder",)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dataset": 5}, "dataset is 5; it has to be a valid string"),
+        ({"dataset": None}, "dataset is None; it has to be a valid string"),
+        ({"train_part": "test"}, "train_part is 'test'; it has to be 'trainval' or 'train'"),
+        ({"archive": 5}, "5 is of type int, and a path is needed"),
+        ({"archive": None}, "None is of type NoneType, and a path is needed"),
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused(given, message, tmp_path):
+    datasets.prepare("market1501", make_archive(tmp_path / NAME, 3), tmp_path, num_val_ids=1)
+    with pytest.raises(InputError, match=message):
+        datasets.provide(**{"data_root": tmp_path, "dataset": "market1501"} | given)
 
 
 def test_the_drawn_people_have_no_folder_of_their_own():

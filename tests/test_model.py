@@ -149,6 +149,17 @@ def test_another_shape_is_refused_with_advice_and_nothing_changes(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_weights_of_a_backbone_cut_elsewhere_are_refused_with_what_differs(tmp_path):
+    torch.save(state(1), tmp_path / "whole.pth")
+    backbone = "choose the backbone it was made with, a different network or cut: its map has 512 channels, not 256"
+    with pytest.raises(InputError, match=r"local_conv\.weight has shape \(128, 512, 1, 1\), .*" + backbone) as caught:
+        AlignedReID("resnet18.layer3", weights=tmp_path / "whole.pth")
+    assert "local_channels" not in str(caught.value)
+    torch.save(state(1, local_channels=64), tmp_path / "narrow.pth")
+    with pytest.raises(InputError, match=f"set local_channels to 64, with which it was made, and {backbone}"):
+        AlignedReID("resnet18.layer3", weights=tmp_path / "narrow.pth")
+
+
 @pytest.mark.parametrize("num_ids", [7, 5, None])
 def test_a_classifier_of_other_people_is_left_out(tmp_path, num_ids):
     """`weights` may be a finished run's; a classifier of another number of people is reported, not loaded."""

@@ -1,7 +1,7 @@
 """Read release archives straight from the zip, in bounded memory, without trusting them.
 
-An image is copied from the zip byte for byte, because recompressing a JPEG loses quality. `DeflatedFile` gives h5py
-random access to a MATLAB file of 1.7 GB inside a zip, without unpacking it. Derived in notebooks/01_datasets.
+`DeflatedFile` gives h5py random access to a MATLAB file of 1.7 GB inside a zip, without unpacking it; images are read
+by `pictures.read_image`. Derived in notebooks/01_datasets.
 """
 
 import io
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alignedreid_lib.datasets.kinds import REPACK, what_instead
-from alignedreid_lib.datasets.pictures import LITTER, MAX_BYTES, check_jpeg
+from alignedreid_lib.datasets.pictures import LITTER
 from alignedreid_lib.errors import InputError
 
 
@@ -89,27 +89,6 @@ def list_files(archive: zipfile.ZipFile) -> dict[str, dict[str, zipfile.ZipInfo]
             )
         files[name] = entry
     return folders
-
-
-def read_picture(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes of a JPEG, unchanged, after decoding it once to prove that it decodes.
-
-    Raises:
-        InputError: not a JPEG, damaged, or absurdly large.
-    """
-    where, remedy = f"{archive.filename}: image {entry.filename}", "download the archive again"
-    if entry.file_size > MAX_BYTES:  # before it is unpacked
-        raise InputError(f"{where} is larger than {MAX_BYTES >> 20} MB; {remedy}")
-    try:
-        data = archive.read(entry)
-    except MemoryError:
-        raise
-    except NotImplementedError as error:  # Deflate64, as Windows packs large files; a new download is the same
-        raise InputError(f"{where} is packed in a way that Python does not read ({error}); {REPACK}") from error
-    except Exception as error:  # a damaged zip can fail in any way
-        raise InputError(f"{where} does not decode ({error}); {remedy}") from error
-    check_jpeg(data, where, remedy)
-    return data
 
 
 class DeflatedFile(io.RawIOBase):

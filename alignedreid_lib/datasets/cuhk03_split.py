@@ -45,6 +45,22 @@ def new_protocol() -> Split:
     return split
 
 
+def split_files(path: Path) -> list[Path]:
+    """The files that a split is read from: both of the new protocol's MATLAB files, detected first, or `path`.
+
+    Raises:
+        InputError: a MATLAB file whose name does not lead to the other one.
+    """
+    if path.suffix.lower() != ".mat":
+        return [path]
+    if len(re.findall("|".join(KINDS), path.name)) != 1:
+        raise InputError(
+            f"{path}: its name has to contain detected or labeled, once; name the two files as the new protocol does, "
+            "cuhk03_new_protocol_config_detected.mat and cuhk03_new_protocol_config_labeled.mat"
+        )
+    return [path.with_name(re.sub("|".join(KINDS), kind, path.name)) for kind in KINDS]
+
+
 def load_split(path: Path) -> Split:
     """Read a split from a file.
 
@@ -55,10 +71,8 @@ def load_split(path: Path) -> Split:
     Raises:
         InputError: it cannot be read, or is not a split of CUHK03.
     """
-    if path.suffix == ".mat":
-        content = {kind: read_mat(path.with_name(re.sub("detected|labeled", kind, path.name))) for kind in KINDS}
-    else:
-        content = load_pickle(path)
+    files = split_files(path)
+    content = dict(zip(KINDS, map(read_mat, files), strict=True)) if len(files) > 1 else load_pickle(path)
     split: Split = {kind: {} for kind in KINDS}
     for kind in KINDS:
         for key in LISTS:
@@ -91,13 +105,31 @@ def read_mat(path: Path) -> dict[str, list[str]]:
         raise InputError(f"{path}: no such file; the new protocol's two .mat files belong side by side")
     try:
         content = scipy.io.loadmat(path, variable_names=["filelist", *INDICES])
-        cells = [tuple(map(int, re.findall(r"\d+", str(cell.item())))) for cell in content["filelist"].ravel()]
-        firsts = np.cumsum((0, *PERSONS))
-        names = [cell_name(int(firsts[pair - 1]) + person - 1, cell - 1) for pair, person, _, cell in cells]
-        indices = [content[key].ravel().astype(int) - 1 for key in INDICES]
-        if min(chosen.min() for chosen in indices) < 0:
-            raise IndexError("an index is counted from 0")
-        return {key: [names[i] for i in chosen] for key, chosen in zip(LISTS, indices, strict=True)}
+        names = [_unified(str(cell.item())) for cell in content["filelist"].ravel()]
+        return {key: _choose(names, content[index], index) for key, index in zip(LISTS, INDICES, strict=True)}
     except Exception as error:  # a damaged file can fail in any way
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is not a file of CUHK03's new protocol ({reason}); download it again") from None
+
+
+def _unified(name: str) -> str:
+    """A cell's name in the unified layout, from its name in `filelist`."""
+    pair, person, view, cell = map(int, re.findall(r"\d+", name))
+    persons = PERSONS[pair - 1] if 1 <= pair <= len(PERSONS) else 0
+    if not (1 <= person <= persons and view in (1, 2) and VIEW * (view - 1) < cell <= VIEW * view):
+        raise ValueError(
+            f"{name!r} is not a cell: pairs are 1 to {len(PERSONS)}, persons 1 to {', '.join(map(str, PERSONS))}, "
+            f"cells 1 to {VIEW} of view 1 and {VIEW + 1} to {2 * VIEW} of view 2"
+        )
+    return cell_name(sum(PERSONS[: pair - 1]) + person - 1, cell - 1)
+
+
+def _choose(names: list[str], indices: np.ndarray, what: str) -> list[str]:
+    """The names at these indices, which are counted from 1; MATLAB's are often floats."""
+    indices = indices.ravel()
+    if not indices.size:
+        raise ValueError(f"{what} is empty")
+    wrong = indices[~np.isin(indices, np.arange(1, len(names) + 1))]
+    if wrong.size:
+        raise ValueError(f"{what} contains {wrong[0]}, not a whole number from 1 to {len(names)}")
+    return [names[index - 1] for index in indices.astype(int)]

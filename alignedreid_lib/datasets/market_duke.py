@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from alignedreid_lib.datasets.archives import list_files, open_archive, read_picture
+from alignedreid_lib.datasets.archives import list_files, open_archive
 from alignedreid_lib.datasets.partitions import MULTI_QUERY, Partitions, format_name, make_partitions
-from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES
+from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES, read_image
 from alignedreid_lib.datasets.sighting import count
 from alignedreid_lib.errors import InputError
 
@@ -177,4 +177,4 @@ def _copy_pictures(
     # handing the GIL over twice costs; two threads measured slower than one.
     for entry, new_name in tqdm(copies, desc=title, unit="img", disable=None):
         with open(f"{images}/{new_name}", "wb", buffering=0) as file:
-            file.write(read_picture(archive, entry))
+            file.write(read_image(archive, entry))

@@ -1,16 +1,19 @@
 """Image files from outside: checked that they decode, and converted to the unified layout's format.
 
-A JPEG of a release is kept byte for byte; the user's own images have any format. Derived in notebooks/01_datasets.
+A JPEG of a release is copied byte for byte, because recompressing it loses quality (`read_image`); the user's own
+images have any format (`to_jpeg`). Derived in notebooks/01_datasets.
 """
 
 import io
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from alignedreid_lib.datasets.kinds import REPACK
 from alignedreid_lib.errors import InputError
 
 MAX_BYTES = 32 << 20  # a crop of a person is a few kB; this bounds decompression bombs
@@ -57,6 +60,27 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
         raise
     except Exception:  # damaged EXIF can fail in any way
         return None
+
+
+def read_image(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The bytes of a JPEG in a release's zip, unchanged, after decoding it once to prove that it decodes.
+
+    Raises:
+        InputError: not a JPEG, damaged, or absurdly large.
+    """
+    where, remedy = f"{archive.filename}: image {entry.filename}", "download the archive again"
+    if entry.file_size > MAX_BYTES:  # before it is unpacked
+        raise InputError(f"{where} is larger than {MAX_BYTES >> 20} MB; {remedy}")
+    try:
+        data = archive.read(entry)
+    except MemoryError:
+        raise
+    except NotImplementedError as error:  # Deflate64, as Windows packs large files; a new download is the same
+        raise InputError(f"{where} is packed in a way that Python does not read ({error}); {REPACK}") from error
+    except Exception as error:  # a damaged zip can fail in any way
+        raise InputError(f"{where} does not decode ({error}); {remedy}") from error
+    check_jpeg(data, where, remedy)
+    return data
 
 
 def check_jpeg(data: bytes, where: str, remedy: str) -> None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from alignedreid_lib.datasets.cuhk03 import prepare_cuhk03
+from alignedreid_lib.datasets.cuhk03_split import split_files
 from alignedreid_lib.datasets.folder import digest, list_sightings, prepare_folder, sample_bytes
 from alignedreid_lib.datasets.making import all_or_nothing, as_path, disk_errors, is_done, write_manifest, write_map
 from alignedreid_lib.datasets.market_duke import prepare_folders
-from alignedreid_lib.datasets.sources import SOURCES, check_is_there, file_content, find_archive, zip_content
+from alignedreid_lib.datasets.sources import SOURCES, check_is_there, files_content, find_archive, zip_content
 from alignedreid_lib.errors import InputError
 
 
@@ -62,12 +63,13 @@ def prepare(
     if (pattern, test_share, seed) != (None, 0.5, 1):
         raise InputError(f"{name} has its people and parts in its archive; leave pattern, test_share and seed out")
     given, archive = archive, find_archive(name, archive)
+    split_paths = split_files(split_path) if split_path else []
     settings = {
         "name": name,
         "archive_content": zip_content(archive),
         "archive": archive.name,
-        "split_file_content": file_content(split_path),
-        "split_file": split_path.name if split_path else None,
+        "split_file_content": files_content(split_paths),
+        "split_file": split_paths[0].name if split_paths else None,  # the same name for either of two files
         "num_val_ids": num_val_ids,
     }
     if is_done(target, settings):

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alignedreid_lib.datasets.combine import COMBINED, combine
 from alignedreid_lib.datasets.dataset import open_dataset
@@ -49,10 +49,13 @@ def provide(
         the names of the datasets to test on.
 
     Raises:
-        InputError: no archive for an absent dataset, an archive that cannot be used, a dataset that was made from a
-            different archive or with different settings, or a test set without test people.
+        InputError: a setting of a wrong type, no archive for an absent dataset, an archive that cannot be used, a
+            dataset that was made from a different archive or with different settings, or a test set without test
+            people.
     """
-    root = resolve(data_root)
+    root, source = resolve(data_root), resolve(archive)
+    dataset = typed("dataset", dataset, str)
+    train_part = typed("train_part", train_part, Literal["trainval", "train"])
     trained_on: tuple[str, ...] = (dataset,)
     if dataset == "combined":
         trained_on = typed("combined_of", combined_of, tuple[str, ...]) or COMBINED
@@ -66,16 +69,19 @@ def provide(
             raise InputError(f"{name} is not one dataset with a protocol; name {' or '.join(kinds)}")
     for name in dict.fromkeys(trained_on + tested):
         asked = dict(own) if name == "folder" else {}
+        beside = os.path.isfile(source) and name.split("/")[0] != dataset.split("/")[0]
+        given = source.parent if beside else source  # a single file is the training set's, others are in its folder
         if num_val_ids is not None and name in trained_on:
             asked["num_val_ids"] = num_val_ids
         try:
             if (root / name / "partitions.pkl").exists():
-                _check_archive(root, name, _archive_of(name, archive, dataset))
+                if archive:
+                    _check_archive(root, name, given)
             elif archive and name == "folder" != dataset:
                 raise InputError(f"{root / name} is not there; train on it, or prepare it before you test on it")
             elif archive:
                 needs_val = "num_val_ids" in asked or (name in trained_on and train_part == "train")
-                _prepare(root, name, _archive_of(name, archive, dataset), asked, needs_val)
+                _prepare(root, name, given, asked, needs_val)
             elif draw and name.split("/")[0] in SOURCES:
                 draw(name.split("/")[0])
             else:
@@ -97,19 +103,17 @@ def provide(
     return tested
 
 
-def _archive_of(name: str, archive: str, dataset: str) -> Path:
-    """The file or folder that a dataset is made from: a single file is the training set's, others are in its folder."""
-    given = resolve(archive)
-    return given.parent if os.path.isfile(given) and name.split("/")[0] != dataset.split("/")[0] else given
-
-
 def _check_archive(root: Path, name: str, given: Path) -> None:
     """Compare a dataset that exists with its archive, where the archive is known and present.
+
+    A dataset under a name of its own (renamed, or a path) is not compared: its name does not tell its archive.
 
     Raises:
         InputError: it was made from a different archive.
     """
     layout, made = name.split("/")[0], read_manifest(root / name)
+    if layout not in (*SOURCES, "folder"):
+        return
     file = given / SOURCES[layout][0] if layout in SOURCES and os.path.isdir(given) else given
     if made and os.path.exists(file) and not made.get("split_file"):
         known = ("num_val_ids", "pattern", "test_share", "seed")

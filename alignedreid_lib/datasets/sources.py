@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from alignedreid_lib.datasets.archives import open_archive
@@ -73,6 +74,8 @@ def zip_content(path: Path) -> str | None:
         return f"{path.stat().st_size} {hashlib.sha256(file.read()).hexdigest()}"
 
 
-def file_content(path: Path | None) -> str | None:
-    """A fingerprint of a small file; None if there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
+def files_content(paths: Sequence[Path]) -> str | None:
+    """A fingerprint of small files; None if there are none, or one is absent."""
+    if not paths or not all(path.is_file() for path in paths):
+        return None
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

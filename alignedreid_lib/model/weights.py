@@ -106,12 +106,8 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
         )
     for name, tensor in taken.items():
         if tensor.shape != own[name].shape:
-            advice = "choose the backbone it was made with"
-            if name.startswith("local_") and tensor.dim():
-                advice = f"set local_channels to {len(tensor)}, with which it was made"
-            raise InputError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, this model's has {tuple(own[name].shape)}; {advice}"
-            )
+            differs = f"{name} has shape {tuple(tensor.shape)}, this model's has {tuple(own[name].shape)}"
+            raise InputError(f"{path}: {differs}; {_what_to_change(name, tensor.shape, own[name].shape)}")
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.layout != torch.strided:
             raise InputError(f"{path}: {name} is of type {tensor.dtype}; give weights that are not quantized")
         if tensor.is_meta or not bool(torch.isfinite(tensor).all()):
@@ -120,6 +116,17 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
             )
     model.load_state_dict(taken, strict=False)
     return LoadReport(missing, unexpected)
+
+
+def _what_to_change(name: str, theirs: torch.Size, ours: torch.Size) -> str:
+    """What to change in a model so that a file's tensor of a different shape fits."""
+    changes, backbone = [], "choose the backbone it was made with"
+    if name.startswith("local_") and len(theirs) == len(ours):
+        if theirs[:1] != ours[:1]:
+            changes.append(f"set local_channels to {theirs[0]}, with which it was made")
+        if theirs[1:2] != ours[1:2]:
+            changes.append(f"{backbone}, a different network or cut: its map has {theirs[1]} channels, not {ours[1]}")
+    return ", and ".join(changes) or backbone
 
 
 def load_imagenet(model: nn.Module, backbone: str) -> LoadReport:
