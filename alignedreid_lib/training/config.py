@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from alignedreid_lib import devices, runs
+from alignedreid_lib.batches.sampling import Draw
 from alignedreid_lib.runs import check_rules, check_types
 
 # Settings that may change when a run is resumed: where to compute, not what.
@@ -53,7 +54,7 @@ class TrainConfig:
     ids_per_batch: Several = 32  # P; an anchor needs a negative
     images_per_id: Several = 4  # K; an anchor needs a positive
     keep_last_batch: bool = False  # also train on the people left over at the end of an epoch, as the original does
-    draw: Literal["cover", "replace"] = "cover"  # use each image of a person with fewer than K before any repeats
+    draw: Draw = "cover"  # use each image of a person with fewer than K before any repeats
 
     # Network.
     backbone: str = "resnet50"
