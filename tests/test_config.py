@@ -152,8 +152,11 @@ def test_a_value_comes_as_its_annotated_type(value, hint, typed_value):
         ({"run_dir": " "}, "run_dir is ' '; it has to be the name of a folder"),
         ({"run_dir": 1}, "run_dir is 1; it has to be a valid string"),
         ({"run_dir": "x\0"}, r"'x.x00' cannot be a path: it has a zero byte"),
-        ({"run_dir": "~nobody/x"}, "~nobody/x: nobody of that name has a home folder here"),
-        ({"test_distances": ["global", "global"]}, "test_distances is .*; it has to be one or several of .*, each once"),
+        ({"run_dir": "~no.such.user/x"}, "~no.such.user/x: nobody of that name has a home folder here"),
+        (
+            {"test_distances": ["global", "global"]},
+            "test_distances is .*; it has to be one or several of .*, each once",
+        ),
         ({"archive": None}, "archive is None; it has to be a valid string"),
         (
             {"test_distances": ["globl"]},

@@ -316,7 +316,9 @@ def test_a_number_of_processes_that_cannot_be_is_refused(processes):
 
 
 def test_what_cannot_be_sent_to_a_process_is_refused(quick):
-    with pytest.raises(InputError, match=r"^<lambda> cannot be sent to a new process \(.*\): give a function of a module"):
+    with pytest.raises(
+        InputError, match=r"^<lambda> cannot be sent to a new process \(.*\): give a function of a module"
+    ):
         launching.launch(1, "cpu", lambda: 1)
     with pytest.raises(InputError, match=r"^refuse cannot be sent to a new process \(.*\): give"):
         launching.launch(1, "cpu", refuse, threading.Lock())
