@@ -591,7 +591,9 @@ print(f"in {as_far} of {len(sums)} ways: the probability is {as_far / len(sums):
 # A difference this large or larger happens by luck in nearly one of five cases, so five queries prove nothing. This is a *permutation test*. With hundreds of queries nobody can
 # list all signs, so `evaluation.compare` draws 999 of them. It also gives an interval for the difference: it draws as many queries as there
 # are, with replacement, 999 times, and leaves out the smallest and the largest 2.5 % of the mean changes (a *bootstrap*, Efron and Tibshirani
-# 1993). For five queries it lists all signs, as we did:
+# 1993). Queries of one person are not independent: a person who is hard to recognise in one image is often hard in the next. So `compare` draws
+# whole people with all their queries, and changes the sign of all of them together. For five queries of five people it lists all signs, as
+# we did:
 
 
 # %%

@@ -9,17 +9,17 @@ from scipy import stats
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import compare
-from alignedreid_lib.evaluation.scores import QueryScores, ScoreRow
+from alignedreid_lib.evaluation.scores import QueryScores, ScoreRow, ScoreTable
 
 pytestmark = pytest.mark.arithmetic
 
 
-def row(rank1, ap, name="x"):
+def row(rank1, ap, name="x", ids=None):
     """A row with the scores of each query, and their means."""
     rank1, ap = np.asarray(rank1, float), np.asarray(ap, float)
     first, mean_ap, valid = np.nanmean(rank1), np.nanmean(ap), int((~np.isnan(ap)).sum())
     scores = (first, first, first, mean_ap, mean_ap)
-    return ScoreRow(name, "global", False, *scores, len(ap), valid, per_query=QueryScores(rank1, ap))
+    return ScoreRow(name, "global", False, *scores, len(ap), valid, per_query=QueryScores(rank1, ap, ids))
 
 
 def some(rng, queries, shift=0.0):
@@ -79,6 +79,65 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
     assert false_alarms / trials <= 0.11, false_alarms
 
 
+@pytest.mark.parametrize("each", [[5], [1, 3, 5, 9]], ids=["five each", "different numbers"])
+def test_queries_of_one_person_are_not_counted_as_independent(each):
+    """A gain that the queries of a person share: as independent queries, p < 0.05 in 38 % of such trials."""
+    rng = np.random.default_rng(7)
+    trials, covered, false_alarms = 200, 0, 0
+    ids = np.repeat(np.arange(80) + 1000, np.resize(each, 80))
+    start = np.full(len(ids), 0.5)
+    for _ in range(trials):
+        gains = rng.normal(0, 0.1, 80)[ids - 1000] + rng.normal(0, 0.05, len(ids))
+        line = compare(*(row(start > 1, aps, ids=ids) for aps in (start, start + gains))).rows[1]
+        covered += line.low <= 0 <= line.high
+        false_alarms += line.probability < 0.05
+    assert line.over == f"{len(ids)} queries of 80 people"
+    assert 0.90 <= covered / trials <= 0.99, covered
+    assert false_alarms / trials <= 0.10, false_alarms
+
+
+def test_whole_people_are_drawn_and_swapped():
+    """Three people with gains of 0.2, 0.3 and 0.4 in sum, 1 or 2 queries each: the ratio of the sums is resampled."""
+    ids, gains = np.array([7, 9, 7, 8, 9]), np.array([0.1, 0.3, 0.1, 0.3, 0.1])
+    a, b = row(gains > 1, gains * 0, ids=ids), row(gains > 1, gains, ids=ids)
+    line = compare(a, b).rows[1]
+    assert line.difference == pytest.approx(0.9 / 5) and line.probability == 0.25
+    assert (line.low, line.high) == pytest.approx((0.1, 0.3))  # person 7 three times, and person 8 three times
+    assert line.over == "5 queries of 3 people"
+    alone = [dataclasses.replace(one, per_query=one.per_query._replace(ids=None)) for one in (a, b)]
+    assert compare(*alone).rows[1].over == compare(a, alone[1]).rows[1].over.removesuffix(" of 3 people") == "5 queries"
+    assert compare(a, alone[1]) == compare(a, b), "one side tells whose the queries are"
+
+
+def test_every_query_of_a_different_person_is_a_query_alone():
+    a, b = some(np.random.default_rng(8), 40, 0.02)
+    named = [dataclasses.replace(one, per_query=one.per_query._replace(ids=np.arange(40))) for one in (a, b)]
+    found = [line._replace(over="") for line in compare(*named).rows]
+    assert found == [line._replace(over="") for line in compare(a, b).rows]
+
+
+def test_a_table_of_one_row_is_its_row():
+    a, b = some(np.random.default_rng(9), 30, 0.02)
+    wanted = compare(a, b)
+    assert compare(ScoreTable([a]), ScoreTable([b])) == compare([ScoreTable([a])], b) == wanted
+    assert str(compare([a, a], [ScoreTable([b]), b])) == str(compare([a, a], [b, b]))
+
+
+@pytest.mark.parametrize("other", [None, 3, "a", ["a"], [None], {}, {"rows": []}, {"rank1": 1.0}])
+def test_what_is_not_a_row_is_refused(other):
+    a, _ = some(np.random.default_rng(9), 30)
+    for sides in ((a, other), (other, a), (other, other)):
+        with pytest.raises(InputError, match=r"give a ScoreRow|no rows"):
+            compare(*sides)
+
+
+def test_a_table_of_several_rows_is_refused():
+    a, b = some(np.random.default_rng(9), 30)
+    for table, count in ((ScoreTable([a, b]), 2), (ScoreTable([]), 0)):
+        with pytest.raises(InputError, match=f"has {count} rows: choose one of its rows"):
+            compare(table, b)
+
+
 def test_seeds_are_averaged_for_queries_and_compared_with_welchs_test():
     rng = np.random.default_rng(4)
     hard = rng.uniform(0.3, 0.6, 90)
@@ -129,6 +188,10 @@ def test_what_is_refused():
             compare(a, b)
     with pytest.raises(InputError, match="1 queries are valid"):
         compare(row([0], [0.1]), row([0], [0.1]))
+    with pytest.raises(InputError, match="2 queries of 1 people are valid"):
+        compare(*[row([0, 1, np.nan], [0.1, 1, np.nan], ids=np.array([4, 4, 5]))] * 2)
+    with pytest.raises(InputError, match="the tests are of different queries"):
+        compare(*(row([0, 1, 1], [0.1, 1, 1], ids=np.array(ids)) for ids in ([4, 4, 5], [4, 5, 5])))
 
 
 def test_paired_seeds_are_compared_by_their_differences():

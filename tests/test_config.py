@@ -69,7 +69,17 @@ def test_staircase_equals_the_recorded_rates():
         ({"id_weight": float("-inf")}, "id_weight is -inf; it has to be a finite number"),
         ({"seed": 10**5000}, "seed is an integer of thousands of digits; it has to be from 0 to 4294967295"),
         ({"total_epochs": 10**5000}, "total_epochs is an integer of thousands of digits; it has to be less than"),
-        ({"num_models": 10**5000}, "num_models is .*; it has to be less than or equal to 2147483647"),
+        ({"num_models": 10**5000}, "num_models is .*; it has to be less than or equal to 4294967"),
+        ({"num_models": 5_000_000}, "num_models is 5000000; it has to be less than or equal to 4294967"),
+        ({"device": ""}, "device is ''; it has to be text that is not empty"),
+        ({"backbone": " "}, "backbone is ' '; it has to be text that is not empty"),
+        ({"backbone": 18}, "backbone is 18; it has to be a valid string"),
+        ({"dataset": ""}, "dataset is ''; it has to be text that is not empty"),
+        ({"data_root": ""}, "data_root is ''; it has to be text that is not empty"),
+        ({"backbones": ["resnet18", ""], "num_models": 2}, "backbones is .*a list, each item text that is not empty"),
+        ({"model_devices": [""]}, "model_devices is .*; it has to be a list, each item text that is not empty"),
+        ({"local_channels": 0}, "local_channels is 0; it has to be greater than or equal to 1"),
+        ({"local_channels": 2**16 + 1}, "local_channels is 65537; it has to be less than or equal to 65536"),
         ({"decay_at_epoch": 10**5000}, "decay_at_epoch is .*; it has to be between 1 and total_epochs"),
         ({"memory_limit": -(10**5000)}, "memory_limit is .*; it has to be greater than or equal to 0"),
         ({"height": 10**5000}, "height is .* thousands of digits; it has to be less than or equal to 2048"),
@@ -90,6 +100,10 @@ def test_nonsense_is_refused_by_name(setting, message):
     with pytest.raises(InputError, match=message) as caught:
         TrainConfig(**setting)
     assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
+def test_the_most_models_have_seeds():
+    assert TrainConfig(num_models=4294967, seed=1000).num_models == 4294967
 
 
 def test_whole_numbers_and_lists_from_yaml_are_taken():
@@ -137,6 +151,12 @@ def test_a_value_comes_as_its_annotated_type(value, hint, typed_value):
     [
         ({"run_dir": " "}, "run_dir is ' '; it has to be the name of a folder"),
         ({"run_dir": 1}, "run_dir is 1; it has to be a valid string"),
+        ({"run_dir": "x\0"}, r"'x.x00' cannot be a path: it has a zero byte"),
+        ({"run_dir": "~no.such.user/x"}, "~no.such.user/x: nobody of that name has a home folder here"),
+        (
+            {"test_distances": ["global", "global"]},
+            "test_distances is .*; it has to be one or several of .*, each once",
+        ),
         ({"archive": None}, "archive is None; it has to be a valid string"),
         (
             {"test_distances": ["globl"]},

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,6 +52,12 @@ def refuse(where):
     if distributed.rank() == where:
         raise InputError("this one alone cannot go on")
     torch.distributed.barrier()
+
+
+def leave_early(code, where=0):
+    """One ends without an error."""
+    if distributed.rank() == where:
+        sys.exit(code)
 
 
 def crash():
@@ -293,6 +300,28 @@ def test_interrupted_all_end_and_the_interrupt_works_afterwards(quick, tmp_path)
 def test_a_crash_shows_its_traceback(quick):
     with pytest.raises(RuntimeError, match=r"(?s)process \d.*in crash.*ZeroDivisionError: a fault of the program"):
         launching.launch(2, "cpu", crash)
+
+
+@pytest.mark.parametrize("code", [0, None])
+def test_a_function_that_exits_has_no_result(code, quick):
+    with pytest.raises(RuntimeError, match=r"^process 0 ended before leave_early returned: .*sys\.exit") as caught:
+        launching.launch(1, "cpu", leave_early, code)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("processes", [0, -1, 1.0, None, True])
+def test_a_number_of_processes_that_cannot_be_is_refused(processes):
+    with pytest.raises(InputError, match=rf"^processes is {processes}; it has to be"):
+        launching.launch(processes, "cpu", crash)
+
+
+def test_what_cannot_be_sent_to_a_process_is_refused(quick):
+    with pytest.raises(
+        InputError, match=r"^<lambda> cannot be sent to a new process \(.*\): give a function of a module"
+    ):
+        launching.launch(1, "cpu", lambda: 1)
+    with pytest.raises(InputError, match=r"^refuse cannot be sent to a new process \(.*\): give"):
+        launching.launch(1, "cpu", refuse, threading.Lock())
 
 
 def test_launching_works_in_any_thread(quick, tmp_path):

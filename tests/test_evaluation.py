@@ -84,7 +84,7 @@ def test_table_as_data():
     assert data["rows"][0] == {
         "name": "", "distance": "global", "reranked": False, "rank1": 1.0, "rank5": 1.0, "rank10": 1.0,
         "mean_ap_step": 1.0, "mean_ap_trapezoid": 1.0, "num_queries": 1, "num_valid": 1, "cameras_known": True,
-        "runs": 1, "spread": None, "per_query": {"rank1": "1", "ap": "10000"},
+        "runs": 1, "spread": None, "per_query": {"rank1": "1", "ap": "10000", "ids": "1"},
     }  # fmt: skip
     assert data["rows"][1]["rank1"] is None and data["rows"][1]["num_valid"] == 0
     assert "|        - |" in str(evaluate(nobody, GLOBAL, False))
@@ -102,6 +102,7 @@ def test_scores_of_each_query(features):
     np.testing.assert_array_equal(row.per_query.ap, wanted.ap_per_query)
     np.testing.assert_array_equal(row.per_query.rank1, np.where(wanted.valid, wanted.cmc_per_query[:, 0], np.nan))
     assert np.isnan(row.per_query.rank1[:3]).all()
+    np.testing.assert_array_equal(row.per_query.ids, queries.ids)
     assert evaluate(features, GLOBAL, False, protocol="cuhk03").rows[0].per_query is None
 
 
@@ -114,9 +115,63 @@ def test_a_table_read_back(features):
     for one, other in zip(table.rows, again.rows, strict=True):
         np.testing.assert_array_equal(one.per_query.rank1, other.per_query.rank1)
         np.testing.assert_allclose(one.per_query.ap, other.per_query.ap, atol=0.5e-4)
+        np.testing.assert_array_equal(one.per_query.ids, other.per_query.ids)
+        assert other.per_query.ids.dtype == np.int64
+    del data["rows"][0]["per_query"]["ids"]
+    old = ScoreTable.from_dict(data)
+    assert old.rows[0].per_query.ids is None and "ids" not in old.to_dict()["rows"][0]["per_query"]
     nobody = make_features([[0.0], [1.0]], [1, 2], [0, 1], [0, 1])
     (row,) = ScoreTable.from_dict(json.loads(json.dumps(evaluate(nobody, GLOBAL, False).to_dict()))).rows
     assert np.isnan(row.rank1) and np.isnan(row.per_query.rank1).all() and np.isnan(row.per_query.ap).all()
+
+
+@pytest.mark.parametrize("name", ["embedded_combined", "mutual_study"])
+def test_scores_per_query_of_finished_runs_are_read(name):
+    rows = runs.read_json(Path(__file__).parents[1] / "notebooks" / "results" / f"{name}.json")["scores"]
+    table = ScoreTable.from_dict({"rows": [row for row in rows if row.get("per_query")]})
+    assert table.rows and all(len(row.per_query.ap) == row.num_queries for row in table.rows)
+
+
+DAMAGE = [
+    {"rank1": "high"},
+    {"rank1": [1]},
+    {"rank1": True},
+    {"num_queries": 2.5},
+    {"name": None},
+    {"runs": 2, "spread": {}},
+    {"per_query": {}},
+    {"per_query": []},
+    {"per_query": "1"},
+    {"per_query": {"rank1": "11", "ap": None}},
+    {"per_query": {"rank1": "11", "ap": [1, 2]}},
+    {"per_query": {"rank1": "11"}},
+    {"per_query": {"rank1": ["1", "1"], "ap": "1 2"}},
+    {"per_query": {"rank1": "12", "ap": "1 2"}},
+    {"per_query": {"rank1": "11", "ap": "1"}},
+    {"per_query": {"rank1": "1", "ap": "1"}},
+    {"per_query": {"rank1": "111", "ap": "1 2 3"}},
+    {"per_query": {"rank1": "1-", "ap": "1 2"}},
+    {"per_query": {"rank1": "1-", "ap": "1 -"}},  # the row has two valid queries
+    {"per_query": {"rank1": "11", "ap": "1 10001"}},
+    {"per_query": {"rank1": "11", "ap": "1 x"}},
+    {"per_query": {"rank1": "11", "ap": "1 2", "ids": "5"}},
+    {"per_query": {"rank1": "11", "ap": "1 2", "ids": "5 x"}},
+    {"per_query": {"rank1": "11", "ap": "1 2", "ids": [5, 5]}},
+    {"per_query": {"rank1": "11", "ap": "1 2", "ids": f"5 {10**30}"}},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=str)
+def test_a_damaged_row_is_refused(damage):
+    whole = {"rank1": "11", "ap": "1 2", "ids": "5 5"}
+    row = {
+        "name": "x", "distance": "global", "reranked": False, "rank1": 1, "rank5": 1.0, "rank10": 1.0,
+        "mean_ap_step": 1.0, "mean_ap_trapezoid": 1.0, "num_queries": 2, "num_valid": 2, "per_query": whole,
+    }  # fmt: skip
+    str(ScoreTable.from_dict({"rows": [row, row | {"per_query": whole | {"ids": None}}]}))
+    with pytest.raises(InputError, match="not a score table") as caught:
+        ScoreTable.from_dict({"rows": [row | damage]})
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["cuhk03_mobilenet", "alignment_study"])
@@ -127,7 +182,7 @@ def test_rows_of_finished_runs_are_read(name):
     assert table.rows[0].rank1 == rows[0]["rank1"]
 
 
-@pytest.mark.parametrize("data", [{}, [], {"rows": [{"name": "x"}]}, {"rows": [1]}, {"rows": None}])
+@pytest.mark.parametrize("data", [{}, [], {"rows": [{"name": "x"}]}, {"rows": [1]}, {"rows": None}, {"rows": {}}, None])
 def test_what_is_no_table_is_refused(data):
     with pytest.raises(InputError, match="not a score table"):
         ScoreTable.from_dict(data)

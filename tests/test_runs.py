@@ -12,6 +12,7 @@ import torch
 
 from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import lock
 from alignedreid_lib.runs.parameters import assignments
 from alignedreid_lib.training import TrainConfig, checkpoint
 
@@ -348,3 +349,26 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
         monkeypatch.setattr(os, name, lambda *a, n=name, f=function: (calls.append(n), f(*a))[1])
     runs.write_atomic(tmp_path / "file", lambda beside: beside.write_text("new"))
     assert calls == ["fsync", "replace"]
+
+
+def test_one_process_at_a_time_in_a_folder(tmp_path):
+    with lock.locked(tmp_path):
+        for given, message in (
+            (("runs/x",), r"^runs/x: another make train is at work in it; wait for it$"),
+            ((), "another"),
+        ):
+            with pytest.raises(InputError, match=message), lock.locked(tmp_path, *given):
+                pass
+    with lock.locked(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [lock.NAME]
+
+
+def test_a_disk_without_locks_is_told_and_used(tmp_path, monkeypatch, caplog):
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    with lock.locked(tmp_path, "runs/x"):
+        assert caplog.messages == [
+            "runs/x: no lock on this disk (No locks available); start one make train at a time in it"
+        ]

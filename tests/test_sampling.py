@@ -89,3 +89,28 @@ def test_drawing_with_replacement():
     few = [batch[batch < 2] for batch in batches]
     assert np.mean([len(set(row)) == 1 for row in few]) == pytest.approx(1 / 8, abs=0.03)
     assert all(len(set(batch[batch >= 2])) == 4 for batch in batches), "who has enough is drawn without"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"draw": "replce"}, "draw is 'replce'; it has to be 'cover' or 'replace'"),
+        ({"processes": 0}, "processes is 0; it has to be an integer of 1 or more"),
+        ({"processes": 3}, "processes is 3; it has to be a divisor of ids_per_batch, which is 2"),
+        ({"seed": -1}, "seed is -1; it has to be an integer of 0 or more"),
+        ({"seed": None}, "seed is None"),
+        ({"ids_per_batch": 2.0}, "ids_per_batch is 2.0; it has to be an integer of 1 or more"),
+        ({"images_per_id": "2"}, "images_per_id is '2'"),
+        ({"images_per_id": True}, "images_per_id is True"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(given, message):
+    settings = {"ids_per_batch": 2, "images_per_id": 2, "seed": 0}
+    assert len(IdentitySampler([0, 0, 1, 1], **settings)) == 1
+    with pytest.raises(InputError, match=message):
+        IdentitySampler([0, 0, 1, 1], **settings | given)
+
+
+def test_numpys_integers_are_integers():
+    sampler = IdentitySampler([0, 0, 1, 1], np.int64(2), np.int32(2), np.uint8(0), processes=np.int64(2))
+    assert [len(batch) for batch in sampler] == [4]

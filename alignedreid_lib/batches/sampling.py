@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from alignedreid_lib.errors import InputError
+
+Draw = Literal["cover", "replace"]
 
 
 class IdentitySampler:
@@ -25,10 +28,11 @@ class IdentitySampler:
             batch, as the original reproduction does.
         draw: how an identity with fewer than K images fills its K images. "cover": each image once before any is
             repeated; "replace": drawn with replacement, as the original reproduction does.
-        processes: the number of identities in every batch is a multiple of this.
+        processes: the number of identities in every batch is a multiple of this, so it has to divide P.
 
     Raises:
-        InputError: P is larger than the number of identities, or K larger than any identity's images.
+        InputError: P is larger than the number of identities, or K larger than any identity's images, or a setting is
+            not of its kind.
 
     Source: Hermans et al. 2017, section 2.
     """
@@ -40,16 +44,22 @@ class IdentitySampler:
         images_per_id: int,
         seed: int,
         keep_last_batch: bool = False,
-        draw: str = "cover",
+        draw: Draw = "cover",
         processes: int = 1,
     ) -> None:
         labels = np.asarray(labels)
         if labels.ndim != 1 or len(labels) == 0:
             raise InputError(f"labels have shape {labels.shape}; give one label per image, at least one image")
-        if ids_per_batch < 1 or images_per_id < 1:
-            raise InputError(
-                f"ids_per_batch is {ids_per_batch}, images_per_id is {images_per_id}; both must be at least 1"
-            )
+        given = {"ids_per_batch": ids_per_batch, "images_per_id": images_per_id, "processes": processes, "seed": seed}
+        for name, value in given.items():
+            least = 0 if name == "seed" else 1
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} is {value!r}; it has to be an integer of {least} or more")
+        if ids_per_batch % processes:
+            wanted = f"a divisor of ids_per_batch, which is {ids_per_batch}"
+            raise InputError(f"processes is {processes}; it has to be {wanted}")
+        if draw not in get_args(Draw):
+            raise InputError(f"draw is {draw!r}; it has to be 'cover' or 'replace'")
         _, label_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
         if ids_per_batch > len(counts):
             if len(counts) == 1:

@@ -50,12 +50,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_types(self)
+        runs.resolve(self.run_dir)  # refuses what cannot be a path
         absent = [file for file in self.only_test if not (file and os.path.isfile(runs.resolve(file)))]
         rules = {
             "run_dir": (bool(self.run_dir.strip()), "the name of a folder"),
             "test_distances": (
-                bool(self.test_distances) and set(self.test_distances) <= set(DISTANCES),
-                f"one or several of {', '.join(DISTANCES)}; several are written [global,local]",
+                bool(self.test_distances)
+                and set(self.test_distances) <= set(DISTANCES)
+                and len(set(self.test_distances)) == len(self.test_distances),
+                f"one or several of {', '.join(DISTANCES)}, each once; several are written [global,local]",
             ),
             "only_test": (not absent, f"files of weights, and {(absent or [''])[0]!r} is not a file"),
             "study_seeds": (len(set(self.study_seeds)) == len(self.study_seeds), "different seeds"),

@@ -7,15 +7,17 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import typed
 
 SCORES = ("rank1", "rank5", "rank10", "mean_ap_step", "mean_ap_trapezoid")
+_LETTERS = {"0": 0.0, "1": 1.0, "-": math.nan}
 
 
 class QueryScores(NamedTuple):
@@ -24,16 +26,30 @@ class QueryScores(NamedTuple):
     rank1: NDArray[np.float64]  # [Q] 1 if the nearest image is a match, else 0; nan where the query is not valid
     ap: NDArray[np.float64]  # [Q] average precision (step); nan likewise
 
+    ids: NDArray[np.int64] | None = None  # [Q] the query's identity; None in files written before it was recorded
+
     def to_dict(self) -> dict[str, Any]:
-        """A short form for JSON, two lines of text: AP in units of 1/10 000, "-" for a query that is not valid."""
+        """A short form for JSON, a line of text each: AP in units of 1/10 000, "-" for a query that is not valid."""
         rank1 = "".join("-" if value != value else f"{value:.0f}" for value in self.rank1)
-        return {"rank1": rank1, "ap": " ".join("-" if v != v else f"{10_000 * v:.0f}" for v in self.ap)}
+        data = {"rank1": rank1, "ap": " ".join("-" if v != v else f"{10_000 * v:.0f}" for v in self.ap)}
+        return data if self.ids is None else data | {"ids": " ".join(map(str, self.ids.tolist()))}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> QueryScores:
-        """The scores that `to_dict` gave, AP rounded."""
-        rank1 = np.array([{"0": 0.0, "1": 1.0, "-": math.nan}[letter] for letter in data["rank1"]])
-        return cls(rank1, np.array([math.nan if v == "-" else int(v) / 10_000 for v in data["ap"].split()]))
+        """The scores that `to_dict` gave, AP rounded.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError, OverflowError: it is not such a dict.
+        """
+        rank1 = np.array([_LETTERS[letter] for letter in typed("rank1", data["rank1"], str)])
+        ap = np.array([math.nan if v == "-" else int(v) / 10_000 for v in data["ap"].split()])
+        ids = data.get("ids")
+        found = cls(rank1, ap, None if ids is None else np.array([int(v) for v in ids.split()], np.int64))
+        if len({len(part) for part in found if part is not None}) != 1 or (np.isnan(rank1) != np.isnan(ap)).any():
+            raise InputError("the scores per query are not of the same queries")
+        if np.nanmin(ap, initial=0) < 0 or np.nanmax(ap, initial=0) > 1:
+            raise InputError("an AP per query is not from 0 to 10000")
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,17 +118,28 @@ class ScoreTable:
         Raises:
             InputError: it is not such a table.
         """
-        names = {field.name for field in dataclasses.fields(ScoreRow)}
         try:
-            rows = []
-            for row in data["rows"]:
-                found = {name: row[name] for name in names & set(row)}
-                found |= {name: math.nan for name in SCORES if row[name] is None}
-                per_query = found.pop("per_query", None)
-                rows.append(ScoreRow(**found, per_query=per_query and QueryScores.from_dict(per_query)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"not a score table ({error!r}): give what ScoreTable.to_dict returned") from None
-        return cls(rows)
+            return cls([_read_row(row) for row in typed("rows", data["rows"], list[dict[str, Any]])])
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            what = error if isinstance(error, InputError) else repr(error)
+            raise InputError(f"not a score table ({what}): give what ScoreTable.to_dict returned") from None
+
+
+def _read_row(data: Mapping[str, Any]) -> ScoreRow:
+    """The row whose entries these are, see `ScoreTable.from_dict`."""
+    hints = get_type_hints(ScoreRow)
+    found = {name: data[name] for name in hints.keys() & data.keys() - {"per_query"}}
+    empty = {name: math.nan for name in SCORES if found[name] is None}
+    found = {name: typed(name, value, hints[name]) for name, value in found.items() if name not in empty} | empty
+    if found.get("spread") is not None and not found["spread"].keys() >= set(SCORES):
+        raise InputError(f"spread has not all of {', '.join(SCORES)}")
+    per_query = data.get("per_query")
+    row = ScoreRow(**found, per_query=None if per_query is None else QueryScores.from_dict(per_query))
+    if row.per_query:
+        counts = len(row.per_query.ap), int((~np.isnan(row.per_query.ap)).sum())
+        if counts != (row.num_queries, row.num_valid):
+            raise InputError(f"{counts[1]} of {counts[0]} queries have scores, and num_valid is {row.num_valid}")
+    return row
 
 
 def average(tables: Sequence[ScoreTable]) -> ScoreTable:

@@ -80,7 +80,7 @@ def evaluate(
                 score: _mean(column[valid]) for score, column in zip(SCORES, scores.T, strict=True)
             }
             if protocol == "market1501":  # under the others a query's rank-1 may be a fraction
-                entries["per_query"] = QueryScores(scores[:, 0], scores[:, 3])
+                entries["per_query"] = QueryScores(scores[:, 0], scores[:, 3], queries.ids.astype(np.int64))
             entries |= {"num_queries": len(scores), "num_valid": int(valid.sum())}
             rows.append(ScoreRow(name, distance, reranked, **entries, cameras_known=gallery.cameras_known))
     return ScoreTable(rows)

@@ -6,15 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from alignedreid_lib import devices, runs
+from alignedreid_lib.batches.sampling import Draw
+from alignedreid_lib.model.network import MOST_CHANNELS
 from alignedreid_lib.runs import check_rules, check_types
 
 # Settings that may change when a run is resumed: where to compute, not what.
 FREE_SETTINGS = ("device", "model_devices", "workers", "memory_limit")
 
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("empty", "text that is not empty")
+    return text
+
+
 LIMIT = 2**31 - 1
+LARGEST_SEED = 2**32 - 1  # numpy takes 32 bits
+SEED_STEP = 1000  # model k of several has the seed + 1000 k
+Name = Annotated[str, AfterValidator(_not_empty)]
 Count = Annotated[int, Field(ge=1, le=LIMIT)]
 Several = Annotated[int, Field(ge=2, le=LIMIT)]
 Number = Annotated[int, Field(ge=0, le=LIMIT)]
@@ -42,8 +55,8 @@ class TrainConfig:
     """
 
     # Data. The dataset's folder is data_root/dataset, in the unified layout.
-    data_root: str = "data"
-    dataset: str = "market1501"  # or cuhk03/detected, ...
+    data_root: Name = "data"
+    dataset: Name = "market1501"  # or cuhk03/detected, ...
     train_part: Literal["trainval", "train"] = "trainval"  # train leaves the validation people out
     height: Side = 256  # pixels, of the network's input
     width: Side = 128
@@ -53,12 +66,12 @@ class TrainConfig:
     ids_per_batch: Several = 32  # P; an anchor needs a negative
     images_per_id: Several = 4  # K; an anchor needs a positive
     keep_last_batch: bool = False  # also train on the people left over at the end of an epoch, as the original does
-    draw: Literal["cover", "replace"] = "cover"  # use each image of a person with fewer than K before any repeats
+    draw: Draw = "cover"  # use each image of a person with fewer than K before any repeats
 
     # Network.
-    backbone: str = "resnet50"
+    backbone: Name = "resnet50"
     weights: str | None = "imagenet"  # None, "imagenet", or a file
-    local_channels: Count = 128
+    local_channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 128
     last_stride: Annotated[int, Field(ge=1, le=2)] = 2
 
     # Loss: weight * term, summed.
@@ -70,9 +83,9 @@ class TrainConfig:
     normalize: bool = False  # features to unit length; the original's better half is False
 
     # Mutual learning: models that see the same batches and also learn from each other.
-    num_models: Count = 1
-    backbones: tuple[str, ...] = ()  # one for each model; () for `backbone` for all
-    model_devices: tuple[str, ...] = ()  # likewise; () for `device` for all
+    num_models: Annotated[int, Field(ge=1, le=LARGEST_SEED // SEED_STEP)] = 1  # each has a seed
+    backbones: tuple[Name, ...] = ()  # one for each model; () for `backbone` for all
+    model_devices: tuple[Name, ...] = ()  # likewise; () for `device` for all
     probability_weight: Weight = 0.0  # weights the term on class probabilities; needs id_weight
     global_mutual_weight: Weight = 0.0  # weights the term on global distance matrices; needs global_weight
     local_mutual_weight: Weight = 0.0  # weights the term on local distance matrices; needs local_weight
@@ -96,7 +109,7 @@ class TrainConfig:
 
     # Machine.
     seed: Annotated[int, Field(ge=0)] = 1
-    device: str = "auto"
+    device: Name = "auto"
     precision: str = "auto"  # or float32, bfloat16
     deterministic: bool = False  # refuse operations whose result depends on timing (GPUs have some)
     compiled: bool = False  # torch.compile the network: a minute at the start, then faster steps; CPUs need g++
@@ -156,7 +169,7 @@ class TrainConfig:
 
 def max_seed(num_models: int = 1) -> int:
     """The largest seed of a training: numpy takes 32 bits, and model k has the seed + 1000 k."""
-    return 2**32 - 1 - 1000 * (num_models - 1)
+    return LARGEST_SEED - SEED_STEP * (num_models - 1)
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from pydantic import Field
 
 from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import typed
 
 PATIENCE = timedelta(hours=2)  # how long the others wait for one, which may be validating or writing
 GRACE = 2.0  # seconds in which the others may end by themselves and report, once one has failed
@@ -82,16 +84,26 @@ def launch(
         what the first process returned.
 
     Raises:
-        InputError: one of the processes raised it.
-        RuntimeError: a process failed otherwise, and the others were ended. The message is the best reason there is:
+        InputError: one of the processes raised it, `processes` is below 1, or the function or an argument cannot be
+            sent to a new process, as a lambda cannot.
+        RuntimeError: a process failed otherwise, and the others were ended; or the first one exited before the function
+            returned. The message is the best reason there is:
             the first traceback, or the signal or exit code that a process ended with, and what it wrote to stderr.
     """
+    typed("processes", processes, Annotated[int, Field(ge=1)])
+    called = getattr(function, "__name__", repr(function))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # torch's own start, unlike Python's, ends the processes when this one dies.
-        members = torch.multiprocessing.start_processes(
-            _member, (processes, folder, device, function, args), processes, join=False, start_method=START_METHOD
-        ).processes
+        work = (processes, folder, device, function, args)
+        try:  # torch's own start, unlike Python's, ends the processes when this one dies
+            members = torch.multiprocessing.start_processes(
+                _member, work, processes, join=False, start_method=START_METHOD
+            ).processes
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{called} cannot be sent to a new process ({error}): give a function of a module, and arguments that "
+                "can be pickled"
+            ) from None
         try:
             while (left := [m.sentinel for m in members if m.exitcode is None]) and not any(_failed(members)):
                 multiprocessing.connection.wait(left, timeout=1.0)
@@ -107,6 +119,8 @@ def launch(
             meanwhile()
         if failed:
             raise _reason(failed, folder)
+        if not (folder / "result").exists():
+            raise RuntimeError(f"process 0 ended before {called} returned: it called sys.exit; return a value instead")
         return pickle.loads((folder / "result").read_bytes())
 
 

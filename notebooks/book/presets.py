@@ -168,7 +168,7 @@ def run_folder(root: Path, run_dir: Any) -> tuple[Path, list[Path]]:
     Raises:
         ValueError: it is not text, cannot be made or written to, or is a folder of the project's own.
     """
-    from alignedreid_lib.runs import resolve  # takes seconds, which the other commands need not wait
+    from alignedreid_lib.runs import lock, resolve  # takes seconds, which the other commands need not wait
 
     if not isinstance(run_dir, str) or not run_dir.strip():
         raise ValueError(f"run_dir is {run_dir!r}; it has to be the name of a folder")
@@ -181,7 +181,7 @@ def run_folder(root: Path, run_dir: Any) -> tuple[Path, list[Path]]:
             raise ValueError(f"run_dir is {run_dir!r}, which holds other things; name a folder of its own (runs/name)")
         new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "a"):
+        with open(folder / lock.NAME, "a"):
             return folder, new
     except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
         for parent in new:

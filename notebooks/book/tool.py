@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import fcntl
 import logging
 import os
 import shutil
@@ -57,22 +56,16 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
         train_share(read_preset(root, preset).defaults | settings)
         return
     folder, new = run_folder(root, settings["run_dir"])
-    before = set(os.listdir(folder)) - {".lock"}
+    from alignedreid_lib.runs import lock  # takes seconds, which the other commands need not wait
+
+    before = set(os.listdir(folder)) - {lock.NAME}
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
-    with open(folder / ".lock", "w") as lock:  # held until this process ends
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{settings['run_dir']}: another make train is at work in it; wait for it") from None
-        except OSError as error:  # some disks of clusters
-            print(
-                f"{settings['run_dir']}: no lock on this disk ({error.strerror}); start one make train at a time in it"
-            )
+    with lock.locked(folder, settings["run_dir"]):
         try:
             running.execute(root, name, folder, settings, show=True, kernel=[FLUSH, LOG], skip=["demonstration"])
         except ValueError as error:
             made = {path.name for path in folder.iterdir()} - before
-            if getattr(error.__cause__, "ename", "") == "InputError" and made <= {".lock", f"{name}.ipynb"}:
+            if getattr(error.__cause__, "ename", "") == "InputError" and made <= {lock.NAME, f"{name}.ipynb"}:
                 for file in made:  # refused before there was anything to keep
                     (folder / file).unlink()
                 with suppress(OSError):  # another run may have come into one of them
