@@ -23,14 +23,14 @@ def locked(folder: Path, shown: str = "") -> Iterator[None]:
         shown: what messages call the folder; "" for its path.
 
     Raises:
-        InputError: another process has the lock.
+        InputError: a different process has the lock.
     """
     shown = shown or str(folder)
     with open(folder / NAME, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{shown}: another make train is at work in it; wait for it") from None
+            raise InputError(f"{shown}: a different make train is at work in it; wait for it") from None
         except OSError as error:
             log.warning("%s: no lock on this disk (%s); start one make train at a time in it", shown, error.strerror)
         yield
