@@ -355,7 +355,7 @@ def test_one_process_at_a_time_in_a_folder(tmp_path):
     with lock.locked(tmp_path):
         for given, message in (
             (("runs/x",), r"^runs/x: a make train is already at work in it; wait for it$"),
-            ((), "a different"),
+            ((), "already at work in it"),
         ):
             with pytest.raises(InputError, match=message), lock.locked(tmp_path, *given):
                 pass
