@@ -14,9 +14,8 @@ from typing import Any
 import nbformat
 import pairs
 import pytest
-from playwright.sync_api import sync_playwright
+from browsing import PATIENCE, launched
 from test_moving_figures import State, check_the_points, data_of, press
-from test_site import FLAGS, PATIENCE, chromium
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 CHAPTER = "04_alignment"  # needs neither data nor a trained model
@@ -70,8 +69,7 @@ def lab(tmp_path: Path) -> Iterator[str]:
 
 def test_a_pair_opens_and_its_first_cells_run(lab: str, tmp_path: Path) -> None:
     source = (tmp_path / f"{CHAPTER}.py").read_text()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=PATIENCE)
+    with launched() as browser:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/{CHAPTER}.ipynb")
@@ -82,7 +80,6 @@ def test_a_pair_opens_and_its_first_cells_run(lab: str, tmp_path: Path) -> None:
         solution.wait_for()
         folded = solution.get_attribute("open") is None
         shown = page.locator(".jp-Notebook").first.inner_text()
-        browser.close()
     assert folded and ":::" not in shown and "{eq}" not in shown
     assert sum(cell["kind"] == "code" for cell in cells) >= 2
     assert [cell["errors"] for cell in cells if cell.get("errors")] == []
@@ -112,8 +109,7 @@ def test_a_figure_that_moves(lab: str, tmp_path: Path) -> None:
     html = nbformat.v4.new_output("execute_result", {"text/html": made._repr_html_()}, execution_count=1)
     notebook.cells[0].outputs = [html]
     nbformat.write(notebook, tmp_path / "stored.ipynb")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=PATIENCE)
+    with launched() as browser:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/run.ipynb")
@@ -134,4 +130,3 @@ def test_a_figure_that_moves(lab: str, tmp_path: Path) -> None:
         page.goto(f"{lab}/lab/tree/stored.ipynb?reset")  # without the notebook that was open before
         page.get_by_alt_text("six points").wait_for()
         assert page.locator(".touch").count() == 1 and page.locator(".live").count() == 0
-        browser.close()

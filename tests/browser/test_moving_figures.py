@@ -9,27 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
-from test_site import FLAGS, PATIENCE, PHONE, SITE, WIDE, chromium, serve
+from browsing import PATIENCE, PHONE, SITE, WIDE, serve
+from playwright.sync_api import Browser, Locator, Page
 
 from alignedreid_lib import alignment, losses
 
 PAGES = {"slide_the_box": "04_alignment.html", "pull_the_points": "05_losses.html"}
 HUNDREDTH, THOUSANDTH = 0.0051, 0.00051  # of numbers shown with two and with three digits
 POINT = 0.1  # what an arrow key moves
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=PATIENCE)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    yield from serve(SITE)
 
 
 Open = Callable[..., Locator]

@@ -1,34 +1,17 @@
 """The site, read by a real browser: every page of `site/`, served from this machine alone."""
 
-import functools
 import html
-import os
 import re
-import shutil
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from browsing import PATIENCE, PHONE, SITE, WIDE, serve
 from PIL import Image
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page
 
-SITE = Path(__file__).resolve().parents[2] / "site"
 PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 300_000  # ms; a busy machine is no fault
-PHONE: ViewportSize = {"width": 390, "height": 844}
 
 # What is wrong with a page that has been loaded, a sentence each.
 LOOK = """async () => {
@@ -53,51 +36,6 @@ LOOK = """async () => {
   if (raw) found.push(`mathematics left as text: ${raw[0]}`);
   return found;
 }"""
-# What reaches beyond the right edge, if the page can be scrolled sideways.
-WIDE = """() => {
-  const edge = document.documentElement.clientWidth;
-  if (document.documentElement.scrollWidth <= edge) return [];
-  const wide = [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > edge);
-  const names = wide.slice(0, 3).map(e => `${e.tagName.toLowerCase()}.${e.className}`);
-  return [`scrolls sideways at ${edge} px: ${document.documentElement.scrollWidth} px wide (${names})`];
-}"""
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
-
-    def log_message(self, *args: object) -> None:
-        """Nothing."""
-
-
-def serve(folder: Path) -> Iterator[str]:
-    """Serves a folder on a free port of this machine and yields its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-
-
-def chromium() -> str:
-    """The browser's file."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    assert path, "no Chromium on this machine: `make test` installs it; CHROMIUM=/path/to/chrome names one"
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=PATIENCE)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    yield from serve(SITE)
 
 
 def look(page: Page, address: str, name: str) -> list[str]:
