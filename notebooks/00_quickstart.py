@@ -45,9 +45,13 @@ class Settings:
     def __post_init__(self):
         check_types(self)
         if not 1 <= self.queries_shown <= 20:
-            raise InputError(f"queries_shown is {self.queries_shown}; it has to be from 1 to 20")
+            raise InputError(
+                f"queries_shown is {self.queries_shown}; it has to be from 1 to 20"
+            )
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed}; it has to be from 0 to {2**32 - 1}")
+            raise InputError(
+                f"seed is {self.seed}; it has to be from 0 to {2**32 - 1}"
+            )
 
 
 settings = runs.read_parameters(Settings, globals())
@@ -63,20 +67,28 @@ settings = runs.read_parameters(Settings, globals())
 folder = book.dataset_folder("market1501")
 train_set = datasets.open_dataset(folder, "trainval")
 test_set = datasets.open_dataset(folder, "test")
-print(f"{len(train_set)} pictures of {len(set(train_set.ids))} people to learn from")
+print(
+    f"{len(train_set)} images of {len(set(train_set.ids))} people to learn from"
+)
 searched = set(test_set.ids[test_set.marks == 0])
-print(f"{len(test_set)} pictures to search for {len(searched)} other people")
+print(f"{len(test_set)} images to search for {len(searched)} other people")
 
 # %% [markdown]
 # `marks` gives the role of a test image: 0 marks a query, which shows a person to search for. The search goes through the gallery. The remaining images are further images of the queries' people, which [chapter 1](01_datasets.ipynb) explains.
 
 # %%
-assert not set(train_set.ids) & set(test_set.ids), "no training person is in the test set"
+assert not set(train_set.ids) & set(test_set.ids), (
+    "no training person is in the test set"
+)
 
 # %% alt="Thirty drawn pedestrians, all different people"
-people = np.random.default_rng(settings.seed).choice(np.unique(train_set.ids), 30, replace=False)
+people = np.random.default_rng(settings.seed).choice(
+    np.unique(train_set.ids), 30, replace=False
+)
 first = [np.flatnonzero(train_set.ids == person)[0] for person in people]
-figures.contact_sheet([images.decode(train_set.paths[i]) for i in first], columns=10)
+figures.contact_sheet(
+    [images.decode(train_set.paths[i]) for i in first], columns=10
+)
 
 # %% [markdown]
 # ## The task
@@ -90,12 +102,17 @@ figures.contact_sheet([images.decode(train_set.paths[i]) for i in first], column
 # are 5, 1 and 2, so the second image is ranked first.
 
 # %% tags=["nbval-check-output"]
-query, gallery = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]])
+query, gallery = (
+    torch.tensor([[0.0, 0.0]]),
+    torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]]),
+)
 distances = torch.cdist(query, gallery)[0]
 print(distances.tolist(), "ranked:", distances.argsort().tolist())
 
 # %%
-assert distances.argsort().tolist() == [1, 2, 0], "the images are ranked by distance, nearest first"
+assert distances.argsort().tolist() == [1, 2, 0], (
+    "the images are ranked by distance, nearest first"
+)
 
 # %% [markdown]
 # ## The model
@@ -127,7 +144,7 @@ def embed(network):
 
 embedded = embed(trained.network)
 queries, gallery = evaluation.split(embedded)
-print(f"{len(queries)} queries, {len(gallery)} pictures in the gallery")
+print(f"{len(queries)} queries, {len(gallery)} images in the gallery")
 
 # %%
 matrix = evaluation.distance_matrix("global", queries, gallery).numpy()
@@ -147,14 +164,24 @@ figures.ranked_lists(sorted(chosen), test_set, matrix)
 # %%
 nearest, best = None, float("inf")
 for k in range(len(gallery)):
-    same_camera = gallery.ids[k] == queries.ids[0] and gallery.cameras[k] == queries.cameras[0]
-    distance = float((queries.global_features[0] - gallery.global_features[k]).norm())
+    same_camera = (
+        gallery.ids[k] == queries.ids[0]
+        and gallery.cameras[k] == queries.cameras[0]
+    )
+    distance = float(
+        (queries.global_features[0] - gallery.global_features[k]).norm()
+    )
     if not same_camera and distance < best:
         nearest, best = k, distance
 
 # %%
 library = evaluation.ranked_list(
-    matrix[0], queries.ids[0], gallery.ids, queries.cameras[0], gallery.cameras, top=1
+    matrix[0],
+    queries.ids[0],
+    gallery.ids,
+    queries.cameras[0],
+    gallery.cameras,
+    top=1,
 )
 assert library[0] == nearest, "the loop and the library find the same image"
 
@@ -171,16 +198,23 @@ torch.manual_seed(settings.seed)
 untrained = AlignedReID(book.CONFIG.backbone)
 scores = (
     evaluation.evaluate(embedded, ("global",), False, name="trained")
-    + evaluation.evaluate(embed(untrained), ("global",), False, name="untrained")
     + evaluation.evaluate(
-        evaluation.colour_histograms(test_set), ("global",), False, name="colour histogram"
+        embed(untrained), ("global",), False, name="untrained"
+    )
+    + evaluation.evaluate(
+        evaluation.colour_histograms(test_set),
+        ("global",),
+        False,
+        name="colour histogram",
     )
 )
 scores
 
 # %% tags=["bound"]
 rank1 = {row.name: row.rank1 for row in scores.rows}
-assert rank1["trained"] >= 0.75, "the trained model finds at least three of four people at rank 1"
+assert rank1["trained"] >= 0.75, (
+    "the trained model finds at least three of four people at rank 1"
+)
 assert rank1["untrained"] < 0.30, (
     "the untrained network finds less than 30 % of the people at rank 1"
 )

@@ -35,7 +35,9 @@ class Settings:
     def __post_init__(self):
         check_types(self)
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}")
+            raise InputError(
+                f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}"
+            )
 
 
 settings = runs.read_parameters(Settings, globals())
@@ -85,7 +87,9 @@ for name in sorted(archive.namelist()):
         by_person.setdefault(name.split("/")[-1][:4], []).append(name)
 six = [names for names in by_person.values() if len(names) == 6]
 titles = [f"camera {c}" for c in (1, 2, 3, 4, 5, 6)] * 2
-figures.contact_sheet([show(name) for name in six[0] + six[1]], titles, columns=12)
+figures.contact_sheet(
+    [show(name) for name in six[0] + six[1]], titles, columns=12
+)
 
 # %% [markdown]
 # These are two people, each seen by six cameras. Light, tint, sharpness and street change with the camera, and so does the visible side of
@@ -127,7 +131,7 @@ for folder in files:
 for folder in folders:
     pictures = [file for file in files[folder] if file.endswith(".jpg")]
     files[folder] = sorted(pictures)
-number = len(files["gt_query"]) - 1  # Thumbs.db is none of them
+number = len(files["gt_query"]) - 1  # Thumbs.db is not counted
 assert number == 2 * len(files["query"]), "gt_query has two files per query"
 
 # %% [markdown]
@@ -185,7 +189,9 @@ assert in_test.count(-1) + in_test.count(0) + people == len(in_test), (
 root = "Market-1501-v15.09.15/bounding_box_test/"
 shown = []
 for start in ("-1", "0000"):
-    of_kind = [file for file in files["bounding_box_test"] if file.startswith(start)]
+    of_kind = [
+        file for file in files["bounding_box_test"] if file.startswith(start)
+    ]
     shown += [show(root + file) for file in of_kind[:6]]
 figures.contact_sheet(shown, ["junk"] * 6 + ["distractor"] * 6, columns=12)
 
@@ -256,9 +262,18 @@ for i, picture in enumerate(five):
 
 # %% tags=["nbval-check-output"]
 asked = {who_and_where(file) for file in files["query"]}
-multi_query = [file for file in files["gt_bbox"] if who_and_where(file) in asked]
-print("drawn by hand:", len(files["gt_bbox"]), "| for multi-query:", len(multi_query))
-assert len(asked) == len(files["query"]), "there is one query per person and camera"
+multi_query = [
+    file for file in files["gt_bbox"] if who_and_where(file) in asked
+]
+print(
+    "drawn by hand:",
+    len(files["gt_bbox"]),
+    "| for multi-query:",
+    len(multi_query),
+)
+assert len(asked) == len(files["query"]), (
+    "there is one query per person and camera"
+)
 
 # %% [markdown]
 # ### The naive loop
@@ -281,7 +296,9 @@ def rename(folders):
     return names
 
 
-to_do = {folder: files[folder] for folder in folders[:3]} | {"gt_bbox": multi_query}
+to_do = {folder: files[folder] for folder in folders[:3]} | {
+    "gt_bbox": multi_query
+}
 ours = rename(to_do)
 print(example, "->", ours["bounding_box_train"][0])
 for folder, names in ours.items():
@@ -292,9 +309,13 @@ for folder, names in ours.items():
 
 # %%
 without_junk = len(files["bounding_box_test"]) - in_test.count(-1)
-assert len(ours["bounding_box_test"]) == without_junk, "only junk is removed from the gallery"
+assert len(ours["bounding_box_test"]) == without_junk, (
+    "only junk is removed from the gallery"
+)
 different = set().union(*ours.values())
-assert len(different) == sum(map(len, ours.values())), "every new name is unique"
+assert len(different) == sum(map(len, ours.values())), (
+    "every new name is unique"
+)
 
 # %% [markdown]
 # ### The library's call
@@ -305,15 +326,17 @@ assert len(different) == sum(map(len, ours.values())), "every new name is unique
 folder = book.dataset_folder("market1501")
 trainval = datasets.open_dataset(folder, "trainval")
 test = datasets.open_dataset(folder, "test")
-print("trainval:", len(trainval), "pictures of", len(set(trainval.ids)), "people")
-print("test:    ", len(test), "pictures")
+print("trainval:", len(trainval), "images of", len(set(trainval.ids)), "people")
+print("test:    ", len(test), "images")
 
 # %% [markdown]
 # The order of the test list is query, multi-query, gallery. We compare both results name for name:
 
 # %%
 names = [path.name for path in trainval.paths]
-assert names == ours["bounding_box_train"], "the library's training names are those of the loop"
+assert names == ours["bounding_box_train"], (
+    "the library's training names are those of the loop"
+)
 expected = ours["query"] + ours["gt_bbox"] + ours["bounding_box_test"]
 assert [path.name for path in test.paths] == expected, (
     "the library's test names are those of the loop"
@@ -326,7 +349,9 @@ assert [path.name for path in test.paths] == expected, (
 # %%
 for file, name in zip(files["query"], ours["query"], strict=True):
     original = archive.read(f"Market-1501-v15.09.15/query/{file}")
-    assert (folder / "images" / name).read_bytes() == original, f"{name} has the bytes of {file}"
+    assert (folder / "images" / name).read_bytes() == original, (
+        f"{name} has the bytes of {file}"
+    )
 
 # %% [markdown]
 # Every query's file is unchanged.
@@ -339,8 +364,12 @@ for file, name in zip(files["query"], ours["query"], strict=True):
 marks = {0: "query", 1: "gallery", 2: "multi-query"}
 for mark in marks:
     print(marks[mark], (test.marks == mark).sum())
-expected = [0] * len(ours["query"]) + [2] * len(multi_query) + [1] * without_junk
-assert test.marks.tolist() == expected, "every mark is that of the image's folder"
+expected = (
+    [0] * len(ours["query"]) + [2] * len(multi_query) + [1] * without_junk
+)
+assert test.marks.tolist() == expected, (
+    "every mark is that of the image's folder"
+)
 
 # %% [markdown]
 # The marks agree with the folders. Here is the whole test set as one table, with one row per camera and one column per person (without
@@ -361,7 +390,7 @@ for ax, mark in zip(fig.subplots(3, 1, sharex=True), marks, strict=True):
     ax.set(title=marks[mark], ylabel="camera", yticks=[1, 3, 5])
     ax.grid(False)
 ax.set_xlabel("test person")
-fig.colorbar(shown, ax=fig.axes, label="pictures", ticks=[0, 1, 2, 3], aspect=30)
+fig.colorbar(shown, ax=fig.axes, label="images", ticks=[0, 1, 2, 3], aspect=30)
 fig
 
 # %% [markdown]
@@ -369,9 +398,15 @@ fig
 # the same camera (which that query ignores), and for each of the two there is a hand-drawn box.
 
 # %%
-assert set(table[0].ravel().tolist()) == {0, 1}, "there is at most one query per person and camera"
-assert ((table[0] > 0).sum(0) >= 2).all(), "every test person was seen by at least two cameras"
-assert (table[2] == table[0] + table[1]).all(), "every query and gallery image has a hand-drawn box"
+assert set(table[0].ravel().tolist()) == {0, 1}, (
+    "there is at most one query per person and camera"
+)
+assert ((table[0] > 0).sum(0) >= 2).all(), (
+    "every test person was seen by at least two cameras"
+)
+assert (table[2] == table[0] + table[1]).all(), (
+    "every query and gallery image has a hand-drawn box"
+)
 
 # %% [markdown]
 # ### From identities to labels
@@ -415,7 +450,9 @@ def split_person(pictures, camera_of):
     first = {}
     for picture in pictures:
         first.setdefault(camera_of(picture), picture)
-    query = [first[camera] for camera in sorted(first)]  # the first picture of each camera
+    query = [
+        first[camera] for camera in sorted(first)
+    ]  # the first image of each camera
     gallery = [picture for picture in pictures if picture not in query]
     for picture in query:  # the list may shrink under this walk
         if all(camera_of(other) == camera_of(picture) for other in gallery):
@@ -442,20 +479,30 @@ from alignedreid_lib.datasets.partitions import parse_name, split_validation
 
 
 def split(names, num_ids):
-    random = np.random.RandomState(1)  # as the original, to make its lists again
+    random = np.random.RandomState(
+        1
+    )  # as the original, to make its lists again
     order = np.arange(len(names))
     people = np.array(sorted({parse_name(name)[0] for name in names}))
     random.shuffle(order)
     random.shuffle(people)
-    shuffled, mark, chosen = [names[i] for i in order], {}, 0  # mark: name -> 0 or 1
+    shuffled, mark, chosen = (
+        [names[i] for i in order],
+        {},
+        0,
+    )  # mark: name -> 0 or 1
     for person in people:
         pictures = [name for name in shuffled if parse_name(name)[0] == person]
-        query, gallery = split_person(pictures, lambda name: parse_name(name)[1])
+        query, gallery = split_person(
+            pictures, lambda name: parse_name(name)[1]
+        )
         if query and chosen < num_ids:
             mark |= dict.fromkeys(query, 0) | dict.fromkeys(gallery, 1)
             chosen += 1
     parts = (None, 0, 1)  # train, query, gallery
-    return [[name for name in shuffled if mark.get(name) == part] for part in parts]
+    return [
+        [name for name in shuffled if mark.get(name) == part] for part in parts
+    ]
 
 
 # %% [markdown]
@@ -466,7 +513,9 @@ three = ["00000001_0001_00000000.jpg", "00000001_0001_00000001.jpg",
          "00000001_0002_00000000.jpg",
          "00000004_0001_00000000.jpg", "00000004_0003_00000000.jpg",
          "00000006_0002_00000000.jpg", "00000006_0002_00000001.jpg"]  # fmt: skip
-for part, names in zip(("train", "query", "gallery"), split(three, 2), strict=True):
+for part, names in zip(
+    ("train", "query", "gallery"), split(three, 2), strict=True
+):
     for name in names:
         print(f"{part:8}", name)
 
@@ -481,7 +530,9 @@ assert split(three, 2) == list(split_validation(three, 2)), (
 train, val = (datasets.open_dataset(folder, part) for part in ("train", "val"))
 names = [path.name for path in trainval.paths]
 ours_train, ours_query, ours_gallery = split(names, len(set(val.ids)))
-assert [path.name for path in train.paths] == ours_train, "loop and library agree on train"
+assert [path.name for path in train.paths] == ours_train, (
+    "loop and library agree on train"
+)
 assert [path.name for path in val.paths] == ours_query + ours_gallery, (
     "loop and library agree on val"
 )
@@ -493,7 +544,9 @@ assert [path.name for path in val.paths] == ours_query + ours_gallery, (
 partitions = datasets.Partitions.load(folder / "partitions.pkl")
 for key, value in vars(partitions).items():
     print(f"{key:20} {len(value):5}", type(value).__name__)
-assert len(train) + len(val) == len(trainval), "train and val together have the images of trainval"
+assert len(train) + len(val) == len(trainval), (
+    "train and val together have the images of trainval"
+)
 
 # %% [markdown]
 # It has eight entries: lists of names and the labels or marks that go with them. `trainval` is for training a final model; `train` and `val`
@@ -537,8 +590,12 @@ temporary = Path(scratch.name)
 damaged = temporary / "market1501"
 shutil.copytree(folder, damaged)
 victims = sorted(path.name for path in trainval.paths)[:3]
-shutil.copyfile(damaged / "images" / victims[0], damaged / "images" / victims[1])
-_ = (damaged / "images" / victims[2]).write_bytes(trainval.paths[0].read_bytes()[:300])
+shutil.copyfile(
+    damaged / "images" / victims[0], damaged / "images" / victims[1]
+)
+_ = (damaged / "images" / victims[2]).write_bytes(
+    trainval.paths[0].read_bytes()[:300]
+)
 
 # %% tags=["nbval-check-output"]
 card = datasets.describe(datasets.open_dataset(damaged, "trainval"))
@@ -553,11 +610,17 @@ print("do not decode: ", [name for name, _ in card.unreadable])
 
 # %%
 assert card.duplicates == [victims[:2]], "the card finds the copy"
-assert [name for name, _ in card.unreadable] == [victims[2]], "the card finds the truncated file"
-assert card.as_published is False, "a drawn dataset does not have the real one's counts"
+assert [name for name, _ in card.unreadable] == [victims[2]], (
+    "the card finds the truncated file"
+)
+assert card.as_published is False, (
+    "a drawn dataset does not have the real one's counts"
+)
 by_hand = np.unique(trainval.ids, return_counts=True)[1]
 assert card.images_per_id == (by_hand.min(), np.median(by_hand), by_hand.max())
-seen = {c: set(trainval.ids[trainval.cameras == c].tolist()) for c in range(1, 7)}
+seen = {
+    c: set(trainval.ids[trainval.cameras == c].tolist()) for c in range(1, 7)
+}
 pairs = [[len(seen[a] & seen[b]) for b in seen] for a in seen]
 assert card.camera_pairs.tolist() == pairs, (
     "the card counts the people that each pair of cameras shares"
@@ -588,7 +651,9 @@ cameras = synthetic.sample_cameras(6, seed=0)
 
 
 def with_boxes(shot):
-    moment = np.random.default_rng([0, synthetic.VIEWS, shot.person, shot.moment])
+    moment = np.random.default_rng(
+        [0, synthetic.VIEWS, shot.person, shot.moment]
+    )
     view = View.sample(moment, cameras[shot.camera])
     picture = draw(synthetic.sample_person(shot.person, seed=0), view, street)
     picture = Image.fromarray(picture).resize((192, 384))
@@ -606,7 +671,9 @@ def with_boxes(shot):
 cut_out = []
 for shot in (Shot(person=3, camera=3, moment=0, box=1), Shot(8, 2, 0, box=1)):
     cut_out += [with_boxes(shot)]
-    cut_out += [synthetic.take(shot, cameras, error, seed=0) for error in errors]
+    cut_out += [
+        synthetic.take(shot, cameras, error, seed=0) for error in errors
+    ]
 figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=12)
 
 # %% [markdown]
@@ -623,7 +690,9 @@ figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=12)
 # %%
 cuhk03_zip = temporary / "cuhk03_release.zip"
 people, misalignment = (8, 4), 0.7  # 8 people to train with, 4 to test
-_ = synthetic.make_archive(cuhk03_zip, "cuhk03", *people, misalignment, settings.seed)
+_ = synthetic.make_archive(
+    cuhk03_zip, "cuhk03", *people, misalignment, settings.seed
+)
 # %% [markdown]
 # MATLAB's format 7.3 is HDF5, which `h5py` reads. But HDF5 reads at arbitrary positions of a file, while a file inside a zip can only be read
 # forwards. The library's `DeflatedFile` solves this, so that the 1.7 GB of the real file need not be unpacked.
@@ -656,11 +725,15 @@ print("cells x people:", [table.shape for table in tables["labeled"]])
 
 def cell(kind, pair, person, place):
     stored = mat[tables[kind][pair][place, person]]
-    return None if "MATLAB_empty" in stored.attrs else stored[()].T  # transposed
+    return (
+        None if "MATLAB_empty" in stored.attrs else stored[()].T
+    )  # transposed
 
 
 cells = [cell("labeled", 0, 0, place) for place in range(10)]
-print("heights:", [None if picture is None else len(picture) for picture in cells])
+print(
+    "heights:", [None if picture is None else len(picture) for picture in cells]
+)
 
 # %% [markdown]
 # A cell points to an image (height x width x 3, uint8), each with its own size, or to an empty array, which means that there is no image. In
@@ -674,15 +747,17 @@ for kind, of_pairs in tables.items():
     for pair, table in enumerate(of_pairs):
         for person in range(table.shape[1]):
             for place in range(10):
-                name = f"{first + person:08d}_{place // 5:04d}_{place % 5:08d}.jpg"
+                name = (
+                    f"{first + person:08d}_{place // 5:04d}_{place % 5:08d}.jpg"
+                )
                 if (picture := cell(kind, pair, person, place)) is not None:
                     found[kind][name] = picture
         first += table.shape[1]
 for kind, pictures in found.items():
-    print(f"{kind:9}", len(pictures), "pictures in", first * 10, "cells")
+    print(f"{kind:9}", len(pictures), "images in", first * 10, "cells")
 
 # %%
-# Which of the ten cells of each person hold a picture, in detected and in labeled
+# Which of the ten cells of each person contain an image, in detected and in labeled
 fig = figures.Figure(figsize=(7, 2.6), layout="constrained")
 axes = fig.subplots(1, 2, sharey=True)
 for ax, (kind, pictures) in zip(axes, found.items(), strict=True):
@@ -703,7 +778,9 @@ fig
 
 # %%
 # Six moments, each as labeled by hand and as detected
-both = [name for name in found["labeled"] if name in found["detected"]][::12][:6]
+both = [name for name in found["labeled"] if name in found["detected"]][::12][
+    :6
+]
 pairs = [found[kind][name] for name in both for kind in ("labeled", "detected")]
 figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=12)
 
@@ -715,16 +792,20 @@ figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=12)
 
 # %% tags=["nbval-check-output"]
 split_file = temporary / "re_ranking_train_test_split.pkl"
-made = datasets.prepare("cuhk03", cuhk03_zip, temporary, split_file, num_val_ids=2)
+made = datasets.prepare(
+    "cuhk03", cuhk03_zip, temporary, split_file, num_val_ids=2
+)
 for kind in ("detected", "labeled", "all"):
-    print(f"{kind:9}", len(list((made / kind / "images").iterdir())), "pictures")
+    print(f"{kind:9}", len(list((made / kind / "images").iterdir())), "images")
 
 # %%
 for kind, pictures in found.items():
     names = {path.name for path in (made / kind / "images").iterdir()}
     assert names == set(pictures), f"{kind}: the names are those of the loop"
 number = len(list((made / "all" / "images").iterdir()))
-assert number == sum(map(len, found.values())), "`all` has the images of both kinds"
+assert number == sum(map(len, found.values())), (
+    "`all` has the images of both kinds"
+)
 
 # %% [markdown]
 # Names and counts are the same as in our loop.
@@ -741,20 +822,34 @@ from alignedreid_lib.datasets.cuhk03_split import new_protocol
 
 protocol = new_protocol()
 for kind, lists in protocol.items():
-    people = [{parse_name(name)[0] for name in names} for names in lists.values()]
-    print(f"{kind:9}", [len(names) for names in lists.values()], [len(p) for p in people])
-    assert people[1] == people[2], f"{kind}: every query's person is in the gallery"
-    assert not people[0] & people[1], f"{kind}: no training person is in the test set"
+    people = [
+        {parse_name(name)[0] for name in names} for names in lists.values()
+    ]
+    print(
+        f"{kind:9}",
+        [len(names) for names in lists.values()],
+        [len(p) for p in people],
+    )
+    assert people[1] == people[2], (
+        f"{kind}: every query's person is in the gallery"
+    )
+    assert not people[0] & people[1], (
+        f"{kind}: no training person is in the test set"
+    )
 
 # %% [markdown]
 # Each line gives the numbers of images, then of people, for train, query and gallery: the published counts. One question remains: are the
 # training people of the two kinds the same?
 
 # %% tags=["nbval-check-output"]
-trained = {parse_name(name)[0] for name in protocol["detected"]["train_im_names"]}
+trained = {
+    parse_name(name)[0] for name in protocol["detected"]["train_im_names"]
+}
 tested = {parse_name(name)[0] for name in protocol["labeled"]["query_im_names"]}
 print("in training of detected and in test of labeled:", len(trained & tested))
-assert trained & tested, "some training people of detected are test people of labeled"
+assert trained & tested, (
+    "some training people of detected are test people of labeled"
+)
 
 # %% [markdown]
 # Not quite. The two splits were made independently, and some training people of one kind are test people of the other. A model trained on one
@@ -769,11 +864,17 @@ assert trained & tested, "some training people of detected are test people of la
 # %% tags=["nbval-check-output"]
 duke_zip = temporary / "DukeMTMC-reID.zip"
 synthetic.make_archive(duke_zip, "dukemtmc", 5, 2, seed=settings.seed)
-raw = [name for name in zipfile.ZipFile(duke_zip).namelist() if name.endswith(".jpg")]
+raw = [
+    name
+    for name in zipfile.ZipFile(duke_zip).namelist()
+    if name.endswith(".jpg")
+]
 print(dict(Counter(name.split("/")[1] for name in raw)))
 duke = datasets.prepare("dukemtmc", duke_zip, temporary, num_val_ids=2)
 parts = [datasets.open_dataset(duke, part) for part in ("trainval", "test")]
-assert sum(map(len, parts)) == len(raw), "every image of the archive is in one part"
+assert sum(map(len, parts)) == len(raw), (
+    "every image of the archive is in one part"
+)
 
 # %% [markdown]
 # Every image of the archive is in the prepared dataset exactly once.
@@ -806,17 +907,25 @@ members = [folder, made / "detected", duke]
 first, expected = 0, {}
 for member in members:
     part = datasets.open_dataset(member, "trainval")
-    for person, label in zip(part.ids.tolist(), part.labels.tolist(), strict=True):
+    for person, label in zip(
+        part.ids.tolist(), part.labels.tolist(), strict=True
+    ):
         expected[member.name, person] = first + label
     first += len(set(part.labels.tolist()))
-    print(f"{member.name:10} people {first - len(set(part.labels.tolist()))} to {first - 1}")
+    print(
+        f"{member.name:10} people {first - len(set(part.labels.tolist()))} to {first - 1}"
+    )
 
 # %%
-together = datasets.open_dataset(datasets.combine(members, temporary), "trainval")
+together = datasets.open_dataset(
+    datasets.combine(members, temporary), "trainval"
+)
 assert sorted(set(together.ids.tolist())) == list(range(first)), (
     "the merged people are numbered from 0 without gaps"
 )
-moved = json.loads((temporary / "combined" / "original_to_new.json").read_text())
+moved = json.loads(
+    (temporary / "combined" / "original_to_new.json").read_text()
+)
 for old, new in moved.items():
     member, name = Path(old).parts[-3], Path(old).name
     assert parse_name(new)[0] == expected[member, parse_name(name)[0]], (
@@ -853,10 +962,14 @@ print("marks:", unknown.marks.tolist())
 
 # %% tags=["nbval-check-output"]
 pattern = r"^(?P<person>[^/]+)/\d+_(?P<camera>\d+)"
-mine = datasets.prepare("folder", own, temporary / "again", pattern=pattern, seed=0)
+mine = datasets.prepare(
+    "folder", own, temporary / "again", pattern=pattern, seed=0
+)
 print(json.loads((mine / "people.json").read_text("utf-8"))["cameras"])
 known = datasets.open_dataset(mine, "test")
-assert known.cameras_known and not unknown.cameras_known, "cameras are known only with a pattern"
+assert known.cameras_known and not unknown.cameras_known, (
+    "cameras are known only with a pattern"
+)
 assert set(known.ids) == set(unknown.ids), "one seed gives the same people"
 
 # %% [markdown]

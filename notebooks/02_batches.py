@@ -98,7 +98,9 @@ assert pixels[5, 7].tolist() == image[:, 5, 7].tolist(), (
 # bytes. It keeps at most `memory_limit` bytes; further images are decoded each time.
 
 # %%
-store = images.ImageStore(dataset.paths, limit_bytes=config.memory_limit, workers=config.workers)
+store = images.ImageStore(
+    dataset.paths, limit_bytes=config.memory_limit, workers=config.workers
+)
 everything = store.fetch(range(len(dataset)))
 print(f"{store.kept_bytes / 1e6:.1f} MB kept", end=", ")
 print(f"of {config.memory_limit / 1e6:.1f} MB allowed")
@@ -107,12 +109,16 @@ print(f"of {config.memory_limit / 1e6:.1f} MB allowed")
 # The whole training set fits. A store that may keep only five images keeps five, and still returns the same images.
 
 # %%
-small = images.ImageStore(dataset.paths, limit_bytes=5 * image.numel(), workers=4)
-again = small.fetch(range(20))
-assert small.kept_bytes == 5 * image.numel(), "the store keeps no more than its limit"
-assert all(torch.equal(a, b) for a, b in zip(again, everything, strict=False)), (
-    "four threads and two threads give the same images"
+small = images.ImageStore(
+    dataset.paths, limit_bytes=5 * image.numel(), workers=4
 )
+again = small.fetch(range(20))
+assert small.kept_bytes == 5 * image.numel(), (
+    "the store keeps no more than its limit"
+)
+assert all(
+    torch.equal(a, b) for a, b in zip(again, everything, strict=False)
+), "four threads and two threads give the same images"
 
 # %% [markdown]
 # Why does it keep bytes and not the floating-point numbers that the network sees in the end? Floating-point numbers take four times the
@@ -148,7 +154,9 @@ print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 # %% tags=["nbval-check-output"]
 for j in range(3):
     u = (j + 0.5) * 2 / 3 - 0.5
-    print(f"new column {j}: u = {u:+.3f}, held within 0 ... 1: {min(max(u, 0), 1):.1f}")
+    print(
+        f"new column {j}: u = {u:+.3f}, held within 0 ... 1: {min(max(u, 0), 1):.1f}"
+    )
 
 # %% [markdown]
 # The outer columns do not change, and the new middle column is the mean of both: by equation {eq}`eq-resize-mix`, 0 and 100 give 50, and 200
@@ -158,7 +166,9 @@ for j in range(3):
 tiny = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8).expand(3, 2, 2)
 resized = images.resize(tiny, (2, 3))[0]
 print(resized.numpy())
-assert resized.tolist() == [[0, 50, 100], [200, 120, 40]], "the resized image is the one on paper"
+assert resized.tolist() == [[0, 50, 100], [200, 120, 40]], (
+    "the resized image is the one on paper"
+)
 
 # %% [markdown]
 # Here are both equations as a loop. `between` computes the two old pixels on both sides of new pixel `j`, and its position between them.
@@ -188,8 +198,12 @@ def resize_by_hand(x, h, w):
 # %%
 by_hand = resize_by_hand(image[0].numpy(), *size)
 difference = np.abs(by_hand - images.resize(image, size)[0].numpy())
-assert difference.max() <= 1, "loop and library differ by at most 1, where a value ends in .5"
-print(f"largest difference over {difference.size} pixels: {difference.max():.0f}")
+assert difference.max() <= 1, (
+    "loop and library differ by at most 1, where a value ends in .5"
+)
+print(
+    f"largest difference over {difference.size} pixels: {difference.max():.0f}"
+)
 
 # %% [markdown]
 # ### Why is there no antialias?
@@ -206,7 +220,9 @@ plain = images.resize(stripes, (1, 3))[0, 0]
 
 
 def smooth(image, size):
-    soft = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+    soft = F.interpolate(
+        image[None].float(), size, mode="bilinear", antialias=True
+    )[0]
     return soft.round().to(torch.uint8)
 
 
@@ -250,7 +266,9 @@ assert turned[0].tolist() == [[100, 0], [40, 200]], (
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(config.seed)
-kept = torch.tensor([images.random_crop(image, 0.5, generator).shape for _ in range(1000)])
+kept = torch.tensor(
+    [images.random_crop(image, 0.5, generator).shape for _ in range(1000)]
+)
 low, high = kept.min(0).values.tolist(), kept.max(0).values.tolist()
 assert low[1] >= 64 and low[2] >= 32, "a crop never keeps less than the ratio"
 assert high[1] <= 128 and high[2] <= 64, "a crop is never larger than the image"
@@ -261,7 +279,9 @@ print(f"rows {low[1]} to {high[1]}, columns {low[2]} to {high[2]}")
 
 # %% alt="One pedestrian and fifteen augmented versions: about half are mirrored, some are closer because they were cropped"
 rule = dict(
-    mirror_prob=config.mirror_prob, crop_prob=config.crop_prob, crop_ratio=config.crop_ratio
+    mirror_prob=config.mirror_prob,
+    crop_prob=config.crop_prob,
+    crop_ratio=config.crop_ratio,
 )
 person = everything[some[0]]
 fifteen = images.augment([person] * 15, (128, 64), generator, **rule)
@@ -273,7 +293,8 @@ figures.contact_sheet([person, *fifteen], ["original", *[""] * 15], columns=16)
 
 # %%
 first, second = (
-    images.augment([image] * 15, size, torch.Generator().manual_seed(5), **rule) for _ in range(2)
+    images.augment([image] * 15, size, torch.Generator().manual_seed(5), **rule)
+    for _ in range(2)
 )
 assert torch.equal(first, second), (
     "the same generator gives the same augmentation, number for number"
@@ -295,7 +316,9 @@ assert torch.equal(first, second), (
 pixel = torch.tensor([200, 100, 50], dtype=torch.uint8).view(1, 3, 1, 1)
 by_hand = [
     (x / 255 - mu) / sigma
-    for x, mu, sigma in zip((200, 100, 50), images.MEAN, images.STD, strict=True)
+    for x, mu, sigma in zip(
+        (200, 100, 50), images.MEAN, images.STD, strict=True
+    )
 ]
 by_library = images.normalize(pixel).flatten()
 print([round(y, 3) for y in by_hand])
@@ -330,7 +353,9 @@ people = [0, 0, 1, 1, 2, 2]
 batches = list(combinations(people, 3))
 without = [batch for batch in batches if len(set(batch)) == 3]
 print(f"{len(without)} of {len(batches)} batches have three different people")
-assert 5 * len(without) == 2 * len(batches), "two fifths of the batches have three different people"
+assert 5 * len(without) == 2 * len(batches), (
+    "two fifths of the batches have three different people"
+)
 
 # %% [markdown]
 # A batch that contains a pair is not yet a good batch. Training needs a positive for every image (the *anchor*). An anchor has no positive if
@@ -345,7 +370,9 @@ assert 5 * len(without) == 2 * len(batches), "two fifths of the batches have thr
 # %% tags=["nbval-check-output"]
 alone = sum(batch.count(person) == 1 for batch in batches for person in batch)
 print(f"{alone} of {3 * len(batches)} anchors have no positive")
-assert 5 * alone == 3 * (3 * len(batches)), "three fifths of the anchors have no positive"
+assert 5 * alone == 3 * (3 * len(batches)), (
+    "three fifths of the anchors have no positive"
+)
 
 
 # %% [markdown]
@@ -362,7 +389,9 @@ def no_positive(N, n, B):
 
 
 print(f"some pair in the batch: {1 - no_pair(12936, 12936 / 751, 64):.1%}")
-print(f"an anchor has a positive: {1 - no_positive(12936, 12936 / 751, 64):.1%}")
+print(
+    f"an anchor has a positive: {1 - no_positive(12936, 12936 / 751, 64):.1%}"
+)
 
 # %% [markdown]
 # 92.6 % of the batches contain a pair *somewhere*, but only 7.6 % of the anchors have a positive. The book's dataset has fewer people, so
@@ -370,20 +399,26 @@ print(f"an anchor has a positive: {1 - no_positive(12936, 12936 / 751, 64):.1%}"
 
 # %%
 B = config.ids_per_batch * config.images_per_id
-own = counts[np.searchsorted(ids, dataset.ids)]  # how many pictures each picture's person has
+own = counts[
+    np.searchsorted(ids, dataset.ids)
+]  # how many images each image's person has
 expected = np.mean([1 - no_positive(len(dataset), n, B) for n in own])
 
 
 # %%
 def positives(labels):
-    """[N]: how many other pictures of the batch show the same person."""
+    """[N]: how many other images of the batch show the same person."""
     return (labels[:, None] == labels[None, :]).sum(1) - 1
 
 
-drawn = [dataset.ids[rng.choice(len(dataset), B, replace=False)] for _ in range(2000)]
+drawn = [
+    dataset.ids[rng.choice(len(dataset), B, replace=False)] for _ in range(2000)
+]
 simulated = np.mean([positives(labels) > 0 for labels in drawn])
 pairs = np.mean([(positives(labels) > 0).any() for labels in drawn])
-assert abs(simulated - expected) < 0.02, "the simulation agrees with the equation"
+assert abs(simulated - expected) < 0.02, (
+    "the simulation agrees with the equation"
+)
 print(f"random batches of {B} with a pair: {pairs:.1%}")
 print(f"anchors with a positive: {simulated:.1%}, computed {expected:.1%}")
 
@@ -411,7 +446,8 @@ triplets = [
     for anchor in range(4)
     for positive in range(4)
     for negative in range(4)
-    if anchor != positive and labels[anchor] == labels[positive] != labels[negative]
+    if anchor != positive
+    and labels[anchor] == labels[positive] != labels[negative]
 ]
 print(triplets)
 assert len(triplets) == 2 * 2 * (2 - 1) * (2 - 1) * 2 == 8, (
@@ -442,7 +478,7 @@ def naive_batches(labels, ids_per_batch, images_per_id, rng):
 # %%
 few = np.repeat([0, 1, 2, 3, 4], [3, 2, 4, 3, 5])
 for batch in naive_batches(few, 2, 3, np.random.default_rng(config.seed)):
-    print("pictures", batch.tolist(), "of people", few[batch].tolist())
+    print("images", batch.tolist(), "of people", few[batch].tolist())
 
 # %% [markdown]
 # The result has two batches with four of the five people, and three images of each person. `IdentitySampler` is the library's version. Both
@@ -468,10 +504,12 @@ from alignedreid_lib.batches.sampling import IdentitySampler
 P, K = config.ids_per_batch, config.images_per_id
 sampler = IdentitySampler(dataset.labels, P, K, config.seed)
 epochs = [list(sampler), list(sampler)]
-check_epoch(list(naive_batches(dataset.labels, P, K, rng)), dataset.labels, P, K)
+check_epoch(
+    list(naive_batches(dataset.labels, P, K, rng)), dataset.labels, P, K
+)
 for epoch in epochs:
     check_epoch(epoch, dataset.labels, P, K)
-print(f"{len(sampler)} batches of {P} × {K} = {P * K} pictures an epoch")
+print(f"{len(sampler)} batches of {P} × {K} = {P * K} images per epoch")
 
 # %% [markdown]
 # The naive sampler and the library's have the same properties. The library's has four more: it repeats as little as possible, the same seed gives the same batches, it can start at any epoch, and it rejects settings that cannot work. First, a person with two images contributes
@@ -485,7 +523,9 @@ for batch in IdentitySampler(few, 5, 4, config.seed):
             "no image is repeated before every image is used"
         )
         drawn_now = sorted((group - np.argmax(few == person)).tolist())
-        print(f"person {person} has {(few == person).sum()} pictures: {drawn_now}")
+        print(
+            f"person {person} has {(few == person).sum()} images: {drawn_now}"
+        )
 
 # %% [markdown]
 # Persons 0, 1 and 3 have fewer than four images, and only their images are repeated.
@@ -498,25 +538,34 @@ for batch in IdentitySampler(few, 5, 4, config.seed):
 # The library supports both, and the presets that answer the original's published rows use them: `draw="replace"` and `keep_last_batch=True`.
 
 # %% tags=["nbval-check-output"]
-market = np.repeat(np.arange(751), 17)  # its people, with 17 pictures each
+market = np.repeat(np.arange(751), 17)  # its people, with 17 images each
 for keep in (False, True):
-    sizes = [len(batch) // 4 for batch in IdentitySampler(market, 32, 4, 1, keep_last_batch=keep)]
-    print(f"keep_last_batch={keep}: {len(sizes)} batches, the last of {sizes[-1]} people")
+    sizes = [
+        len(batch) // 4
+        for batch in IdentitySampler(market, 32, 4, 1, keep_last_batch=keep)
+    ]
+    print(
+        f"keep_last_batch={keep}: {len(sizes)} batches, the last of {sizes[-1]} people"
+    )
 replaced = IdentitySampler([0, 0, 1, 1, 1, 1], 2, 4, seed=1, draw="replace")
-alike = sum(len(set(batch[batch < 2])) == 1 for _ in range(400) for batch in replaced)
-print(f"of 400 draws from two pictures, {alike} have four times the same one")
+alike = sum(
+    len(set(batch[batch < 2])) == 1 for _ in range(400) for batch in replaced
+)
+print(f"of 400 draws from two images, {alike} have four times the same one")
 
 # %%
-assert 20 < alike < 90, "about 50 of 400 draws, one in eight, repeat one image four times"
+assert 20 < alike < 90, (
+    "about 50 of 400 draws, one in eight, repeat one image four times"
+)
 
 # %% [markdown]
 # Second, the same seed gives the same batches, and the second epoch differs from the first:
 
 # %%
 same = list(IdentitySampler(dataset.labels, P, K, config.seed))
-assert all(np.array_equal(a, b) for a, b in zip(epochs[0], same, strict=True)), (
-    "the same seed gives the same epoch"
-)
+assert all(
+    np.array_equal(a, b) for a, b in zip(epochs[0], same, strict=True)
+), "the same seed gives the same epoch"
 assert not all(np.array_equal(a, b) for a, b in zip(*epochs, strict=True)), (
     "a different epoch has different batches"
 )
@@ -528,9 +577,9 @@ assert not all(np.array_equal(a, b) for a, b in zip(*epochs, strict=True)), (
 # %%
 resumed = IdentitySampler(dataset.labels, P, K, config.seed)
 resumed.set_epoch(2)
-assert all(np.array_equal(a, b) for a, b in zip(epochs[1], resumed, strict=True)), (
-    "epoch 2 is the same without epoch 1 before it"
-)
+assert all(
+    np.array_equal(a, b) for a, b in zip(epochs[1], resumed, strict=True)
+), "epoch 2 is the same without epoch 1 before it"
 
 # %% [markdown]
 # Fourth, settings that cannot work are rejected immediately, with a message that explains what to change:
@@ -557,7 +606,11 @@ shown = {"random": np.sort(drawn[0]), f"{P} × {K}": dataset.ids[batch]}
 for ax, (title, who) in zip(fig.subplots(1, 2), shown.items(), strict=True):
     ax.imshow(who[:, None] == who[None, :], cmap="Blues", vmin=0, vmax=1.3)
     share = (positives(who) > 0).mean()
-    ax.set(title=f"{title}: {share:.0%} with a positive", xlabel="picture", ylabel="picture")
+    ax.set(
+        title=f"{title}: {share:.0%} with a positive",
+        xlabel="image",
+        ylabel="image",
+    )
     ax.grid(False)
 fig
 
@@ -570,7 +623,9 @@ before = images.resize(torch.stack(store.fetch(batch)), size)
 assert before.shape == (P * K, 3, *size) and before.dtype == torch.uint8, (
     "the batch is one tensor of bytes"
 )
-assert (positives(dataset.ids[batch]) == K - 1).all(), "every anchor has K - 1 positives"
+assert (positives(dataset.ids[batch]) == K - 1).all(), (
+    "every anchor has K - 1 positives"
+)
 
 # %% label="fig-whole-batch" alt="A grid of a whole batch: identities side by side, the K images of each together under its number"
 figures.batch_grid(before, dataset.ids[batch], K)
@@ -590,10 +645,12 @@ figures.batch_grid(after[: 4 * K], dataset.ids[batch[: 4 * K]], K)
 
 # %%
 batch_in = images.normalize(after)
-assert batch_in.shape == (P * K, 3, *size) and batch_in.dtype == torch.float32, (
-    "the network gets P x K images as floating-point numbers"
+assert (
+    batch_in.shape == (P * K, 3, *size) and batch_in.dtype == torch.float32
+), "the network gets P x K images as floating-point numbers"
+mean, std = (
+    torch.tensor(values).view(3, 1, 1) for values in (images.MEAN, images.STD)
 )
-mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.MEAN, images.STD))
 back = batch_in * std + mean
 assert torch.equal((back * 255).round().to(torch.uint8), after), (
     "undoing the normalisation gives the same bytes"
@@ -623,7 +680,9 @@ print(f"mean {batch_in.mean():.2f}, standard deviation {batch_in.std():.2f}")
 
 # %% tags=["nbval-check-output"]
 print(f"32 × 4: {32 * 4 * 3 * 31 * 4} triplets")
-print(f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positive")
+print(
+    f"random 128: {no_positive(12936, 12936 / 751, 128):.1%} without a positive"
+)
 
 # %% [markdown]
 # ## Summary

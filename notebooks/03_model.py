@@ -55,14 +55,18 @@ elsewhere = mine[dataset.cameras[mine] != dataset.cameras[mine[0]]]
 two = [mine[0], elsewhere[0]]
 cameras = [f"camera {dataset.cameras[k]}" for k in two]
 size = (config.height, config.width)
-pictures = torch.stack([images.resize(images.decode(dataset.paths[k]), size) for k in two])
+pictures = torch.stack(
+    [images.resize(images.decode(dataset.paths[k]), size) for k in two]
+)
 
 # %% [markdown]
 # The figure shows both images, divided into eight stripes:
 
 # %% label="fig-stripes" alt="Two images of the same person from two cameras, each divided by horizontal lines into eight numbered stripes"
 fig = figures.Figure(figsize=(3.4, 3.1), layout="constrained")
-for ax, picture, title in zip(fig.subplots(1, 2), pictures, cameras, strict=True):
+for ax, picture, title in zip(
+    fig.subplots(1, 2), pictures, cameras, strict=True
+):
     ax.imshow(picture.permute(1, 2, 0), extent=(0, 4, 8.5, 0.5))
     ax.hlines(np.arange(1.5, 8), 0, 4, color="white", linewidth=1)
     ax.set(title=title, xticks=[], yticks=range(1, 9))
@@ -87,7 +91,11 @@ fig
 from alignedreid_lib.model import AlignedReID
 
 network = AlignedReID(
-    config.backbone, config.weights, num_ids, config.local_channels, config.last_stride
+    config.backbone,
+    config.weights,
+    num_ids,
+    config.local_channels,
+    config.last_stride,
 ).eval()
 batch = images.normalize(pictures)
 with torch.no_grad():
@@ -134,7 +142,9 @@ fig
 # %% alt="Sixteen channels of the last feature map as small images of eight rows and four columns, bright cells at different places"
 strongest = feature_map[0].flatten(1).std(1).argsort(descending=True)[:16]
 fig = figures.Figure(figsize=(8, 1.1), layout="constrained")
-for ax, channel in zip(fig.subplots(1, 16), strongest.sort().values, strict=True):
+for ax, channel in zip(
+    fig.subplots(1, 16), strongest.sort().values, strict=True
+):
     ax.imshow(feature_map[0, channel])
     ax.set_title(f"{channel}", fontsize=7.5)
     ax.set_axis_off()
@@ -159,12 +169,24 @@ fig
 # %% tags=["nbval-check-output"]
 tiny = torch.tensor(
     [
-        [[1.0, 3.0], [2.0, 2.0], [0.0, 4.0], [5.0, 7.0]],  # channel 1: the sum is 24
-        [[0.0, 0.0], [8.0, 0.0], [0.0, 8.0], [0.0, 0.0]],  # channel 2: the sum is 16
+        [
+            [1.0, 3.0],
+            [2.0, 2.0],
+            [0.0, 4.0],
+            [5.0, 7.0],
+        ],  # channel 1: the sum is 24
+        [
+            [0.0, 0.0],
+            [8.0, 0.0],
+            [0.0, 8.0],
+            [0.0, 0.0],
+        ],  # channel 2: the sum is 16
     ]
 )
 print(tiny.mean(dim=(1, 2)).tolist())
-assert tiny.mean(dim=(1, 2)).tolist() == [24 / 8, 16 / 8], "the averages are those on paper"
+assert tiny.mean(dim=(1, 2)).tolist() == [24 / 8, 16 / 8], (
+    "the averages are those on paper"
+)
 
 # %% [markdown]
 # The eight cells sum to 24 and 16, so the averages are 3 and 2. The position of the two 8s in channel 2 is lost. Next, a loop over the real
@@ -197,7 +219,9 @@ print(list(embedding.global_features.shape))
 # %% tags=["nbval-check-output"]
 rows = tiny.mean(dim=2).T  # [H, C]
 print(rows.tolist())
-assert rows.tolist() == [[2, 0], [2, 4], [2, 4], [6, 0]], "the stripes are those on paper"
+assert rows.tolist() == [[2, 0], [2, 4], [2, 4], [6, 0]], (
+    "the stripes are those on paper"
+)
 assert torch.equal(rows.mean(0), tiny.mean(dim=(1, 2))), (
     "the average of the stripes is the global feature"
 )
@@ -228,7 +252,9 @@ for i, r in enumerate(rows, 1):
 # %%
 conv = torch.nn.Conv2d(2, 3, 1)
 conv.weight.data, conv.bias.data = A[:, :, None, None], torch.zeros(3)
-branch = torch.nn.Sequential(conv, torch.nn.BatchNorm2d(3), torch.nn.ReLU()).eval()
+branch = torch.nn.Sequential(
+    conv, torch.nn.BatchNorm2d(3), torch.nn.ReLU()
+).eval()
 with torch.no_grad():
     by_module = branch(rows.T[None, :, :, None])[0, :, :, 0].T  # [H, c]
 assert torch.allclose(by_module, (rows @ A.T).clamp(min=0), atol=1e-4), (
@@ -247,7 +273,9 @@ def local_by_hand(network, feature_map):
     for picture in feature_map:
         for i in range(picture.shape[1]):
             r = picture[:, i, :].mean(dim=1)
-            y = (A @ r + b - bn.running_mean) / torch.sqrt(bn.running_var + bn.eps)
+            y = (A @ r + b - bn.running_mean) / torch.sqrt(
+                bn.running_var + bn.eps
+            )
             stripes.append((bn.weight * y + bn.bias).clamp(min=0))
     return torch.stack(stripes).reshape(len(feature_map), -1, len(b))
 
@@ -255,9 +283,11 @@ def local_by_hand(network, feature_map):
 # %%
 with torch.no_grad():
     by_hand = local_by_hand(network, feature_map)
-assert by_hand.shape == embedding.local_features.shape == (N, H, config.local_channels), (
-    "the local features have shape [N, H, c]"
-)
+assert (
+    by_hand.shape
+    == embedding.local_features.shape
+    == (N, H, config.local_channels)
+), "the local features have shape [N, H, c]"
 assert torch.allclose(by_hand, embedding.local_features, atol=1e-4), (
     "the loop and the network give the same local features"
 )
@@ -270,8 +300,18 @@ print(list(embedding.local_features.shape))
 fig = figures.Figure(figsize=(8, 2.2), layout="constrained")
 top = embedding.local_features.max()
 for k, ax in enumerate(fig.subplots(2, 1, sharex=True)):
-    stripes, box = embedding.local_features[k], (0, config.local_channels, H + 0.5, 0.5)
-    ax.imshow(stripes, aspect="auto", vmin=0, vmax=top, extent=box, interpolation="none")
+    stripes, box = (
+        embedding.local_features[k],
+        (0, config.local_channels, H + 0.5, 0.5),
+    )
+    ax.imshow(
+        stripes,
+        aspect="auto",
+        vmin=0,
+        vmax=top,
+        extent=box,
+        interpolation="none",
+    )
     ax.set(title=cameras[k], ylabel="stripe", yticks=[1, H])
     ax.grid(False)
 ax.set_xlabel("channel")
@@ -291,11 +331,15 @@ fig
 with torch.no_grad():
     logits = embedding.global_features @ network.fc.weight.T + network.fc.bias
 assert logits.shape == (N, num_ids), "there is one number per person"
-assert torch.allclose(logits, embedding.logits, atol=1e-4), "the head is one matrix and one vector"
+assert torch.allclose(logits, embedding.logits, atol=1e-4), (
+    "the head is one matrix and one vector"
+)
 assert 0.0009 < network.fc.weight.std() < 0.0011, (
     "the weights of the head start with a standard deviation near 0.001"
 )
-assert AlignedReID(config.backbone).fc is None, "without num_ids there is no head"
+assert AlignedReID(config.backbone).fc is None, (
+    "without num_ids there is no head"
+)
 
 # %% [markdown]
 # The head is not used at search time, because the people we search for were not in the training set.
@@ -313,8 +357,12 @@ from math import ceil
 from alignedreid_lib.model import build_backbone
 
 sizes = [(224, 224), (256, 128), (64, 32)]
-networks = [(name, stride) for name in ("resnet18", "resnet50") for stride in (2, 1)]
-print(f"{'backbone':<14}{'stride':<6}", *(f"{f'{h} × {w}':>16}" for h, w in sizes))
+networks = [
+    (name, stride) for name in ("resnet18", "resnet50") for stride in (2, 1)
+]
+print(
+    f"{'backbone':<14}{'stride':<6}", *(f"{f'{h} × {w}':>16}" for h, w in sizes)
+)
 for name, stride in [*networks, ("mobilenet_v2", 2)]:
     cells = []
     for h, w in sizes:
@@ -350,7 +398,9 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
         "the local branch has as many numbers as the text counts"
     )
     assert count(model.fc) == channels * 751 + 751
-    print(f"{name:<14}{count(model.base):>12,}{local:>10,}{count(model.fc):>18,}")
+    print(
+        f"{name:<14}{count(model.base):>12,}{local:>10,}{count(model.fc):>18,}"
+    )
 
 # %% [markdown]
 # The branches are small compared with a ResNet. Nearly all parameters are in `base`, so it helps to start from weights that were trained on a
@@ -363,7 +413,10 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
 # widens the *receptive field* by $(k - 1) d$; each halving doubles $d$. For ResNet-18, layer by layer:
 
 # %% tags=["nbval-check-output"]
-start = [(7, 2), (3, 2)]  # (size, stride) of the first convolution and the max pooling
+start = [
+    (7, 2),
+    (3, 2),
+]  # (size, stride) of the first convolution and the max pooling
 blocks = [(3, 1)] * 4 + [(3, 2), (3, 1), (3, 1), (3, 1)] * 3
 field, apart = 1, 1
 for k, stride in start + blocks:
@@ -378,7 +431,9 @@ assert (field, apart) == (435, 32)
 # %%
 pixels = batch[:1].clone().requires_grad_()
 rows_of_map = network.base(pixels)[0].sum(dim=(0, 2))  # [H]
-gradients = [torch.autograd.grad(r, pixels, retain_graph=True)[0] for r in rows_of_map]
+gradients = [
+    torch.autograd.grad(r, pixels, retain_graph=True)[0] for r in rows_of_map
+]
 reach = torch.stack([g.abs().sum(dim=(0, 1, 3)) for g in gradients])
 reach = reach / reach.sum(dim=1, keepdim=True)  # [H, h]: shares of each stripe
 
@@ -387,7 +442,7 @@ fig = figures.Figure(figsize=(8, 2.3), layout="constrained")
 ax = fig.subplots()
 box = (0, config.height, H + 0.5, 0.5)
 shown = ax.imshow(reach, aspect="auto", extent=box, interpolation="none")
-ax.set(xlabel="row of the picture", ylabel="stripe")
+ax.set(xlabel="row of the image", ylabel="stripe")
 ax.set_title("Share of a stripe's gradient that falls on each row")
 ax.grid(False)
 fig.colorbar(shown)
@@ -401,7 +456,9 @@ fig
 cells = reach.reshape(H, H, -1).sum(dim=2)  # [stripe, rows of a stripe]
 near = [cells[i, max(i - 1, 0) : i + 2].sum().item() for i in range(H)]
 farthest = (cells.argmax(dim=1) - torch.arange(H)).abs().max()
-assert farthest <= 1, "a stripe depends most on its own rows or on neighbouring ones"
+assert farthest <= 1, (
+    "a stripe depends most on its own rows or on neighbouring ones"
+)
 print("  ".join(f"{share:.0%}" for share in near))
 
 # %% [markdown]
@@ -415,7 +472,12 @@ print("  ".join(f"{share:.0%}" for share in near))
 
 # %% tags=["nbval-check-output"]
 names = list(network.state_dict())
-print(names[0], "...", *[name for name in names if not name.startswith("base.")], sep="\n")
+print(
+    names[0],
+    "...",
+    *[name for name in names if not name.startswith("base.")],
+    sep="\n",
+)
 
 # %% [markdown]
 # `base.` is the backbone, with torchvision's own names after the dot; the rest are the two branches. We save the state and load it into a model that started from a different seed:
@@ -430,11 +492,13 @@ temporary = TemporaryDirectory()
 folder = Path(temporary.name)
 torch.save(network.state_dict(), folder / "weights.pth")
 generator = torch.manual_seed(config.seed + 1)
-twin = AlignedReID(config.backbone, None, num_ids, config.local_channels, config.last_stride).eval()
+twin = AlignedReID(
+    config.backbone, None, num_ids, config.local_channels, config.last_stride
+).eval()
 with torch.no_grad():
-    assert not torch.equal(twin(batch).global_features, embedding.global_features), (
-        "a different seed gives a different network"
-    )
+    assert not torch.equal(
+        twin(batch).global_features, embedding.global_features
+    ), "a different seed gives a different network"
 
 # %% tags=["nbval-check-output"]
 print(load_weights(twin, folder / "weights.pth"))
@@ -442,7 +506,9 @@ with torch.no_grad():
     again = twin(batch)
 assert all(
     torch.equal(a, b)
-    for a, b in zip(twin.state_dict().values(), network.state_dict().values(), strict=True)
+    for a, b in zip(
+        twin.state_dict().values(), network.state_dict().values(), strict=True
+    )
 )
 assert all(torch.equal(a, b) for a, b in zip(again, embedding, strict=True)), (
     "the loaded model gives the same features bit for bit"
@@ -462,11 +528,17 @@ import zipfile
 state = network.state_dict()
 old = {name: state[name] for name in state if "num_batches_tracked" not in name}
 torch.save(old, folder / "old.pth", _use_new_zipfile_serialization=False)
-assert zipfile.is_zipfile(folder / "weights.pth"), "today's format is a zip archive"
-assert not zipfile.is_zipfile(folder / "old.pth"), "the old format is not a zip archive"
+assert zipfile.is_zipfile(folder / "weights.pth"), (
+    "today's format is a zip archive"
+)
+assert not zipfile.is_zipfile(folder / "old.pth"), (
+    "the old format is not a zip archive"
+)
 twin = AlignedReID(config.backbone, None, num_ids, config.local_channels)
 report = load_weights(twin, folder / "old.pth")
-assert report.missing == report.unexpected == [], "the missing counters are not reported"
+assert report.missing == report.unexpected == [], (
+    "the missing counters are not reported"
+)
 print(report)
 
 # %% [markdown]
@@ -481,7 +553,9 @@ import torchvision
 published = torchvision.models.get_model(config.backbone).state_dict()
 torch.save(published, folder / "backbone.pth")
 report = load_weights(twin, folder / "backbone.pth")
-assert not any(name.startswith("base.") for name in report.missing), "the backbone is complete"
+assert not any(name.startswith("base.") for name in report.missing), (
+    "the backbone is complete"
+)
 print("missing:", *report.missing, sep="\n  ")
 print("left over:", *report.unexpected, sep="\n  ")
 
@@ -555,7 +629,9 @@ class Trap:
 
 torch.save({"conv1.weight": Trap()}, folder / "trap.pth")
 message = refusal(twin, "trap.pth")
-assert not (folder / "made by a weights file").exists(), "the file has called no function"
+assert not (folder / "made by a weights file").exists(), (
+    "the file has called no function"
+)
 assert "not a file of weights" in message
 print(message)
 
@@ -565,7 +641,9 @@ print(message)
 
 # %%
 torch.load(folder / "trap.pth", weights_only=False)
-assert (folder / "made by a weights file").exists(), "reading the file has run its code"
+assert (folder / "made by a weights file").exists(), (
+    "reading the file has run its code"
+)
 temporary.cleanup()
 
 # %% [markdown]

@@ -43,21 +43,25 @@ cameras = synthetic.sample_cameras(6, settings.seed)
 
 def moment(person, camera, number):
     """One moment of a person before a camera, with nothing in between."""
-    view = View.sample(np.random.default_rng([settings.seed, person, number]), cameras[camera])
+    view = View.sample(
+        np.random.default_rng([settings.seed, person, number]), cameras[camera]
+    )
     return dataclasses.replace(view, obstacle="none")
 
 
 def picture(person, camera=1, number=0, down=0.0):
-    """uint8 [128, 64, 3]; the box hangs `down` eighths of its height too low."""
+    """uint8 [128, 64, 3]; the box is `down` eighths of its height too low."""
     box = TRUE_BOX._replace(top=TRUE_BOX.top - down * TRUE_BOX.height / 8)
     return pedestrians.draw(
-        synthetic.sample_person(person, settings.seed), moment(person, camera, number), box
+        synthetic.sample_person(person, settings.seed),
+        moment(person, camera, number),
+        box,
     )
 
 
 # %% label="fig-boxes" alt="The same person in three boxes, the second and third placed lower: the head is cut off and the ground shows below. Lines divide each image into eight stripes"
 def stripes_of(ax, pixels, title):
-    """A picture with its eight stripes."""
+    """An image with its eight stripes."""
     ax.imshow(pixels, extent=(0, 4, 8.5, 0.5))
     ax.hlines(np.arange(1.5, 8), 0, 4, color="white", linewidth=1)
     ax.set(title=title, xticks=[], yticks=range(1, 9))
@@ -66,7 +70,9 @@ def stripes_of(ax, pixels, title):
 
 fig = figures.Figure(figsize=(5, 3.2), layout="constrained")
 for k, ax in enumerate(fig.subplots(1, 3)):
-    stripes_of(ax, picture(1, down=k), f"{k}/8 too low" if k else "a perfect box")
+    stripes_of(
+        ax, picture(1, down=k), f"{k}/8 too low" if k else "a perfect box"
+    )
 fig
 
 # %% [markdown]
@@ -93,7 +99,9 @@ fig
 
 # %%
 far = torch.tensor(1000.0)
-assert torch.isnan((far.exp() - 1) / (far.exp() + 1)), "infinity over infinity is not a number"
+assert torch.isnan((far.exp() - 1) / (far.exp() + 1)), (
+    "infinity over infinity is not a number"
+)
 assert torch.tanh(far / 2) == 1, "tanh gives the same quantity without overflow"
 
 # %% [markdown]
@@ -114,9 +122,9 @@ costs = alignment.stripe_distances(colours(straight), colours(low))
 for i in range(8):
     for j in range(8):
         difference = colours(straight)[i] - colours(low)[j]
-        assert torch.isclose(costs[i, j], torch.tanh(difference.norm() / 2), atol=1e-3), (
-            "the library computes the equation for every pair of stripes"
-        )
+        assert torch.isclose(
+            costs[i, j], torch.tanh(difference.norm() / 2), atol=1e-3
+        ), "the library computes the equation for every pair of stripes"
 
 # %% label="fig-costs" alt="A heat map of eight by eight costs between the two images: dark cells run parallel to the diagonal, two rows below it"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
@@ -125,7 +133,9 @@ stripes_of(left, straight, "perfect box")
 stripes_of(right, low, "2/8 too low")
 image = middle.imshow(costs, vmin=0, vmax=1, extent=(0.5, 8.5, 8.5, 0.5))
 middle.set(
-    title="cost of each pair", xlabel="stripe of the low box", ylabel="stripe of the perfect box"
+    title="cost of each pair",
+    xlabel="stripe of the low box",
+    ylabel="stripe of the perfect box",
 )
 middle.grid(False)
 fig.colorbar(image, ax=middle)
@@ -210,16 +220,26 @@ S = shortest_path_loop(table)
 print(S.int().tolist())
 
 # %%
-assert S[-1, -1] == min(sums.values()) == 10, "the loop finds the smallest of all ten sums"
+assert S[-1, -1] == min(sums.values()) == 10, (
+    "the loop finds the smallest of all ten sums"
+)
 assert alignment.shortest_path(table) == 10, "the library finds the same sum"
 path = alignment.trace_path(table)
-assert sums[tuple(path)] == 10, "the path that the library traces back has this sum"
+assert sums[tuple(path)] == 10, (
+    "the path that the library traces back has this sum"
+)
 
 # %% label="fig-tables" alt="Three tables of 3 by 4: the costs with the shortest path marked, the sums, and the order of computation, where cells of one anti-diagonal have one number"
 order = np.add.outer(np.arange(3), np.arange(4)) + 1
-panels = {"costs, and the path": table.int(), "least sums": S.int(), "computed in step": order}
+panels = {
+    "costs, and the path": table.int(),
+    "least sums": S.int(),
+    "computed in step": order,
+}
 fig = figures.Figure(figsize=(8, 2.3), layout="constrained")
-for ax, (title, numbers) in zip(fig.subplots(1, 3), panels.items(), strict=True):
+for ax, (title, numbers) in zip(
+    fig.subplots(1, 3), panels.items(), strict=True
+):
     ax.imshow(numbers, cmap="Blues", vmax=2.2 * float(numbers.max()))
     for i in range(3):
         for j in range(4):
@@ -227,7 +247,11 @@ for ax, (title, numbers) in zip(fig.subplots(1, 3), panels.items(), strict=True)
     ax.set(title=title, xticks=[], yticks=[])
     ax.grid(False)
 fig.axes[0].plot(
-    [j for _, j in path], [i for i, _ in path], color=figures.VERMILLION, linewidth=7, alpha=0.45
+    [j for _, j in path],
+    [i for i, _ in path],
+    color=figures.VERMILLION,
+    linewidth=7,
+    alpha=0.45,
 )
 fig
 
@@ -244,7 +268,7 @@ fig
 
 # %%
 def draw_path(axes, costs, path):
-    """Lines between the stripes of two pictures that a path joins."""
+    """Lines between the stripes of two images that a path joins."""
     for i, j in path:
         good = costs[i, j] < 0.3
         line = ConnectionPatch(
@@ -255,7 +279,7 @@ def draw_path(axes, costs, path):
 
 
 def aligned_pair(one, two, titles):
-    """Two pictures with the path between them, and the path in the table of costs."""
+    """Two images with the path between them, and the path in the table of costs."""
     costs = alignment.stripe_distances(colours(one), colours(two))
     path = alignment.trace_path(costs)
     fig = figures.Figure(figsize=(7.5, 3.4), layout="constrained")
@@ -275,8 +299,8 @@ def aligned_pair(one, two, titles):
     )
     heat.set(
         title=f"the path: {float(alignment.shortest_path(costs)):.2f}",
-        xlabel="right picture",
-        ylabel="left picture",
+        xlabel="right image",
+        ylabel="left image",
     )
     heat.grid(False)
     fig.colorbar(image, ax=heat)
@@ -297,16 +321,24 @@ aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 # %%
 for k in range(4):
     path = alignment.trace_path(
-        alignment.stripe_distances(colours(straight), colours(picture(1, down=k)))
+        alignment.stripe_distances(
+            colours(straight), colours(picture(1, down=k))
+        )
     )
-    assert {(i + k, i) for i in range(8 - k)} <= set(path), "every pair (i + k, i) is on the path"
+    assert {(i + k, i) for i in range(8 - k)} <= set(path), (
+        "every pair (i + k, i) is on the path"
+    )
 
 # %% [markdown]
 # With two moments, two cameras and a box that is off, the costs are less clear. Few pairs cost less than 0.3 and are drawn as full lines, but
 # all seven pairs $(i + 1, i)$ are on the path.
 
 # %% alt="The same person seen by two cameras, the second box one eighth too low: three full lines, two of them from a stripe to the one above it in the other image"
-aligned_pair(picture(11, 1, 0), picture(11, 4, 1, down=1), ("camera 1", "camera 4, 1/8 too low"))
+aligned_pair(
+    picture(11, 1, 0),
+    picture(11, 4, 1, down=1),
+    ("camera 1", "camera 4, 1/8 too low"),
+)
 
 # %% [markdown]
 # ## Rigid stripes or aligned stripes
@@ -325,9 +357,9 @@ rigid = alignment.local_distances(ours, theirs, aligned=False)
 for m, x in enumerate(ours):
     for n, y in enumerate(theirs):
         pair = alignment.stripe_distances(x, y)
-        assert torch.isclose(aligned[m, n], shortest_path_loop(pair)[-1, -1], atol=1e-2), (
-            "the aligned distance is the loop's last sum"
-        )
+        assert torch.isclose(
+            aligned[m, n], shortest_path_loop(pair)[-1, -1], atol=1e-2
+        ), "the aligned distance is the loop's last sum"
         assert torch.isclose(rigid[m, n], pair.diagonal().sum(), atol=1e-2), (
             "the rigid distance is the sum of the diagonal"
         )
@@ -340,28 +372,52 @@ for m, x in enumerate(ours):
 downs = np.arange(0, 4.1, 0.5)
 group = range(24)
 first = torch.stack([colours(picture(p, p % 6)) for p in group])
-lower = [torch.stack([colours(picture(p, p % 6, 0, down)) for p in group]) for down in downs]
+lower = [
+    torch.stack([colours(picture(p, p % 6, 0, down)) for p in group])
+    for down in downs
+]
 others = ~torch.eye(len(group), dtype=torch.bool)
 curves, yardsticks = {}, {}
 for name, how in (("rigid", False), ("aligned", True)):
-    curves[name] = torch.stack([alignment.local_distances(first, y, how).diagonal() for y in lower])
+    curves[name] = torch.stack(
+        [alignment.local_distances(first, y, how).diagonal() for y in lower]
+    )
     yardsticks[name] = alignment.local_distances(first, first, how)[others]
 
 # %% label="fig-shift" alt="Two panels over the shift. Rigid: the distance between images of one person rises within two stripes to the level of strangers. Aligned: it rises slowly, with peaks at half stripes, and stays below strangers over all four stripes"
 fig = figures.Figure(figsize=(8, 2.8), layout="constrained")
 for ax, (name, own) in zip(fig.subplots(1, 2), curves.items(), strict=True):
-    ax.plot(downs, own.mean(1), "o-", color=figures.BLUE, label="the same person, box too low")
+    ax.plot(
+        downs,
+        own.mean(1),
+        "o-",
+        color=figures.BLUE,
+        label="the same person, box too low",
+    )
     ax.fill_between(
-        downs, *own.quantile(torch.tensor([0.25, 0.75]), dim=1), color=figures.BLUE, alpha=0.2
+        downs,
+        *own.quantile(torch.tensor([0.25, 0.75]), dim=1),
+        color=figures.BLUE,
+        alpha=0.2,
     )
     middle = float(yardsticks[name].mean())
     ax.axhline(
-        middle, color=figures.VERMILLION, linestyle="--", label="strangers, perfect boxes (mean)"
+        middle,
+        color=figures.VERMILLION,
+        linestyle="--",
+        label="strangers, perfect boxes (mean)",
     )
     ax.axhspan(
-        *yardsticks[name].quantile(torch.tensor([0.25, 0.75])), color=figures.VERMILLION, alpha=0.15
+        *yardsticks[name].quantile(torch.tensor([0.25, 0.75])),
+        color=figures.VERMILLION,
+        alpha=0.15,
     )
-    ax.set(title=f"{name} stripes", xlabel="stripes too low", ylabel="distance", ylim=(0, None))
+    ax.set(
+        title=f"{name} stripes",
+        xlabel="stripes too low",
+        ylabel="distance",
+        ylim=(0, None),
+    )
 fig.axes[0].legend(loc="lower right")
 fig
 
@@ -420,7 +476,11 @@ alignment.shortest_path(cells).backward()
 fig = figures.Figure(figsize=(2.8, 2.6), layout="constrained")
 ax = fig.subplots()
 ax.imshow(cells.grad, cmap="Blues", extent=(0.5, 8.5, 8.5, 0.5))
-ax.set(title="gradient of the distance", xlabel="stripe of the low box", ylabel="perfect box")
+ax.set(
+    title="gradient of the distance",
+    xlabel="stripe of the low box",
+    ylabel="perfect box",
+)
 ax.grid(False)
 fig
 
@@ -429,7 +489,9 @@ on_path = {tuple(cell) for cell in cells.grad.nonzero().tolist()}
 assert on_path == set(alignment.trace_path(costs)), (
     "the gradient is non-zero on the path and nowhere else"
 )
-assert cells.grad.sum() == 15, "the gradient sums to the number of cells, 8 + 8 - 1"
+assert cells.grad.sum() == 15, (
+    "the gradient sums to the number of cells, 8 + 8 - 1"
+)
 
 # %% [markdown]
 # So training moves only stripes that are paired on the path: together for a positive, apart for a negative. Stripes without a match are on
@@ -446,7 +508,9 @@ assert x.grad < 0.01, "the slope of the cost at a distance of 6 is below 0.01"
 # In JupyterLab the last cell of this section (not shown on the website) adds sliders to the figure below, for the two people and the shift:
 
 # %% alt="Two different people with the path between their stripes: most lines are dotted, because few stripes match"
-aligned_pair(picture(1), picture(7, down=1), ("person 1", "person 7, 1/8 too low"))
+aligned_pair(
+    picture(1), picture(7, down=1), ("person 1", "person 7, 1/8 too low")
+)
 
 # %% tags=["explorer"]
 import ipywidgets
@@ -456,7 +520,11 @@ from IPython.display import display
 @ipywidgets.interact(left=(0, 30), right=(0, 30), down=(-3.0, 4.0, 0.5))
 def explore(left=1, right=7, down=1.0):
     one, two = picture(left), picture(right, 4, 1, down)
-    display(aligned_pair(one, two, (f"person {left}", f"person {right}, {down:g}/8 low")))
+    display(
+        aligned_pair(
+            one, two, (f"person {left}", f"person {right}, {down:g}/8 low")
+        )
+    )
 
 
 # %% [markdown]

@@ -54,7 +54,9 @@ config = runs.read_parameters(TrainConfig, globals())
 trained = book.model()
 print(trained.origin)
 dataset = open_dataset(book.dataset_folder("market1501"), "trainval")
-network = AlignedReID(book.CONFIG.backbone, None, len(np.unique(dataset.labels))).eval()
+network = AlignedReID(
+    book.CONFIG.backbone, None, len(np.unique(dataset.labels))
+).eval()
 report = load_weights(network, trained.result.weights)
 assert report.missing == report.unexpected == [], (
     "the weights of the trained model fit the network exactly, identity head included"
@@ -64,16 +66,23 @@ assert report.missing == report.unexpected == [], (
 # Here is a batch of $P$ people with $K$ images each ([chapter 2](02_batches.ipynb)) and the network's output for it:
 
 # %%
-sampler = IdentitySampler(dataset.labels, config.ids_per_batch, config.images_per_id, config.seed)
+sampler = IdentitySampler(
+    dataset.labels, config.ids_per_batch, config.images_per_id, config.seed
+)
 indices = next(iter(sampler))
 labels = torch.from_numpy(dataset.labels[indices])
 pictures = [images.decode(dataset.paths[k]) for k in indices]
 size = (book.CONFIG.height, book.CONFIG.width)
 with torch.no_grad():
-    embedding = network(images.normalize(torch.stack([images.resize(p, size) for p in pictures])))
-assert len(embedding.global_features) == config.ids_per_batch * config.images_per_id, (
-    "the batch has P x K features"
-)
+    embedding = network(
+        images.normalize(
+            torch.stack([images.resize(p, size) for p in pictures])
+        )
+    )
+assert (
+    len(embedding.global_features)
+    == config.ids_per_batch * config.images_per_id
+), "the batch has P x K features"
 
 # %% alt="The batch: eight people with four images each, from different cameras, some in front of obstacles or cut off by the box"
 figures.batch_grid(pictures, labels, config.images_per_id)
@@ -85,15 +94,23 @@ figures.batch_grid(pictures, labels, config.images_per_id)
 
 # %%
 def draw_triplets(anchors, mined):
-    """Anchors, each beside its hardest positive and its hardest negative."""
+    """Each anchor with its hardest positive and its hardest negative."""
     fig = figures.Figure(figsize=(8, 1.85), layout="constrained")
     grid = fig.add_gridspec(
-        1, 4 * len(anchors) - 1, width_ratios=([1, 1, 1, 0.15] * len(anchors))[:-1]
+        1,
+        4 * len(anchors) - 1,
+        width_ratios=([1, 1, 1, 0.15] * len(anchors))[:-1],
     )
     for k, a in enumerate(anchors):
         p, n = int(mined.positive[a]), int(mined.negative[a])
-        same, other = float(mined.positive_distance[a]), float(mined.negative_distance[a])
-        trio = ((a, "anchor", figures.BLACK), (p, f"same: {same:.1f}", figures.BLUE))
+        same, other = (
+            float(mined.positive_distance[a]),
+            float(mined.negative_distance[a]),
+        )
+        trio = (
+            (a, "anchor", figures.BLACK),
+            (p, f"same: {same:.1f}", figures.BLUE),
+        )
         for column, (i, title, colour) in enumerate(
             (*trio, (n, f"other: {other:.1f}", figures.VERMILLION))
         ):
@@ -160,9 +177,21 @@ def draw_line(ax, title):
         (1, "B", figures.PURPLE, "s"),
     ):
         x = points[people == person, 0]
-        ax.scatter(x, 0 * x, s=90, color=colour, marker=marker, label=f"person {name}", zorder=2)
+        ax.scatter(
+            x,
+            0 * x,
+            s=90,
+            color=colour,
+            marker=marker,
+            label=f"person {name}",
+            zorder=2,
+        )
     ax.set(
-        title=title, xticks=points[:, 0].int().tolist(), yticks=[], ylim=(-1, 1), xlabel="feature"
+        title=title,
+        xticks=points[:, 0].int().tolist(),
+        yticks=[],
+        ylim=(-1, 1),
+        xlabel="feature",
     )
     ax.spines["left"].set_visible(False)
     ax.legend(ncols=2, loc="upper left")
@@ -173,7 +202,9 @@ def draw_matrix(ax, matrix, names, title, mined=None, form=".0f"):
     ax.imshow(matrix, cmap="Greys", vmax=2 * float(matrix.max()))
     for i in range(len(matrix)):
         for j in range(len(matrix)):
-            ax.text(j, i, f"{float(matrix[i, j]):{form}}", ha="center", va="center")
+            ax.text(
+                j, i, f"{float(matrix[i, j]):{form}}", ha="center", va="center"
+            )
     if mined is not None:
         for chosen, colour, style in (
             (mined.positive, figures.BLUE, "-"),
@@ -181,7 +212,12 @@ def draw_matrix(ax, matrix, names, title, mined=None, form=".0f"):
         ):
             for i, j in enumerate(chosen.tolist()):
                 box = Rectangle(
-                    (j - 0.42, i - 0.42), 0.84, 0.84, fill=False, edgecolor=colour, linestyle=style
+                    (j - 0.42, i - 0.42),
+                    0.84,
+                    0.84,
+                    fill=False,
+                    edgecolor=colour,
+                    linestyle=style,
                 )
                 ax.add_patch(box).set_linewidth(2)
     ax.set(
@@ -196,7 +232,7 @@ def draw_matrix(ax, matrix, names, title, mined=None, form=".0f"):
 
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 left, right = fig.subplots(1, 2, width_ratios=(1.6, 1))
-draw_line(left, "six pictures on a line")
+draw_line(left, "six images on a line")
 names = ["0", "1", "4", "6", "7", "9"]
 draw_matrix(right, distances, names, "their distances")
 fig
@@ -214,7 +250,9 @@ fig
 twins = torch.zeros(2, 3, requires_grad=True)
 (twins[0] - twins[1]).square().sum().sqrt().backward()
 print(twins.grad.tolist())
-assert twins.grad.isnan().all(), "the plain gradient is NaN: infinity times zero is not a number"
+assert twins.grad.isnan().all(), (
+    "the plain gradient is NaN: infinity times zero is not a number"
+)
 
 # %% [markdown]
 # The distance of every image to itself is 0, so this happens in every batch. The library first raises squares below $10^{-12}$ to that value;
@@ -251,7 +289,9 @@ def mine_by_loop(distances, people):
     """[(positive, negative)] of each anchor, by looking at everybody."""
     mined = []
     for a in range(len(people)):
-        positives = [i for i in range(len(people)) if people[i] == people[a] and i != a]
+        positives = [
+            i for i in range(len(people)) if people[i] == people[a] and i != a
+        ]
         negatives = [i for i in range(len(people)) if people[i] != people[a]]
         hardest = (
             max(positives, key=lambda i: distances[a, i]),
@@ -268,8 +308,12 @@ for a, (p, n) in enumerate(by_loop):
     print(
         f"anchor {names[a]}: positive {names[p]} at {distances[a, p]:.0f}, negative {names[n]} at {distances[a, n]:.0f}"
     )
-assert mined.positive.tolist() == [p for p, _ in by_loop], "the mask finds the loop's positives"
-assert mined.negative.tolist() == [n for _, n in by_loop], "the mask finds the loop's negatives"
+assert mined.positive.tolist() == [p for p, _ in by_loop], (
+    "the mask finds the loop's positives"
+)
+assert mined.negative.tolist() == [n for _, n in by_loop], (
+    "the mask finds the loop's negatives"
+)
 
 # %% [markdown]
 # The library has no loop. It masks the matrix: entries that are not positives are set to $-\infty$ before it takes the maximum of each row,
@@ -294,8 +338,14 @@ fig
 uneven, some = people[:5], distances[:5, :5]
 mined_uneven = losses.mine_batch_hard(some, uneven)
 assert list(
-    zip(mined_uneven.positive.tolist(), mined_uneven.negative.tolist(), strict=True)
-) == mine_by_loop(some, uneven), "with three images of A and two of B every anchor has its triplet"
+    zip(
+        mined_uneven.positive.tolist(),
+        mined_uneven.negative.tolist(),
+        strict=True,
+    )
+) == mine_by_loop(some, uneven), (
+    "with three images of A and two of B every anchor has its triplet"
+)
 
 # %% [markdown]
 # ### Two batches without triplets
@@ -304,7 +354,10 @@ assert list(
 # $-\infty$, and so would the loss. The library instead names the label that causes the error:
 
 # %% tags=["nbval-check-output"]
-for wrong in (torch.tensor([0, 0, 0, 1, 1, 7]), torch.tensor([5, 5, 5, 5, 5, 5])):
+for wrong in (
+    torch.tensor([0, 0, 0, 1, 1, 7]),
+    torch.tensor([5, 5, 5, 5, 5, 5]),
+):
     try:
         losses.mine_batch_hard(distances, wrong)
     except InputError as error:
@@ -345,7 +398,9 @@ assert torch.isclose(in_one.loss, torch.tensor(0.6)), (
 # $$ (eq-losses-soft)
 
 # %% tags=["nbval-check-output"]
-soft = losses.triplet_loss(mined.positive_distance, mined.negative_distance, margin=None)
+soft = losses.triplet_loss(
+    mined.positive_distance, mined.negative_distance, margin=None
+)
 by_hand = sum(math.log(1 + math.exp(d)) for d in (-2, -2, 2, 1, -1, -2)) / 6
 assert math.isclose(float(soft), by_hand, abs_tol=1e-5), (
     "the library's soft margin equals the sum by hand"
@@ -357,7 +412,9 @@ fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 loss_ax, slope_ax = fig.subplots(1, 2)
 x = torch.linspace(-3, 3, 241, requires_grad=True)
 for name, m, style in (("margin 0.3", 0.3, "-"), ("soft margin", None, "--")):
-    each = torch.stack([losses.triplet_loss(one[None], torch.zeros(1), m) for one in x])
+    each = torch.stack(
+        [losses.triplet_loss(one[None], torch.zeros(1), m) for one in x]
+    )
     (slope,) = torch.autograd.grad(each.sum(), x)
     loss_ax.plot(x.detach(), each.detach(), style, label=name)
     slope_ax.plot(x.detach(), slope, style, label=name)
@@ -393,18 +450,26 @@ fig
 plane = torch.tensor([[3.0, 4.0], [6.0, 8.0], [-3.0, -4.0], [-4.0, 3.0]])
 unit = losses.unit_length(plane)
 print([[round(v, 1) for v in row] for row in unit.tolist()])
-print("before", [round(d, 2) for d in losses.euclidean_distances(plane, plane)[0].tolist()])
-print("after ", [round(d, 2) for d in losses.euclidean_distances(unit, unit)[0].tolist()])
+print(
+    "before",
+    [round(d, 2) for d in losses.euclidean_distances(plane, plane)[0].tolist()],
+)
+print(
+    "after ",
+    [round(d, 2) for d in losses.euclidean_distances(unit, unit)[0].tolist()],
+)
 
 # %%
 cosine = unit @ unit.T
-assert torch.allclose(losses.euclidean_distances(unit, unit) ** 2, 2 - 2 * cosine, atol=1e-5), (
-    "the squared distance of unit features is 2 - 2 cos"
-)
+assert torch.allclose(
+    losses.euclidean_distances(unit, unit) ** 2, 2 - 2 * cosine, atol=1e-5
+), "the squared distance of unit features is 2 - 2 cos"
 assert losses.euclidean_distances(unit, unit).max() <= 2 + 1e-5, (
     "no two unit features are farther apart than 2"
 )
-ten = losses.global_triplet(10 * points, people, margin=0.3, normalize=False).loss
+ten = losses.global_triplet(
+    10 * points, people, margin=0.3, normalize=False
+).loss
 assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
     "for features ten times as long the loss is (20.3 + 10.3) / 6"
 )
@@ -417,13 +482,33 @@ assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
 fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
 both = {}
 for ax, normalize in zip(fig.subplots(1, 2), (False, True), strict=True):
-    both[normalize] = losses.global_triplet(features, labels, config.margin, normalize).mined
+    both[normalize] = losses.global_triplet(
+        features, labels, config.margin, normalize
+    ).mined
     p, n = both[normalize].positive_distance, both[normalize].negative_distance
     m, top = config.margin or 0.0, 1.08 * float(torch.cat([p, n]).max())
-    kinds = {"by the margin": n > p + m, "farther": (n > p) & (n <= p + m), "not farther": n <= p}
-    looks = ((figures.BLUE, "o"), (figures.ORANGE, "^"), (figures.VERMILLION, "x"))
-    for (name, mask), (colour, marker) in zip(kinds.items(), looks, strict=True):
-        ax.scatter(p[mask], n[mask], s=26, color=colour, marker=marker, label=name, zorder=3)
+    kinds = {
+        "by the margin": n > p + m,
+        "farther": (n > p) & (n <= p + m),
+        "not farther": n <= p,
+    }
+    looks = (
+        (figures.BLUE, "o"),
+        (figures.ORANGE, "^"),
+        (figures.VERMILLION, "x"),
+    )
+    for (name, mask), (colour, marker) in zip(
+        kinds.items(), looks, strict=True
+    ):
+        ax.scatter(
+            p[mask],
+            n[mask],
+            s=26,
+            color=colour,
+            marker=marker,
+            label=name,
+            zorder=3,
+        )
     ax.plot([0, top], [0, top], color=figures.GREY, linewidth=1.2)
     ax.plot([0, top], [m, top + m], "--", color=figures.GREY, linewidth=1.2)
     ax.set(
@@ -443,7 +528,9 @@ for normalize, chosen in both.items():
     print(
         f"{'unit length' if normalize else 'as they are'}: d_an {typical:.2f} on average, margin {config.margin}"
     )
-assert both[True].negative_distance.max() <= 2, "distances of unit features are at most 2"
+assert both[True].negative_distance.max() <= 2, (
+    "distances of unit features are at most 2"
+)
 
 # %% tags=["bound"]
 assert both[False].negative_distance.mean() > 2, (
@@ -470,7 +557,9 @@ assert both[False].negative_distance.mean() > 2, (
 # %% label="fig-heat" alt="Heat map of the distances of the batch: light blocks along the diagonal, one block per person; a blue circle in each row inside the block, a vermillion cross outside"
 fig = figures.Figure(figsize=(5.6, 4.9), layout="constrained")
 ax = fig.subplots()
-image = ax.imshow(term.distances, cmap="Greys", vmin=0, vmax=1.3 * float(term.distances.max()))
+image = ax.imshow(
+    term.distances, cmap="Greys", vmin=0, vmax=1.3 * float(term.distances.max())
+)
 rows = torch.arange(len(labels))
 ax.plot(
     term.mined.positive,
@@ -481,12 +570,26 @@ ax.plot(
     fillstyle="none",
     markeredgewidth=1.6,
 )
-ax.plot(term.mined.negative, rows, "x", color=figures.VERMILLION, markersize=5, markeredgewidth=1.6)
+ax.plot(
+    term.mined.negative,
+    rows,
+    "x",
+    color=figures.VERMILLION,
+    markersize=5,
+    markeredgewidth=1.6,
+)
 for edge in range(config.images_per_id, len(labels), config.images_per_id):
     ax.axhline(edge - 0.5, color="white", linewidth=1.2)
     ax.axvline(edge - 0.5, color="white", linewidth=1.2)
-middles = np.arange(config.ids_per_batch) * config.images_per_id + (config.images_per_id - 1) / 2
-ax.set(xticks=middles, yticks=middles, xticklabels=labels[:: config.images_per_id].tolist())
+middles = (
+    np.arange(config.ids_per_batch) * config.images_per_id
+    + (config.images_per_id - 1) / 2
+)
+ax.set(
+    xticks=middles,
+    yticks=middles,
+    xticklabels=labels[:: config.images_per_id].tolist(),
+)
 ax.set(
     yticklabels=labels[:: config.images_per_id].tolist(),
     xlabel="identity",
@@ -516,8 +619,12 @@ assert term.mined.positive.tolist() == [p for p, _ in by_loop], (
 assert term.mined.negative.tolist() == [n for _, n in by_loop], (
     "the mask finds the loop's negatives on real features"
 )
-assert (labels[term.mined.positive] == labels).all(), "every positive shows the anchor's person"
-assert (labels[term.mined.negative] != labels).all(), "no negative shows the anchor's person"
+assert (labels[term.mined.positive] == labels).all(), (
+    "every positive shows the anchor's person"
+)
+assert (labels[term.mined.negative] != labels).all(), (
+    "no negative shows the anchor's person"
+)
 
 # %% [markdown]
 # Which people are nearest to each other for the network? Here are the three pairs of people with the nearest negatives, with one anchor for
@@ -540,7 +647,9 @@ draw_triplets(list(confused.values())[:3], term.mined)
 # the line these are four of six; with a margin of 1.5 they are only the three whose gap is $-2$.
 
 # %% tags=["nbval-check-output"]
-print(f"{losses.satisfied(mined):.3f} {losses.satisfied(mined, margin=1.5):.3f}")
+print(
+    f"{losses.satisfied(mined):.3f} {losses.satisfied(mined, margin=1.5):.3f}"
+)
 
 # %% [markdown]
 # :::{admonition} The original reproduction says
@@ -554,7 +663,9 @@ precision, satisfaction = (
     losses.satisfied(term.mined),
     losses.satisfied(term.mined, config.margin or 0.0),
 )
-print(f"precision {precision:.0%}, margin satisfaction {satisfaction:.0%}, loss {term.loss:.3f}")
+print(
+    f"precision {precision:.0%}, margin satisfaction {satisfaction:.0%}, loss {term.loss:.3f}"
+)
 assert satisfaction <= precision, (
     "an anchor that satisfies the margin also has its negative farther than its positive"
 )
@@ -589,7 +700,9 @@ assert torch.isclose(precision, (gaps < 0).float().mean()), (
 # units apart cost $0$, $\frac{3 - 1}{3 + 1} = 0.5$ and $\frac{9 - 1}{9 + 1} = 0.8$.
 
 # %%
-units = torch.tensor([[0, 2], [2, 2], [2, 0], [0, 1]])  # A1, A2, B1, B2: upper and lower stripe
+units = torch.tensor(
+    [[0, 2], [2, 2], [2, 0], [0, 1]]
+)  # A1, A2, B1, B2: upper and lower stripe
 stripes = math.log(3) * units[:, :, None].double()  # [N=4, H=2, c=1]
 two_people = torch.tensor([0, 0, 1, 1])
 
@@ -603,8 +716,14 @@ price = {0: 0.0, 1: 0.5, 2: 0.8}
 by_hand = torch.zeros(4, 4, dtype=torch.float64)
 for i, (top, bottom) in enumerate(units.tolist()):
     for j, (other_top, other_bottom) in enumerate(units.tolist()):
-        crossed = min(price[abs(top - other_bottom)], price[abs(bottom - other_top)])
-        by_hand[i, j] = price[abs(top - other_top)] + crossed + price[abs(bottom - other_bottom)]
+        crossed = min(
+            price[abs(top - other_bottom)], price[abs(bottom - other_top)]
+        )
+        by_hand[i, j] = (
+            price[abs(top - other_top)]
+            + crossed
+            + price[abs(bottom - other_bottom)]
+        )
 local = local_distances(stripes, stripes)
 assert torch.allclose(local, by_hand, atol=1e-4), (
     "the library's path of three cells costs the same as by hand"
@@ -615,8 +734,12 @@ assert torch.allclose(local, by_hand, atol=1e-4), (
 
 # %% alt="Left, four images as columns of two stripes with their numbers. Middle, global distances; right, local distances, with mined positives framed in blue and negatives in dashed vermillion; for A1 and B1 the two distances choose different negatives"
 whole = stripes.mean(dim=1)
-by_global = losses.global_triplet(whole, two_people, margin=0.3, normalize=False)
-own_choice = losses.local_triplet(stripes, two_people, margin=0.3, normalize=False)
+by_global = losses.global_triplet(
+    whole, two_people, margin=0.3, normalize=False
+)
+own_choice = losses.local_triplet(
+    stripes, two_people, margin=0.3, normalize=False
+)
 fig = figures.Figure(figsize=(8, 2.6), layout="constrained")
 people_ax, global_ax, local_ax = fig.subplots(1, 3)
 people_ax.imshow(units.T, cmap="Greys", vmax=4, aspect="auto")
@@ -633,9 +756,16 @@ people_ax.set(
 people_ax.vlines([0.5, 1.5, 2.5], -0.5, 1.5, color="white", linewidth=6)
 people_ax.grid(False)
 draw_matrix(
-    global_ax, by_global.distances / math.log(3), four, "global, in units", by_global.mined, ".1f"
+    global_ax,
+    by_global.distances / math.log(3),
+    four,
+    "global, in units",
+    by_global.mined,
+    ".1f",
 )
-draw_matrix(local_ax, own_choice.distances, four, "local", own_choice.mined, ".1f")
+draw_matrix(
+    local_ax, own_choice.distances, four, "local", own_choice.mined, ".1f"
+)
 fig
 
 # %% [markdown]
@@ -666,16 +796,24 @@ assert global_choice.mined.negative.tolist() == [2, 2, 0, 0], (
 # local loss, so its local branch still has its random initial weights.
 
 # %%
-own = losses.local_triplet(embedding.local_features, labels, config.margin, normalize=False)
+own = losses.local_triplet(
+    embedding.local_features, labels, config.margin, normalize=False
+)
 paper = losses.local_triplet(
-    embedding.local_features, labels, config.margin, normalize=False, mined=term.mined
+    embedding.local_features,
+    labels,
+    config.margin,
+    normalize=False,
+    mined=term.mined,
 )
 other_positive = (own.mined.positive != paper.mined.positive).float().mean()
 other_negative = (own.mined.negative != paper.mined.negative).float().mean()
 print(
-    f"another positive for {other_positive:.0%} of the anchors, another negative for {other_negative:.0%}"
+    f"a different positive for {other_positive:.0%} of the anchors, a different negative for {other_negative:.0%}"
 )
-print(f"local loss {own.loss:.3f} by its own choice, {paper.loss:.3f} by the global one")
+print(
+    f"local loss {own.loss:.3f} by its own choice, {paper.loss:.3f} by the global one"
+)
 assert own.loss >= paper.loss, "the local choice gives the largest local loss"
 
 # %% [markdown]
@@ -705,10 +843,12 @@ print(f"{losses.identification(scores, answers):.4f}")
 total = 0.0
 for z, y in zip(scores.tolist(), answers.tolist(), strict=True):
     total += -math.log(math.exp(z[y]) / sum(math.exp(v) for v in z))
-assert math.isclose(total / 2, 1.5 * math.log(2)), "the loop gives the number on paper"
-assert math.isclose(float(losses.identification(scores, answers)), total / 2, abs_tol=1e-6), (
-    "the library gives the loop's number"
+assert math.isclose(total / 2, 1.5 * math.log(2)), (
+    "the loop gives the number on paper"
 )
+assert math.isclose(
+    float(losses.identification(scores, answers)), total / 2, abs_tol=1e-6
+), "the library gives the loop's number"
 
 # %% [markdown]
 # A head that has learned nothing gives every person the same number, and its loss is the logarithm of the number of people. What is the loss
@@ -721,7 +861,9 @@ assert math.isclose(float(fresh), math.log(ids), abs_tol=1e-4), (
     "equal scores for all people give a loss of log(ids)"
 )
 identification = losses.identification(embedding.logits, labels)
-print(f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the trained head")
+print(
+    f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the trained head"
+)
 
 # %% [markdown]
 # The head was trained on these very people, and its loss has only halved, while nearly all triplets of the same features are satisfied: the two
@@ -786,10 +928,12 @@ print(
 
 # %%
 by_hand = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-assert math.isclose(float(losses.mutual_probability(fair, [biased])), by_hand, abs_tol=1e-6), (
-    "the library's divergence of the two coins equals the sum by hand"
+assert math.isclose(
+    float(losses.mutual_probability(fair, [biased])), by_hand, abs_tol=1e-6
+), "the library's divergence of the two coins equals the sum by hand"
+assert losses.mutual_probability(fair, [fair]) == 0, (
+    "the divergence of equal coins is 0"
 )
-assert losses.mutual_probability(fair, [fair]) == 0, "the divergence of equal coins is 0"
 
 # %% [markdown]
 # The second number is for the coins exchanged, $\frac12 \ln \frac23 + \frac12 \ln 2$: the divergence is not symmetric.
@@ -815,16 +959,23 @@ our_distances, their_distances = (
 )
 mutual = losses.mutual_distance(our_distances, [their_distances])
 print(f"{mutual.item():.4f}")
-assert torch.isclose(mutual, torch.tensor(4 / 9)), "the mean squared difference is 4/9"
+assert torch.isclose(mutual, torch.tensor(4 / 9)), (
+    "the mean squared difference is 4/9"
+)
 
 # %% [markdown]
 # In our loss the partner's numbers are constants, so the partner gets no gradient. (In the partner's own loss our numbers are constants.)
 
 # %%
 mutual.backward()
-assert ours.grad.abs().sum() > 0, "our features get a gradient towards the partner"
+assert ours.grad.abs().sum() > 0, (
+    "our features get a gradient towards the partner"
+)
 assert theirs.grad is None, "the partner's features get no gradient"
-own_scores, partner_scores = fair.clone().requires_grad_(), biased.clone().requires_grad_()
+own_scores, partner_scores = (
+    fair.clone().requires_grad_(),
+    biased.clone().requires_grad_(),
+)
 losses.mutual_probability(own_scores, [partner_scores]).backward()
 assert own_scores.grad.abs().sum() > 0, "our scores get a gradient"
 assert partner_scores.grad is None, "the partner's scores get no gradient"
@@ -854,9 +1005,16 @@ def push(x, loss):
 # **Triplets.** There are two people with three images each, in the plane.
 
 # %%
-spots = torch.tensor([[1.1, 1.4], [1.2, 0.4], [0.0, 0.9], [2.9, 0.9], [2.2, 2.0], [4.0, 1.1]])
-hard = push(spots, lambda x: losses.global_triplet(x, people, 0.3, normalize=False).loss)
-smooth = push(spots, lambda x: losses.global_triplet(x, people, None, normalize=False).loss)
+spots = torch.tensor(
+    [[1.1, 1.4], [1.2, 0.4], [0.0, 0.9], [2.9, 0.9], [2.2, 2.0], [4.0, 1.1]]
+)
+hard = push(
+    spots, lambda x: losses.global_triplet(x, people, 0.3, normalize=False).loss
+)
+smooth = push(
+    spots,
+    lambda x: losses.global_triplet(x, people, None, normalize=False).loss,
+)
 assert torch.allclose(hard.sum(0), torch.zeros(2), atol=1e-5), (
     "the gradients of all features sum to 0"
 )
@@ -864,7 +1022,9 @@ still = hard.norm(dim=1) < 1e-6
 assert still.sum() == 2, (
     "two features get no gradient: satisfied anchors that are nobody's hardest sample"
 )
-assert smooth[still].norm(dim=1).min() > 0.1, "the soft margin moves every feature"
+assert smooth[still].norm(dim=1).min() > 0.1, (
+    "the soft margin moves every feature"
+)
 assert torch.allclose(hard[[2, 5]].norm(dim=1), torch.tensor(1 / 6)), (
     "one anchor pulls with strength 1/N at any distance"
 )
@@ -878,10 +1038,15 @@ assert torch.allclose(hard[[2, 5]].norm(dim=1), torch.tensor(1 / 6)), (
 stripe = 6.0 * torch.arange(10)
 first = torch.stack([stripe[:8], torch.zeros(8)], dim=1)  # [H=8, c=2]
 second = torch.stack([stripe[2:] + 0.5, torch.zeros(8)], dim=1)
-somebody = torch.stack([first + torch.tensor([3.0, 40.0]), second + torch.tensor([3.0, 40.0])])
+somebody = torch.stack(
+    [first + torch.tensor([3.0, 40.0]), second + torch.tensor([3.0, 40.0])]
+)
 crowd = torch.cat([first[None], second[None], somebody])
-local_push = push(crowd, lambda x: losses.local_triplet(x, two_people, 5.0, normalize=False).loss)
-strength = local_push[0].norm(dim=1)  # [H] of the first picture
+local_push = push(
+    crowd,
+    lambda x: losses.local_triplet(x, two_people, 5.0, normalize=False).loss,
+)
+strength = local_push[0].norm(dim=1)  # [H] of the first image
 assert strength[2:].min() > 20 * strength[:2].max(), (
     "stripes without a match get almost no gradient"
 )
@@ -894,7 +1059,14 @@ assert strength[2:].min() > 20 * strength[:2].max(), (
 angles = torch.tensor([90.0, 210.0, 330.0]).deg2rad()
 head = torch.stack([angles.cos(), angles.sin()], dim=1)  # [3 ids, 2]
 heads_points = torch.tensor(
-    [[0.2, 2.4], [-0.6, 0.5], [-2.2, -1.0], [0.5, -1.6], [2.1, -1.2], [0.4, 1.0]]
+    [
+        [0.2, 2.4],
+        [-0.6, 0.5],
+        [-2.2, -1.0],
+        [0.5, -1.6],
+        [2.1, -1.2],
+        [0.4, 1.0],
+    ]
 )
 three = torch.tensor([0, 0, 1, 1, 2, 2])
 id_push = push(heads_points, lambda x: losses.identification(x @ head.T, three))
@@ -910,7 +1082,9 @@ assert torch.allclose(id_push, by_hand, atol=1e-5), (
 # %%
 mine = torch.tensor([[0.1, 0.6, 0.2, 0.1]])
 partner = torch.tensor([[0.3, 0.3, 0.3, 0.1]])
-probability_push = push(mine.log(), lambda z: losses.mutual_probability(z, [partner.log()]))
+probability_push = push(
+    mine.log(), lambda z: losses.mutual_probability(z, [partner.log()])
+)
 assert torch.allclose(probability_push, partner - mine, atol=1e-5), (
     "minus the gradient is the partner's probability minus ours"
 )
@@ -919,12 +1093,19 @@ triangle = torch.tensor([[0.0, 0.0], [3.0, 0.0], [1.2, 1.0]])
 wanted = torch.tensor([[0.5, -0.4], [2.5, -0.4], [1.2, 1.8]])
 there = losses.euclidean_distances(wanted, wanted)
 pair_push = push(
-    triangle, lambda x: losses.mutual_distance(losses.euclidean_distances(x, x), [there])
+    triangle,
+    lambda x: losses.mutual_distance(losses.euclidean_distances(x, x), [there]),
 )
 stepped = triangle + 0.1 * pair_push
-before = losses.mutual_distance(losses.euclidean_distances(triangle, triangle), [there])
-after = losses.mutual_distance(losses.euclidean_distances(stepped, stepped), [there])
-assert after < before, "a small step along the arrows brings the distances nearer to the partner's"
+before = losses.mutual_distance(
+    losses.euclidean_distances(triangle, triangle), [there]
+)
+after = losses.mutual_distance(
+    losses.euclidean_distances(stepped, stepped), [there]
+)
+assert after < before, (
+    "a small step along the arrows brings the distances nearer to the partner's"
+)
 
 # %% [markdown]
 # The next figure shows all of them. The lengths of arrows can be compared within a panel, but not between panels.
@@ -936,10 +1117,20 @@ def draw_arrows(ax, x, arrows, who, scale, title):
     marks = ((figures.GREEN, "o"), (figures.PURPLE, "s"), (figures.SKY, "D"))
     for person in who.unique().tolist():
         colour, marker = marks[person]
-        ax.scatter(*x[who == person].T, s=32, color=colour, marker=marker, zorder=2)
+        ax.scatter(
+            *x[who == person].T, s=32, color=colour, marker=marker, zorder=2
+        )
     moved = scale * arrows.norm(dim=1) > 0.02  # others would be dots
     ends = scale * arrows[moved]
-    ax.quiver(*x[moved].T, *ends.T, angles="xy", scale_units="xy", scale=1, width=0.012, zorder=3)
+    ax.quiver(
+        *x[moved].T,
+        *ends.T,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.012,
+        zorder=3,
+    )
     ax.set(title=title, xticks=[], yticks=[])
     ax.set_aspect("equal", "datalim")
     ax.margins(0.18)
@@ -951,9 +1142,15 @@ fig = figures.Figure(figsize=(8, 5.4), layout="constrained")
 draw_arrows(a, spots, hard, people, 1.9, "global, margin 0.3")
 draw_arrows(b, spots, smooth, people, 1.9, "global, soft margin")
 c.bar(range(1, 9), strength, color=figures.BLUE)
-c.set(title="local: strength per stripe", xticks=range(1, 9), xlabel="stripe of picture 1")
+c.set(
+    title="local: strength per stripe",
+    xticks=range(1, 9),
+    xlabel="stripe of image 1",
+)
 draw_arrows(d, heads_points, id_push, three, 8, "identification")
-for row, colour in zip(head, (figures.GREEN, figures.PURPLE, figures.SKY), strict=True):
+for row, colour in zip(
+    head, (figures.GREEN, figures.PURPLE, figures.SKY), strict=True
+):
     d.plot(
         *torch.stack([torch.zeros(2), 2.6 * row]).T,
         color=colour,
@@ -966,8 +1163,17 @@ e.bar(range(1, 5), up, color=figures.BLUE)
 e.bar(range(1, 5), probability_push[0] - up, color=figures.VERMILLION)
 e.axhline(0, color=figures.GREY, linewidth=1)
 e.set(title="mutual, probabilities", xticks=range(1, 5), xlabel="person")
-draw_arrows(f, triangle, pair_push, torch.zeros(3, dtype=torch.long), 2, "mutual, distances")
-f.fill(*wanted.T, fill=False, linestyle="--", edgecolor=figures.GREY, linewidth=1.4)
+draw_arrows(
+    f,
+    triangle,
+    pair_push,
+    torch.zeros(3, dtype=torch.long),
+    2,
+    "mutual, distances",
+)
+f.fill(
+    *wanted.T, fill=False, linestyle="--", edgecolor=figures.GREY, linewidth=1.4
+)
 fig
 
 # %% [markdown]

@@ -100,19 +100,16 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.model import AlignedReID
 
-of_training, of_plan = (
-    [field.name for field in dataclasses.fields(kind)]
-    for kind in (training.TrainConfig, full_run.Plan)
-)
-config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
-plan = runs.read_parameters(full_run.Plan, globals(), extra=of_training)
+config, plan = full_run.read_settings(globals())
 
 # %% [markdown]
 # An invalid value is rejected with its name:
 
 # %% tags=["demonstration", "nbval-check-output"]
 try:
-    dataclasses.replace(config, schedule="exponential", decay_at_epoch=config.total_epochs + 1)
+    dataclasses.replace(
+        config, schedule="exponential", decay_at_epoch=config.total_epochs + 1
+    )
 except InputError as error:
     message = str(error)
 print(message)
@@ -138,15 +135,21 @@ assert labels_found.tolist() == list(range(len(set(train_set.ids)))), (
 
 # %%
 if plan.only_test:  # no training, so there may be no training people
-    shown = datasets.open_dataset(runs.resolve(config.data_root) / tested_on[0], "test")
+    shown = datasets.open_dataset(
+        runs.resolve(config.data_root) / tested_on[0], "test"
+    )
     people = shown.ids
 else:
     shown, people = train_set, training.train_labels(train_set)
 size = (config.height, config.width)
-store = images.ImageStore(shown.paths, size, config.memory_limit, config.workers)
+store = images.ImageStore(
+    shown.paths, size, config.memory_limit, config.workers
+)
 _, counts = np.unique(people, return_counts=True)
 P, K = min(16, len(counts)), min(4, counts.max())
-indices = next(iter(IdentitySampler(people, ids_per_batch=P, images_per_id=K, seed=0)))
+indices = next(
+    iter(IdentitySampler(people, ids_per_batch=P, images_per_id=K, seed=0))
+)
 pictures = images.normalize(torch.stack(store.fetch(indices)))
 labels = torch.from_numpy(people[indices])
 assert pictures.shape == (P * K, 3, *size), (
@@ -161,23 +164,38 @@ def pair_distances(network):
     with torch.no_grad():
         x = losses.unit_length(network(pictures).global_features)
     pairs = torch.triu_indices(len(x), len(x), offset=1)
-    return losses.euclidean_distances(x, x)[pairs[0], pairs[1]], (labels[:, None] == labels)[
-        pairs[0], pairs[1]
-    ]
+    return losses.euclidean_distances(x, x)[pairs[0], pairs[1]], (
+        labels[:, None] == labels
+    )[pairs[0], pairs[1]]
 
 
 def draw_pairs(networks):
     """A histogram of pair distances for each network."""
     _, axes = plt.subplots(
-        1, len(networks), figsize=(3.6 * len(networks), 2.4), squeeze=False, layout="constrained"
+        1,
+        len(networks),
+        figsize=(3.6 * len(networks), 2.4),
+        squeeze=False,
+        layout="constrained",
     )
     for ax, (title, network) in zip(axes[0], networks.items(), strict=True):
         distances, same = pair_distances(network)
         top = float(distances.max())
-        for mask, name, style in ((~same, "different people", "-"), (same, "same person", "--")):
+        for mask, name, style in (
+            (~same, "different people", "-"),
+            (same, "same person", "--"),
+        ):
             if mask.any():  # one person alone has no pair of different people
-                found = np.histogram(distances[mask], bins=24, range=(0, top), density=True)
-                ax.stairs(*found, label=name, linestyle=style, linewidth=1.8, fill=False)
+                found = np.histogram(
+                    distances[mask], bins=24, range=(0, top), density=True
+                )
+                ax.stairs(
+                    *found,
+                    label=name,
+                    linestyle=style,
+                    linewidth=1.8,
+                    fill=False,
+                )
         ax.set(title=title, xlabel="distance of unit features", yticks=[])
     axes[0][0].legend()
     plt.show()
@@ -217,14 +235,22 @@ draw_pairs({"before training": untrained})
 points = torch.tensor([[0.0], [1.0], [1.2], [3.0]])
 people = torch.tensor([0, 0, 1, 1])
 term = losses.global_triplet(points, people, margin=0.3, normalize=False)
-print("farthest positives", [round(d, 1) for d in term.mined.positive_distance.tolist()])
-print("nearest negatives ", [round(d, 1) for d in term.mined.negative_distance.tolist()])
+print(
+    "farthest positives",
+    [round(d, 1) for d in term.mined.positive_distance.tolist()],
+)
+print(
+    "nearest negatives ",
+    [round(d, 1) for d in term.mined.negative_distance.tolist()],
+)
 
 # %% [markdown]
 # The first anchor, at 0, has its positive at 1 and its nearest negative at 1.2: $1 - 1.2 + 0.3 = 0.1$. The other anchors give $1 - 0.2 + 0.3 = 1.1$, $1.8 - 0.2 + 0.3 = 1.9$ and $1.8 - 2 + 0.3 = 0.1$. The mean is $3.2 / 4 = 0.8$.
 
 # %%
-assert torch.isclose(term.loss, torch.tensor(0.8)), "the library's loss equals the sum by hand"
+assert torch.isclose(term.loss, torch.tensor(0.8)), (
+    "the library's loss equals the sum by hand"
+)
 
 # %% [markdown]
 # ## The learning rate
@@ -238,7 +264,11 @@ assert torch.isclose(term.loss, torch.tensor(0.8)), "the library's loss equals t
 
 # %% tags=["nbval-check-output"]
 short = dataclasses.replace(
-    config, schedule="exponential", base_lr=1.0, total_epochs=4, decay_at_epoch=3
+    config,
+    schedule="exponential",
+    base_lr=1.0,
+    total_epochs=4,
+    decay_at_epoch=3,
 )
 rates = [training.learning_rate(short, epoch) for epoch in range(1, 5)]
 print([round(rate, 4) for rate in rates])
@@ -255,7 +285,9 @@ assert np.allclose(rates, [1, 1, 0.001 ** (1 / 2), 0.001]), (
 # %% label="fig-schedules" alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is constant for 150 epochs and then a straight falling line; the staircase has two steps"
 epochs = np.arange(1, 301)
 published = training.TrainConfig()
-staircase = training.TrainConfig(schedule="staircase", staircase_at_epochs=(101, 201))
+staircase = training.TrainConfig(
+    schedule="staircase", staircase_at_epochs=(101, 201)
+)
 _, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
 ax.semilogy(
     epochs,
@@ -289,9 +321,18 @@ def naive_loss(network, batch, labels, margin):
     x = network(batch)
     total = 0.0
     for a in range(len(x)):
-        distances = [(x[a] - x[b]).square().sum().clamp(min=1e-12).sqrt() for b in range(len(x))]
-        positive = max(d for b, d in enumerate(distances) if labels[b] == labels[a] and b != a)
-        negative = min(d for b, d in enumerate(distances) if labels[b] != labels[a])
+        distances = [
+            (x[a] - x[b]).square().sum().clamp(min=1e-12).sqrt()
+            for b in range(len(x))
+        ]
+        positive = max(
+            d
+            for b, d in enumerate(distances)
+            if labels[b] == labels[a] and b != a
+        )
+        negative = min(
+            d for b, d in enumerate(distances) if labels[b] != labels[a]
+        )
         total = total + (positive - negative + margin).clamp(min=0)
     return total / len(x)
 
@@ -307,7 +348,10 @@ small = dataclasses.replace(
     config, margin=0.3, normalize=False, global_weight=1.0, local_weight=0.0
 )
 chosen = next(iter(IdentitySampler(train_set.labels, 6, 2, seed=0)))
-batch, people = torch.stack(store.fetch(chosen)), torch.from_numpy(train_set.labels[chosen])
+batch, people = (
+    torch.stack(store.fetch(chosen)),
+    torch.from_numpy(train_set.labels[chosen]),
+)
 found = {}
 for name in ("naive", "library"):
     torch.manual_seed(0)
@@ -330,7 +374,10 @@ for name in ("naive", "library"):
             torch.float32,
         )
         loss = training.train_step(learner, batch, people, small)["loss"]
-    found[name] = loss.item(), [p.grad for p in network.base.parameters() if p.grad is not None]
+    found[name] = (
+        loss.item(),
+        [p.grad for p in network.base.parameters() if p.grad is not None],
+    )
 
 # %% tags=["demonstration"]
 assert np.isclose(found["naive"][0], found["library"][0], rtol=1e-6), (
@@ -350,7 +397,11 @@ assert all(
 
 # %%
 validate = full_run.validation(config) if config.validate_every else None
-result = None if plan.only_test else training.train(config, plan.run_dir, validate=validate)
+result = (
+    None
+    if plan.only_test
+    else training.train(config, plan.run_dir, validate=validate)
+)
 if result:
     print(
         f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked"
@@ -367,14 +418,20 @@ for path in sorted(runs.resolve(plan.run_dir).glob("*")):
         print(path.name + ("/" if path.is_dir() else ""))
 
 # %%
-finished = {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.pth", "tensorboard"}
+finished = {
+    "config.json",
+    "metrics.jsonl",
+    "checkpoint.pt",
+    "weights.pth",
+    "tensorboard",
+}
 if result:
     assert finished <= {path.name for path in result.run_dir.iterdir()}, (
         "a finished run has all its files"
     )
-    assert [row["epoch"] for row in result.metrics] == list(range(1, config.total_epochs + 1)), (
-        "there is one row per epoch"
-    )
+    assert [row["epoch"] for row in result.metrics] == list(
+        range(1, config.total_epochs + 1)
+    ), "there is one row per epoch"
 
 # %% [markdown]
 # ## Reading the curves
@@ -453,9 +510,10 @@ with tempfile.TemporaryDirectory() as folder:
 
 # %% tags=["demonstration"]
 assert resumed.resumed_at == 2, "the run resumes after the two finished epochs"
-assert all(torch.equal(whole_weights[name], resumed_weights[name]) for name in whole_weights), (
-    "the resumed run has the same weights to the last bit"
-)
+assert all(
+    torch.equal(whole_weights[name], resumed_weights[name])
+    for name in whole_weights
+), "the resumed run has the same weights to the last bit"
 
 # %% [markdown]
 # ## Several processes
@@ -483,16 +541,20 @@ def gradient_of(followed):
     weight = torch.tensor(1.0, requires_grad=True)
     mine = torch.tensor([[k in followed] for k in range(4)])
     seen = torch.where(mine, points * weight, (points * weight).detach())
-    losses.global_triplet(seen, labels_of_four, margin=0.3, normalize=False).loss.backward()
+    losses.global_triplet(
+        seen, labels_of_four, margin=0.3, normalize=False
+    ).loss.backward()
     return weight.grad.item()
 
 
-print(f"{gradient_of((0, 1)):.2f} + {gradient_of((2, 3)):.2f} = {gradient_of((0, 1, 2, 3)):.2f}")
+print(
+    f"{gradient_of((0, 1)):.2f} + {gradient_of((2, 3)):.2f} = {gradient_of((0, 1, 2, 3)):.2f}"
+)
 
 # %% tags=["demonstration"]
-assert np.isclose(gradient_of((0, 1)) + gradient_of((2, 3)), gradient_of((0, 1, 2, 3))), (
-    "the parts of the processes sum to the whole gradient"
-)
+assert np.isclose(
+    gradient_of((0, 1)) + gradient_of((2, 3)), gradient_of((0, 1, 2, 3))
+), "the parts of the processes sum to the whole gradient"
 
 # %% [markdown]
 # One difference remains: batch norm takes its mean and variance over the images of one process. With `sync_batch_norm=True` it takes them
@@ -507,17 +569,20 @@ one = dataclasses.replace(
 with tempfile.TemporaryDirectory() as folder:
     alone = training.train(one, Path(folder) / "one")
     shared = training.train(
-        dataclasses.replace(one, processes=2, sync_batch_norm=True), Path(folder) / "two"
+        dataclasses.replace(one, processes=2, sync_batch_norm=True),
+        Path(folder) / "two",
     )
     statistics = [torch.load(result.weights) for result in (alone, shared)]
-print(f"one step, on {one.ids_per_batch * one.images_per_id} pictures")
+print(f"one step, on {one.ids_per_batch * one.images_per_id} images")
 
 # %% tags=["demonstration"]
-assert np.isclose(alone.metrics[0]["loss"], shared.metrics[0]["loss"], rtol=1e-4), (
-    "two processes give the loss of one"
-)
+assert np.isclose(
+    alone.metrics[0]["loss"], shared.metrics[0]["loss"], rtol=1e-4
+), "two processes give the loss of one"
 assert all(
-    torch.allclose(statistics[0][name], statistics[1][name], rtol=1e-3, atol=1e-4)
+    torch.allclose(
+        statistics[0][name], statistics[1][name], rtol=1e-3, atol=1e-4
+    )
     for name in statistics[0]
     if name.endswith("running_mean")
 ), "two processes give the batch norm of one"
@@ -536,7 +601,9 @@ assert all(
 # %% tags=["demonstration"]
 watched = dataclasses.replace(tiny, train_part="train", validate_every=1)
 with tempfile.TemporaryDirectory() as folder:
-    validated = training.train(watched, folder, validate=full_run.validation(watched))
+    validated = training.train(
+        watched, folder, validate=full_run.validation(watched)
+    )
     kept = torch.load(validated.best_weights[0])
     last = torch.load(validated.weights)
 means = {row["epoch"]: row["val_mean_ap"] for row in validated.metrics}
@@ -547,10 +614,14 @@ assert means[validated.best_epoch] == max(means.values()), (
     "the epoch with the best validation mAP is kept"
 )
 is_last = all(torch.equal(kept[name], last[name]) for name in last)
-assert is_last == (validated.best_epoch == 4), "best.pth contains the weights of that epoch"
+assert is_last == (validated.best_epoch == 4), (
+    "best.pth contains the weights of that epoch"
+)
 train_people = set(datasets.open_dataset(watched.folder, "train").ids.tolist())
 val_people = set(datasets.open_dataset(watched.folder, "val").ids.tolist())
-assert not train_people & val_people, "no validation person is in the training set"
+assert not train_people & val_people, (
+    "no validation person is in the training set"
+)
 
 # %% [markdown]
 # Published numbers come from the last epoch of a training on *all* training people (`trainval`): settings are chosen with the split, then the
@@ -564,7 +635,9 @@ assert not train_people & val_people, "no validation person is in the training s
 
 # %%
 of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")
-assert not of_book or config == book.CONFIG, "the book's run uses the book's settings"
+assert not of_book or config == book.CONFIG, (
+    "the book's run uses the book's settings"
+)
 scores = full_run.test(networks, config, plan, tested_on)
 scores
 
@@ -574,7 +647,9 @@ scores
 
 # %%
 written = full_run.write_results(config, plan, result, scores)
-assert runs.read_json(written)["config"]["seed"] == config.seed, "the result records its seed"
+assert runs.read_json(written)["config"]["seed"] == config.seed, (
+    "the result records its seed"
+)
 
 # %% [markdown]
 # ## What the paper says, and what we see

@@ -54,29 +54,40 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alignedreid_lib import book, datasets, devices, evaluation, figures, losses, runs, training
+from alignedreid_lib import (
+    book,
+    datasets,
+    devices,
+    evaluation,
+    figures,
+    losses,
+    runs,
+    training,
+)
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.evaluation.scores import ScoreTable
 
-of_training, of_plan = (
-    [field.name for field in dataclasses.fields(kind)]
-    for kind in (training.TrainConfig, full_run.Plan)
-)
-config = runs.read_parameters(training.TrainConfig, globals(), extra=of_plan)
-plan = runs.read_parameters(full_run.Plan, globals(), extra=of_training)
+config, plan = full_run.read_settings(globals())
 if plan.only_test:
-    raise InputError("only_test is a setting of chapter 6: test the file of each model there")
+    raise InputError(
+        "only_test is a setting of chapter 6: test the file of each model there"
+    )
 # The study at the end trains in three ways. Their settings are checked here, before the first training.
 WAYS = {
     "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
     "probability": {"probability_weight": 1.0, "global_mutual_weight": 0.0},
-    "probability and distance": {"probability_weight": 1.0, "global_mutual_weight": 0.1},
+    "probability and distance": {
+        "probability_weight": 1.0,
+        "global_mutual_weight": 0.1,
+    },
 }
 studied = {
-    (study_seed, way): dataclasses.replace(config, seed=study_seed, **weights_of_terms)
+    (study_seed, way): dataclasses.replace(
+        config, seed=study_seed, **weights_of_terms
+    )
     for study_seed in plan.study_seeds
     for way, weights_of_terms in WAYS.items()
 }
@@ -93,10 +104,18 @@ train_set = datasets.open_dataset(config.folder, config.train_part)
 
 # %%
 size = (config.height, config.width)
-store = images.ImageStore(train_set.paths, size, config.memory_limit, config.workers)
+store = images.ImageStore(
+    train_set.paths, size, config.memory_limit, config.workers
+)
 counts = np.bincount(training.train_labels(train_set))
 P, K = min(8, len(counts)), min(4, counts.max())
-indices = next(iter(IdentitySampler(train_set.labels, ids_per_batch=P, images_per_id=K, seed=0)))
+indices = next(
+    iter(
+        IdentitySampler(
+            train_set.labels, ids_per_batch=P, images_per_id=K, seed=0
+        )
+    )
+)
 batch = torch.stack(store.fetch(indices))  # uint8 [P * K, 3, h, w]
 labels = torch.from_numpy(train_set.labels[indices])
 
@@ -117,20 +136,33 @@ def draw_matrices(matrices, title):
     axes = fig.subplots(1, 3)
     names = ("model 1", "model 2", "difference")
     for ax, name, values, top in zip(
-        axes, names, (*matrices, np.abs(matrices[0] - matrices[1])), (2, 2, 0.5), strict=True
+        axes,
+        names,
+        (*matrices, np.abs(matrices[0] - matrices[1])),
+        (2, 2, 0.5),
+        strict=True,
     ):
         image = ax.imshow(values, cmap="cividis", vmin=0, vmax=top)
-        ax.set(title=f"{name}", xticks=ticks, yticks=ticks, xlabel="picture")
+        ax.set(title=f"{name}", xticks=ticks, yticks=ticks, xlabel="image")
         ax.grid(False)
         if name != "model 1":  # the first two have one scale
-            fig.colorbar(image, ax=ax, label="distance over the mean" if top == 2 else None)
+            fig.colorbar(
+                image,
+                ax=ax,
+                label="distance over the mean" if top == 2 else None,
+            )
     fig.suptitle(f"{title}; mean difference {values.mean():.2f}")
     return fig
 
 
 # %% label="fig-two-matrices" alt="Two distance matrices of a batch by two untrained networks and, on a scale four times finer, their difference: blocks along the diagonal are hardly visible"
-at_home = dataclasses.replace(config, device="cpu", model_devices=(), compiled=False)
-untrained = [training.make_learner(at_home, k, 4).network for k in range(min(2, config.num_models))]
+at_home = dataclasses.replace(
+    config, device="cpu", model_devices=(), compiled=False
+)
+untrained = [
+    training.make_learner(at_home, k, 4).network
+    for k in range(min(2, config.num_models))
+]
 before = [matrix_of(network) for network in untrained]
 draw_matrices(before, "before training")
 
@@ -159,10 +191,13 @@ print(f"{by_hand:.4f} = log(3/2) = {np.log(3 / 2):.4f}")
 
 # %%
 small = torch.tensor([1e-30])
-logits = (torch.log(torch.tensor([p]).maximum(small)), torch.log(torch.tensor([q]).maximum(small)))
-assert np.isclose(losses.mutual_probability(logits[0], [logits[1]]).item(), by_hand, atol=1e-5), (
-    "the library's divergence equals the sum by hand"
+logits = (
+    torch.log(torch.tensor([p]).maximum(small)),
+    torch.log(torch.tensor([q]).maximum(small)),
 )
+assert np.isclose(
+    losses.mutual_probability(logits[0], [logits[1]]).item(), by_hand, atol=1e-5
+), "the library's divergence equals the sum by hand"
 
 # %% [markdown]
 # ### Distances
@@ -180,7 +215,12 @@ e = torch.tensor([[0.0, 5.0], [5.0, 0.0]], requires_grad=True)
 loss = losses.mutual_distance(d, [e])
 loss.backward()
 print(
-    "loss", loss.item(), "| gradient of the first", d.grad[0, 1].item(), "| of the second", e.grad
+    "loss",
+    loss.item(),
+    "| gradient of the first",
+    d.grad[0, 1].item(),
+    "| of the second",
+    e.grad,
 )
 
 # %%
@@ -211,16 +251,20 @@ def naive_mutual_step(networks, optimizers, batch, labels, settings):
     found = []
     for k, (x, logits, distances) in enumerate(seen):
         _, other_logits, other_distances = seen[1 - k]
-        term = losses.global_triplet(x, labels, settings.margin, settings.normalize)
+        term = losses.global_triplet(
+            x, labels, settings.margin, settings.normalize
+        )
         total = term.loss + torch.nn.functional.cross_entropy(logits, labels)
         q = other_logits.detach().softmax(1)
         total = (
             total
-            + settings.probability_weight * (q * (q.log() - logits.log_softmax(1))).sum(1).mean()
+            + settings.probability_weight
+            * (q * (q.log() - logits.log_softmax(1))).sum(1).mean()
         )
         total = (
             total
-            + settings.global_mutual_weight * (distances - other_distances.detach()).square().mean()
+            + settings.global_mutual_weight
+            * (distances - other_distances.detach()).square().mean()
         )
         found.append(total)
     for optimizer, total in zip(optimizers, found, strict=True):
@@ -255,12 +299,21 @@ loop = naive_mutual_step(
     people,
     pair,
 )
-library = [row["loss"].item() for row in training.mutual_step(by_library, batch, people, pair)]
-assert np.allclose(loop, library, rtol=1e-6), "the loop and the library give the same losses"
+library = [
+    row["loss"].item()
+    for row in training.mutual_step(by_library, batch, people, pair)
+]
+assert np.allclose(loop, library, rtol=1e-6), (
+    "the loop and the library give the same losses"
+)
 for one, other in zip(by_loop, by_library, strict=True):
-    gradients = [[p.grad for p in learner.network.base.parameters()] for learner in (one, other)]
+    gradients = [
+        [p.grad for p in learner.network.base.parameters()]
+        for learner in (one, other)
+    ]
     assert all(
-        torch.allclose(a, b, rtol=1e-5, atol=1e-9) for a, b in zip(*gradients, strict=True)
+        torch.allclose(a, b, rtol=1e-5, atol=1e-9)
+        for a, b in zip(*gradients, strict=True)
     ), "the loop and the library give the same gradients"
 
 # %% [markdown]
@@ -271,16 +324,23 @@ for one, other in zip(by_loop, by_library, strict=True):
 # %%
 validate = full_run.validation(config) if config.validate_every else None
 result = training.train(config, plan.run_dir, validate=validate)
-print(f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked")
+print(
+    f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked"
+)
 print([path.name for path in result.all_weights])
 
 # %%
 metrics = (
-    [training.of_model(result.metrics, k) for k in range(1, config.num_models + 1)]
+    [
+        training.of_model(result.metrics, k)
+        for k in range(1, config.num_models + 1)
+    ]
     if config.num_models > 1
     else [result.metrics]
 )
-assert len(result.all_weights) == config.num_models, "there is one file of weights per model"
+assert len(result.all_weights) == config.num_models, (
+    "there is one file of weights per model"
+)
 assert all(len(rows) == config.total_epochs for rows in metrics), (
     "there is one row per epoch for each model"
 )
@@ -288,9 +348,13 @@ assert all(len(rows) == config.total_epochs for rows in metrics), (
 # %% label="fig-mutual-curves" alt="Losses over the epochs of both models; the curves overlap: the identification loss falls slowly, the probability term stays below a thousandth, the distance term falls to a third"
 fig = figures.Figure(figsize=(8, 2.6), layout="constrained")
 names = [
-    name for name in ("id_loss", "probability_loss", "global_mutual_loss") if name in metrics[0][0]
+    name
+    for name in ("id_loss", "probability_loss", "global_mutual_loss")
+    if name in metrics[0][0]
 ]
-for ax, name in zip(np.ravel(fig.subplots(1, max(len(names), 1))), names, strict=False):
+for ax, name in zip(
+    np.ravel(fig.subplots(1, max(len(names), 1))), names, strict=False
+):
     for k, rows in enumerate(metrics):
         values = [row[name] for row in rows]
         ax.plot(
@@ -325,13 +389,17 @@ draw_matrices(after, "after training")
 # %% tags=["demonstration"]
 def contrast(matrix):
     """Mean distance of two people over that of one person's pictures."""
-    same = (labels[:, None] == labels[None]).numpy() & ~np.eye(len(labels), dtype=bool)
+    same = (labels[:, None] == labels[None]).numpy() & ~np.eye(
+        len(labels), dtype=bool
+    )
     return matrix[labels[:, None] != labels[None]].mean() / matrix[same].mean()
 
 
 # %% tags=["demonstration", "bound"]
 for first, last in zip(before, after, strict=False):
-    assert contrast(last) > 1.5 * contrast(first), "training separates the people of the batch"
+    assert contrast(last) > 1.5 * contrast(first), (
+        "training separates the people of the batch"
+    )
 
 # %% [markdown]
 # ### Models that cannot teach each other
@@ -345,7 +413,9 @@ book.dataset_folder("market1501")
 with tempfile.TemporaryDirectory() as folder:
     start = Path(folder) / "start.pth"
     torch.save(by_loop[0].network.state_dict(), start)
-    twins = dataclasses.replace(pair, weights=str(start), id_weight=0.0, probability_weight=0.0)
+    twins = dataclasses.replace(
+        pair, weights=str(start), id_weight=0.0, probability_weight=0.0
+    )
     try:
         training.train(twins, Path(folder) / "run")
     except InputError as error:
@@ -370,7 +440,9 @@ scores
 
 # %%
 written = full_run.write_results(config, plan, result, scores)
-rows_of_model = len(tested_on) * len(plan.test_distances) * (1 + plan.test_rerank)
+rows_of_model = (
+    len(tested_on) * len(plan.test_distances) * (1 + plan.test_rerank)
+)
 assert len(runs.read_json(written)["scores"]) == len(networks) * rows_of_model
 
 # %% [markdown]
@@ -391,10 +463,14 @@ for (study_seed, way), settings in studied.items():
     for name, network in pair_of_models.items():
         table = full_run.score(network, settings, tested_on[:1]).named(name)
         study.append(
-            {"seed": study_seed, "way": way, "difference": apart} | table.to_dict()["rows"][0]
+            {"seed": study_seed, "way": way, "difference": apart}
+            | table.to_dict()["rows"][0]
         )
 if studied:
-    settings = dataclasses.asdict(config) | {"study_seeds": list(plan.study_seeds), "ways": WAYS}
+    settings = dataclasses.asdict(config) | {
+        "study_seeds": list(plan.study_seeds),
+        "ways": WAYS,
+    }
     device_used = devices.choose_device(config.device)
     study_file = runs.write_results(
         Path(plan.run_dir) / "study", settings, study, minutes, device_used
@@ -420,10 +496,14 @@ for way in WAYS:
         f"{100 * statistics.mean(v):4.1f} ± {100 * statistics.stdev(v):3.1f}"
         for v in (of_way(way, "rank1"), of_way(way, "mean_ap_step"))
     ]
-    print(f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}")
+    print(
+        f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}"
+    )
 
 # %%
-assert len(study) >= 18 or studied, "the study has three seeds, three ways and two models"
+assert len(study) >= 18 or studied, (
+    "the study has three seeds, three ways and two models"
+)
 apart = {way: statistics.mean(of_way(way, "difference")) for way in WAYS}
 assert apart["probability and distance"] < apart["side by side"], (
     "models with a distance term agree more than models without"
@@ -438,7 +518,9 @@ assert apart["probability and distance"] < apart["side by side"], (
 
 # %%
 def first_models(way):
-    rows = [row for row in study if row["way"] == way and row["name"] == "model 1"]
+    rows = [
+        row for row in study if row["way"] == way and row["name"] == "model 1"
+    ]
     return ScoreTable.from_dict({"rows": rows}).rows
 
 
@@ -451,9 +533,9 @@ comparison
 over_queries, *over_seeds = comparison.rows[
     ::2
 ]  # of rank-1; a study of one seed has no row over seeds
-assert all(np.isclose(row.difference, over_queries.difference) for row in over_seeds), (
-    "both ways compare the same means, and differ in their interval"
-)
+assert all(
+    np.isclose(row.difference, over_queries.difference) for row in over_seeds
+), "both ways compare the same means, and differ in their interval"
 
 # %% [markdown]
 # Two things can be read from the tables. Models with the distance term agree more, which is what the term is for. They also score about one

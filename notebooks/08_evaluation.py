@@ -35,7 +35,9 @@ class Settings:
     def __post_init__(self):
         check_types(self)
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}")
+            raise InputError(
+                f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}"
+            )
 
 
 settings = runs.read_parameters(Settings, globals())
@@ -51,11 +53,11 @@ settings = runs.read_parameters(Settings, globals())
 
 # %% tags=["nbval-check-output"]
 query_id, query_camera = 9, 1
-ids = [9, 9, 9, 0, 10]  # of the gallery pictures
+ids = [9, 9, 9, 0, 10]  # of the gallery images
 cameras = [4, 2, 1, 3, 1]
 distances = [0.9, 0.6, 0.2, 0.8, 0.5]  # to the query
 order = sorted(range(5), key=lambda g: distances[g])
-print("gallery pictures, nearest first:", order)
+print("gallery images, nearest first:", order)
 
 # %% [markdown]
 # Image 2 is the nearest, image 0 the farthest. The library's own generator ([chapter 1](01_datasets.ipynb)) draws them here in that order,
@@ -69,7 +71,9 @@ street = synthetic.sample_cameras(6, seed=0)
 nobody = Shot(100_000, 2, 0, empty=True)
 gallery = [Shot(9, 3, 4), Shot(9, 1, 2), Shot(9, 0, 1), nobody, Shot(10, 0, 1)]
 shots = [Shot(9, 0, 0)] + [gallery[g] for g in order]
-pictures = [synthetic.take(shot, street, misalignment=0.0, seed=0) for shot in shots]
+pictures = [
+    synthetic.take(shot, street, misalignment=0.0, seed=0) for shot in shots
+]
 titles = ["query: id 9, camera 1"]
 titles += [f"{distances[g]}: id {ids[g]}, camera {cameras[g]}" for g in order]
 figures.contact_sheet(pictures, titles, columns=7)
@@ -106,9 +110,11 @@ figures.contact_sheet(pictures, titles, columns=7)
 
 # %% tags=["nbval-check-output"]
 def find_hits(distances, query_id, query_camera, ids, cameras):
-    """True for a match and False for a wrong picture, nearest first, ignored ones left out."""
+    """True for a match and False for a wrong image, nearest first, ignored ones left out."""
     order = sorted(range(len(ids)), key=lambda g: distances[g])
-    kept = [g for g in order if ids[g] != query_id or cameras[g] != query_camera]
+    kept = [
+        g for g in order if ids[g] != query_id or cameras[g] != query_camera
+    ]
     return [ids[g] == query_id for g in kept]
 
 
@@ -177,7 +183,10 @@ assert cmc_by_hand == [0, 1, 1, 1], "the first match has rank 2"
 from fractions import Fraction
 
 step_by_hand = (Fraction(1, 2) + Fraction(2, 4)) / 2
-heights = (Fraction(1, 2) + Fraction(0, 1)) / 2, (Fraction(2, 4) + Fraction(1, 3)) / 2
+heights = (
+    (Fraction(1, 2) + Fraction(0, 1)) / 2,
+    (Fraction(2, 4) + Fraction(1, 3)) / 2,
+)
 trapezoid_by_hand = sum(heights) / 2
 print("step", step_by_hand, "  trapezoid", trapezoid_by_hand)
 assert step_by_hand == Fraction(1, 2), "step AP by hand is 1/2"
@@ -188,16 +197,32 @@ assert trapezoid_by_hand == Fraction(1, 3), "trapezoid AP by hand is 1/3"
 
 # %% label="fig-precision-recall" alt="Two panels of precision over recall with the four ranks of the list. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the ranks, which is smaller."
 figure = figures.Figure(figsize=(8, 2.8))
-points = [(0, 1, "start"), (0, 0, "place 1"), (0.5, 0.5, "2"), (0.5, 1 / 3, "3"), (1, 0.5, "4")]
+points = [
+    (0, 1, "start"),
+    (0, 0, "rank 1"),
+    (0.5, 0.5, "2"),
+    (0.5, 1 / 3, "3"),
+    (1, 0.5, "4"),
+]
 areas = {"step: 1/2": ([0, 0, 0.5, 0.5, 1, 1], [0, 0.5, 0.5, 0.5, 0.5, 0]),
          "trapezoid: 1/3": ([0, 0.5, 0.5, 1, 1], [0, 0.5, 1 / 3, 0.5, 0])}  # fmt: skip
-for axes, (title, area) in zip(figure.subplots(1, 2), areas.items(), strict=True):
+for axes, (title, area) in zip(
+    figure.subplots(1, 2), areas.items(), strict=True
+):
     axes.fill(*area, color=figures.SKY, alpha=0.5)
     line = [x for x, _, _ in points], [y for _, y, _ in points]
     axes.plot(*line, "o-", color=figures.BLUE, clip_on=False)
     for x, y, name in points:
-        axes.annotate(name, (x, y), (9 if y else 28, 3), textcoords="offset points")
-    axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.1), ylim=(0, 1.1))
+        axes.annotate(
+            name, (x, y), (9 if y else 28, 3), textcoords="offset points"
+        )
+    axes.set(
+        title=title,
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1.1),
+        ylim=(0, 1.1),
+    )
 figure
 
 # %% [markdown]
@@ -248,7 +273,12 @@ def walk(hits, trapezoid, share=Fraction):
     return area
 
 
-print("step", walk(hits, trapezoid=False), "  trapezoid", walk(hits, trapezoid=True))
+print(
+    "step",
+    walk(hits, trapezoid=False),
+    "  trapezoid",
+    walk(hits, trapezoid=True),
+)
 
 # %% [markdown]
 # The loop gives the sums that we computed on paper. `ranking.score_ranking` takes a full distance matrix, one row per query, and scores all
@@ -261,7 +291,9 @@ from alignedreid_lib.evaluation import ranking
 
 problem = ([distances], [query_id], ids, [query_camera], cameras)
 step = ranking.score_ranking(*problem, average_precision="step", top=4)
-trapezoid = ranking.score_ranking(*problem, average_precision="trapezoid", top=4)
+trapezoid = ranking.score_ranking(
+    *problem, average_precision="trapezoid", top=4
+)
 print("CMC(1) ... CMC(4):", step.cmc)
 print(f"mAP: step {step.mean_ap:.4f}, trapezoid {trapezoid.mean_ap:.4f}")
 
@@ -269,7 +301,9 @@ print(f"mAP: step {step.mean_ap:.4f}, trapezoid {trapezoid.mean_ap:.4f}")
 assert step.cmc.tolist() == cmc_by_hand, "the library's CMC is the one on paper"
 for scores, is_trapezoid in ((step, False), (trapezoid, True)):
     by_loop = float(walk(hits, is_trapezoid))
-    assert np.isclose(scores.mean_ap, by_loop), "the library's AP equals the loop's"
+    assert np.isclose(scores.mean_ap, by_loop), (
+        "the library's AP equals the loop's"
+    )
 
 # %% [markdown]
 # Paper, loop and library agree. The library never sorts indices. It sorts the values of each row and looks up the ranks of the few matches,
@@ -296,9 +330,13 @@ for scores, is_trapezoid in ((step, False), (trapezoid, True)):
 # %% tags=["nbval-check-output"]
 by_protocol = {}
 for name in ("market1501", "allshots", "cuhk03"):
-    by_protocol[name] = scores = ranking.score_ranking(*problem, protocol=name, top=4)
+    by_protocol[name] = scores = ranking.score_ranking(
+        *problem, protocol=name, top=4
+    )
     print(f"{name:<11} CMC {scores.cmc}   mAP (trapezoid) {scores.mean_ap:.4f}")
-    assert scores.mean_ap == trapezoid.mean_ap, "the AP does not depend on the protocol"
+    assert scores.mean_ap == trapezoid.mean_ap, (
+        "the AP does not depend on the protocol"
+    )
 assert by_protocol["allshots"].cmc.tolist() == [0, 0.5, 1, 1], (
     "the CMC of allshots by hand is 0, 1/2, 1, 1"
 )
@@ -316,12 +354,21 @@ assert by_protocol["cuhk03"].cmc.tolist() == [0.5, 1, 1, 1], (
 from itertools import product
 
 elsewhere = [g for g in range(5) if cameras[g] != query_camera]
-by_id = [[g for g in elsewhere if ids[g] == i] for i in sorted({ids[g] for g in elsewhere})]
+by_id = [
+    [g for g in elsewhere if ids[g] == i]
+    for i in sorted({ids[g] for g in elsewhere})
+]
 draws = [sorted(draw, key=lambda g: distances[g]) for draw in product(*by_id)]
-places = [[ids[g] for g in draw].index(query_id) for draw in draws]  # counted from 0
-expected = [sum(place < k for place in places) / len(draws) for k in (1, 2, 3, 4)]
+places = [
+    [ids[g] for g in draw].index(query_id) for draw in draws
+]  # counted from 0
+expected = [
+    sum(place < k for place in places) / len(draws) for k in (1, 2, 3, 4)
+]
 print("draws, nearest first:", draws, "  CMC:", expected)
-assert expected == by_protocol["cuhk03"].cmc.tolist(), "the expected CMC is the mean over all draws"
+assert expected == by_protocol["cuhk03"].cmc.tolist(), (
+    "the expected CMC is the mean over all draws"
+)
 
 # %% [markdown]
 # Here there are two draws; with 700 identities of five images there would be $5^{700}$. Most scripts therefore sample some draws, and their
@@ -346,10 +393,16 @@ import torch
 from alignedreid_lib import evaluation
 from alignedreid_lib.evaluation import features
 
-values = torch.tensor([0.0, 5.0, *distances, 5.1])[:, None]  # two queries, then the gallery
-known = np.array([[9, 7, *ids, 7], [1, 5, *cameras, 5], [0, 0, 1, 1, 1, 1, 1, 1]])
+values = torch.tensor([0.0, 5.0, *distances, 5.1])[
+    :, None
+]  # two queries, then the gallery
+known = np.array(
+    [[9, 7, *ids, 7], [1, 5, *cameras, 5], [0, 0, 1, 1, 1, 1, 1, 1]]
+)
 names = [f"{k}.jpg" for k in range(8)]
-tiny = features.Features(values, torch.zeros(8, 0, 0), *known, names)  # ids, cameras, marks
+tiny = features.Features(
+    values, torch.zeros(8, 0, 0), *known, names
+)  # ids, cameras, marks
 evaluation.evaluate(tiny, ("global",), False, name="by hand")
 
 # %% [markdown]
@@ -364,8 +417,12 @@ print("valid:", both.valid, "  AP:", both.ap_per_query.round(4))
 assert (row.num_queries, row.num_valid) == (2, 1), (
     "there are two queries, and one of them has a match"
 )
-assert np.isnan(both.ap_per_query[1]), "the AP of a query without a match is nan"
-assert np.isclose(both.mean_ap, 1 / 3), "a query without a match does not change the mean"
+assert np.isnan(both.ap_per_query[1]), (
+    "the AP of a query without a match is nan"
+)
+assert np.isclose(both.mean_ap, 1 / 3), (
+    "a query without a match does not change the mean"
+)
 
 # %% [markdown]
 # ## Ties
@@ -375,11 +432,22 @@ assert np.isclose(both.mean_ap, 1 / 3), "a query without a match does not change
 # order.
 
 # %% tags=["nbval-check-output"]
-for name, way, by_hand in (("forwards", 1, 1), ("backwards", -1, (1 / 3 + 2 / 4) / 2)):
-    collapsed = ([[0.5] * 5], [query_id], ids[::way], [query_camera], cameras[::way])
+for name, way, by_hand in (
+    ("forwards", 1, 1),
+    ("backwards", -1, (1 / 3 + 2 / 4) / 2),
+):
+    collapsed = (
+        [[0.5] * 5],
+        [query_id],
+        ids[::way],
+        [query_camera],
+        cameras[::way],
+    )
     scores = ranking.score_ranking(*collapsed, average_precision="step")
     print(f"{name:<9} rank-1 {scores.cmc[0]:.0%}, AP {scores.mean_ap:.4f}")
-    assert np.isclose(scores.mean_ap, by_hand), f"{name}: the AP by hand is {by_hand}"
+    assert np.isclose(scores.mean_ap, by_hand), (
+        f"{name}: the AP by hand is {by_hand}"
+    )
 
 # %% [markdown]
 # Rank-1 is 100 % or 0 %, although the model has no information. The library always keeps ties in the gallery's order, so a score can be
@@ -412,17 +480,30 @@ is_gallery = dataset.marks == evaluation.GALLERY
 people = set(dataset.ids[is_query].tolist())
 distractors = is_gallery & (dataset.ids == 0)
 print(f"{is_query.sum()} queries of {len(people)} people")
-print(f"{is_gallery.sum()} gallery pictures, {distractors.sum()} of them distractors")
-training_people = set(open_dataset(book.dataset_folder(), "trainval").ids.tolist())
-assert people.isdisjoint(training_people), "nobody in the test set is in the training set"
+print(
+    f"{is_gallery.sum()} gallery images, {distractors.sum()} of them distractors"
+)
+training_people = set(
+    open_dataset(book.dataset_folder(), "trainval").ids.tolist()
+)
+assert people.isdisjoint(training_people), (
+    "nobody in the test set is in the training set"
+)
 
 # %% [markdown]
 # `features.extract` computes the features of every image, without augmentation, at the image size that the network was trained with. The size matters: a network trained on 64 x 32 pixels does not work on images of 256 x 128.
 
 # %% tags=["nbval-check-output"]
 learned = features.extract(trained.network, dataset, **book.AS_TRAINED)
-print("input", book.AS_TRAINED, "  global features", list(learned.global_features.shape))
-assert len(learned) == len(dataset), "there is one feature per image, in the dataset's order"
+print(
+    "input",
+    book.AS_TRAINED,
+    "  global features",
+    list(learned.global_features.shape),
+)
+assert len(learned) == len(dataset), (
+    "there is one feature per image, in the dataset's order"
+)
 
 # %% [markdown]
 # A score means little without a baseline. Two baselines cost next to nothing:
@@ -457,7 +538,9 @@ table
 
 # %% tags=["bound"]
 model_row, untrained_row, colour_row = table.rows
-assert model_row.rank1 >= 0.75, f"rank-1 is 75 % or more; it is {model_row.rank1:.1%}"
+assert model_row.rank1 >= 0.75, (
+    f"rank-1 is 75 % or more; it is {model_row.rank1:.1%}"
+)
 for other in (untrained_row, colour_row):
     assert model_row.rank1 > other.rank1, (
         f"the trained model has a higher rank-1 than: {other.name}"
@@ -477,10 +560,18 @@ queries, gallery = evaluation.split(learned)
 matrix = evaluation.distance_matrix("global", queries, gallery)  # [Q, G]
 gallery_labels = gallery.ids.tolist(), gallery.cameras.tolist()
 naive = []
-for row, query, camera in zip(matrix.tolist(), queries.ids, queries.cameras, strict=True):
+for row, query, camera in zip(
+    matrix.tolist(), queries.ids, queries.cameras, strict=True
+):
     hits = find_hits(row, query, camera, *gallery_labels)
-    naive.append((hits[0], walk(hits, False, truediv), walk(hits, True, truediv)))
-by_library = (model_row.rank1, model_row.mean_ap_step, model_row.mean_ap_trapezoid)
+    naive.append(
+        (hits[0], walk(hits, False, truediv), walk(hits, True, truediv))
+    )
+by_library = (
+    model_row.rank1,
+    model_row.mean_ap_step,
+    model_row.mean_ap_trapezoid,
+)
 assert np.allclose(np.mean(naive, axis=0), by_library), (
     "loop and library give the same three scores"
 )
@@ -491,7 +582,9 @@ assert np.allclose(np.mean(naive, axis=0), by_library), (
 
 # %%
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
-found = ranking.RankingProblem(*labels).find_matches(matrix)  # of all matches, counted from 0
+found = ranking.RankingProblem(*labels).find_matches(
+    matrix
+)  # of all matches, counted from 0
 j, r = found.order + 1, found.rank + 1
 gap = np.where(r > 1, (r - j) / np.maximum(2 * r * (r - 1), 1), 0.0)
 predicted = (np.bincount(found.query, weights=gap) / found.counts).mean()
@@ -503,7 +596,9 @@ print(f"step is {100 * difference:.1f} points above trapezoid")
 turned = queries.ids, gallery.ids[::-1], queries.cameras, gallery.cameras[::-1]
 reverse = ranking.score_ranking(matrix.flip(1), *turned)
 difference = reverse.mean_ap - model_row.mean_ap_trapezoid
-assert abs(difference) < 1e-3, "the order of the gallery does not change the mAP"
+assert abs(difference) < 1e-3, (
+    "the order of the gallery does not change the mAP"
+)
 
 # %% [markdown]
 # The order of the gallery does not matter here. The two definitions, both called mAP, differ by more than two points; many papers claim a
@@ -554,19 +649,28 @@ assert pooled.global_features.tolist() == [three.mean(0).tolist()], (
 )
 
 # %%
-ways = {None: "single query", "average": "multi-query, average", "max": "multi-query, maximum"}
+ways = {
+    None: "single query",
+    "average": "multi-query, average",
+    "max": "multi-query, maximum",
+}
 parts = [
-    evaluation.evaluate(learned, ("global",), False, how, name=name) for how, name in ways.items()
+    evaluation.evaluate(learned, ("global",), False, how, name=name)
+    for how, name in ways.items()
 ]
 by_queries = parts[0] + parts[1] + parts[2]
 by_queries
 
 # %% tags=["bound"]
 single, average, maximum = by_queries.rows
-assert average.mean_ap_step > single.mean_ap_step, "several images per query give a higher mAP"
+assert average.mean_ap_step > single.mean_ap_step, (
+    "several images per query give a higher mAP"
+)
 
 # %%
-assert single.rank1 == model_row.rank1, "the single-query row has the rank-1 of the table above"
+assert single.rank1 == model_row.rank1, (
+    "the single-query row has the rank-1 of the table above"
+)
 
 # %% [markdown]
 # The average of a few views describes a person better than one view. It costs nothing but images, and papers that use it should say so.
@@ -585,7 +689,9 @@ sums = [
     for signs in product((1, -1), repeat=5)
 ]
 as_far = sum(abs(total) >= abs(sum(changes)) for total in sums)
-print(f"in {as_far} of {len(sums)} ways: the probability is {as_far / len(sums):.4f}")
+print(
+    f"in {as_far} of {len(sums)} ways: the probability is {as_far / len(sums):.4f}"
+)
 
 # %% [markdown]
 # A difference this large or larger happens by luck in nearly one of five cases, so five queries prove nothing. This is a *permutation test*. With hundreds of queries nobody can
@@ -604,17 +710,29 @@ def row_of(aps):
     """A row of a score table with these APs; rank-1 is not of interest here."""
     aps = np.array(aps)
     scores = dict.fromkeys(
-        ("rank1", "rank5", "rank10", "mean_ap_step", "mean_ap_trapezoid"), aps.mean()
+        ("rank1", "rank5", "rank10", "mean_ap_step", "mean_ap_trapezoid"),
+        aps.mean(),
     )
     per_query = QueryScores(np.ones(len(aps)), aps)
-    return ScoreRow("", "global", False, **scores, num_queries=5, num_valid=5, per_query=per_query)
+    return ScoreRow(
+        "",
+        "global",
+        False,
+        **scores,
+        num_queries=5,
+        num_valid=5,
+        per_query=per_query,
+    )
 
 
-before, after = row_of([0.5] * 5), row_of([0.5 + change / 10 for change in changes])
-five = evaluation.compare(before, after).rows[1]
-assert np.isclose(five.difference, 0.14) and np.isclose(five.probability, as_far / len(sums)), (
-    "the library counts the same signs"
+before, after = (
+    row_of([0.5] * 5),
+    row_of([0.5 + change / 10 for change in changes]),
 )
+five = evaluation.compare(before, after).rows[1]
+assert np.isclose(five.difference, 0.14) and np.isclose(
+    five.probability, as_far / len(sums)
+), "the library counts the same signs"
 
 # %% [markdown]
 # Now the two rows above, single query against the average:
@@ -624,7 +742,9 @@ comparison = evaluation.compare(single, average)
 comparison
 
 # %% tags=["bound"]
-assert comparison.rows[1].low > 0, "the whole interval of the difference in mAP is above 0"
+assert comparison.rows[1].low > 0, (
+    "the whole interval of the difference in mAP is above 0"
+)
 
 # %% [markdown]
 # The interval of the mAP is far above 0, so the gain is not luck *of the queries*. The interval does not cover the luck of the training: each
@@ -662,8 +782,12 @@ figures.open_set(pairs.same, pairs.different, false_accept_rate=0.001)
 curve = verification.roc(*pairs)
 threshold = verification.choose_threshold(curve, 0.001)
 accepted = (pairs.different <= threshold).mean()
-assert accepted <= 0.001, "at most one pair of different people in a thousand is accepted"
-print(f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are accepted")
+assert accepted <= 0.001, (
+    "at most one pair of different people in a thousand is accepted"
+)
+print(
+    f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are accepted"
+)
 
 # %% [markdown]
 # The two histograms overlap, so a threshold that rejects nearly all strangers also rejects many right pairs. This is a much harder task than
@@ -680,12 +804,18 @@ from alignedreid_lib.evaluation import streaming
 
 
 def chunk_of(begin, end):
-    return matrix[:, begin:end]  # here cut from the whole; a large gallery would be measured now
+    return matrix[
+        :, begin:end
+    ]  # here cut from the whole; a large gallery would be measured now
 
 
-in_chunks = streaming.score_stream(chunk_of, *labels, average_precision="step", chunk=100)
+in_chunks = streaming.score_stream(
+    chunk_of, *labels, average_precision="step", chunk=100
+)
 whole = ranking.score_ranking(matrix, *labels, average_precision="step")
-assert (in_chunks.cmc == whole.cmc).all() and in_chunks.mean_ap == whole.mean_ap, (
+assert (
+    in_chunks.cmc == whole.cmc
+).all() and in_chunks.mean_ap == whole.mean_ap, (
     "scoring in chunks gives the same scores"
 )
 
@@ -699,7 +829,9 @@ assert (in_chunks.cmc == whole.cmc).all() and in_chunks.mean_ap == whole.mean_ap
 
 # %% alt="Ranked lists of two queries whose matches all come first, framed blue with a tick; the images after them are framed vermillion with a cross."
 scores = ranking.score_ranking(matrix, *labels, average_precision="step")
-best = np.lexsort((-found.counts, -scores.ap_per_query))[:40:20]  # two, not of one person
+best = np.lexsort((-found.counts, -scores.ap_per_query))[
+    :40:20
+]  # two, not of one person
 figures.ranked_lists(best.tolist(), dataset, matrix, top=12)
 
 # %% [markdown]
@@ -725,7 +857,9 @@ path_of = {path.name: path for path in dataset.paths}
 pictures, titles = [], []
 for query in worst:
     same_person = gallery.ids == queries.ids[query]
-    match = np.flatnonzero(same_person & (gallery.cameras != queries.cameras[query]))
+    match = np.flatnonzero(
+        same_person & (gallery.cameras != queries.cameras[query])
+    )
     nearest = match[matrix[query, match].argmin()]
     shown = queries.names[query], gallery.names[nearest]
     pictures += [images.decode(path_of[name]) for name in shown]
@@ -749,15 +883,21 @@ wearing = {
     "pattern of the top": lambda person: person.top.pattern,
     "bag": lambda person: person.bag,
 }
-everybody = {number: synthetic.sample_person(number, seed=0) for number in people}
+everybody = {
+    number: synthetic.sample_person(number, seed=0) for number in people
+}
 
 # %% [markdown]
 # First we collect the wrong images at rank 1. Distractors have no person number, so they are counted and left out of the comparison.
 
 # %%
-first = []  # who stands in first place
-for row, query, camera in zip(matrix.numpy(), queries.ids, queries.cameras, strict=True):
-    shown = evaluation.ranked_list(row, query, gallery.ids, camera, gallery.cameras, top=1)
+first = []  # the gallery image at rank 1 of each query
+for row, query, camera in zip(
+    matrix.numpy(), queries.ids, queries.cameras, strict=True
+):
+    shown = evaluation.ranked_list(
+        row, query, gallery.ids, camera, gallery.cameras, top=1
+    )
     first.append(shown[0])
 wrong = gallery.ids[first] != queries.ids
 assert np.isclose(1 - wrong.mean(), model_row.rank1), (
@@ -765,7 +905,9 @@ assert np.isclose(1 - wrong.mean(), model_row.rank1), (
 )
 both = np.stack([queries.ids, gallery.ids[first]])[:, wrong].T.tolist()
 confused = [(a, b) for a, b in both if b != 0]
-print(f"wrong first places: {len(both)}, {len(confused)} of them show a test person")
+print(
+    f"wrong first places: {len(both)}, {len(confused)} of them show a test person"
+)
 
 # %% [markdown]
 # In how many of these pairs do both people wear the same, compared with all pairs of people?
@@ -777,7 +919,9 @@ for what, look in wearing.items():
     looks = {number: look(person) for number, person in everybody.items()}
     share = np.mean([looks[a] == looks[b] for a, b in confused])
     usual = np.mean([looks[a] == looks[b] for a, b in anybody])
-    print(f"same {what:<22} {share:4.0%} of the confused, {usual:4.0%} of all pairs")
+    print(
+        f"same {what:<22} {share:4.0%} of the confused, {usual:4.0%} of all pairs"
+    )
     times[what] = share / usual
 
 # %% tags=["bound"]
@@ -797,10 +941,14 @@ assert times["colour below"] > 1.5, (
 
 # %%
 other_people = gallery.ids[None, :] != queries.ids[:, None]  # [Q, G]
-of_own_camera = other_people & (gallery.cameras[None, :] == queries.cameras[:, None])
+of_own_camera = other_people & (
+    gallery.cameras[None, :] == queries.cameras[:, None]
+)
 by_chance = (of_own_camera.sum(1) / other_people.sum(1)).mean()
 observed = (gallery.cameras[first] == queries.cameras)[wrong].mean()
-luck = (by_chance * (1 - by_chance) / wrong.sum()) ** 0.5  # standard deviation of a share of so few
+luck = (
+    by_chance * (1 - by_chance) / wrong.sum()
+) ** 0.5  # standard deviation of a share of so few
 print(
     f"of the query's own camera: {observed:.0%} of the wrong, by chance {by_chance:.0%} ± {luck:.0%}"
 )

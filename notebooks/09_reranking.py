@@ -43,8 +43,14 @@ class Settings:
 
     def __post_init__(self):
         check_types(self)
-        if not (1 <= self.k1 <= 100 and 1 <= self.k2 <= 100 and 0 <= self.lambda_value <= 1):
-            raise InputError(f"{self}: k1 and k2 are from 1 to 100, lambda_value is from 0 to 1")
+        if not (
+            1 <= self.k1 <= 100
+            and 1 <= self.k2 <= 100
+            and 0 <= self.lambda_value <= 1
+        ):
+            raise InputError(
+                f"{self}: k1 and k2 are from 1 to 100, lambda_value is from 0 to 1"
+            )
 
 
 settings = runs.read_parameters(Settings, globals())
@@ -57,7 +63,15 @@ settings = runs.read_parameters(Settings, globals())
 # happens to be near the query.
 
 # %%
-chain = [(0.0, 0.0), (0.6, 0.3), (1.2, 0.7), (1.8, 1.2), (2.5, 1.7), (3.1, 2.2), (3.7, 2.9)]
+chain = [
+    (0.0, 0.0),
+    (0.6, 0.3),
+    (1.2, 0.7),
+    (1.8, 1.2),
+    (2.5, 1.7),
+    (3.1, 2.2),
+    (3.7, 2.9),
+]
 crowd = [
     (-0.1, -1.4),
     (0.2, -2.3),
@@ -67,7 +81,14 @@ crowd = [
     (-0.3, -2.4),
     (0.0, -1.8),
 ]
-strangers = [(-1.9, 1.6), (4.9, -0.6), (-2.6, -1.0), (3.2, -1.8), (0.8, 3.2), (6.6, 1.4)]
+strangers = [
+    (-1.9, 1.6),
+    (4.9, -0.6),
+    (-2.6, -1.0),
+    (3.2, -1.8),
+    (0.8, 3.2),
+    (6.6, 1.4),
+]
 points = np.array(chain + crowd + strangers, dtype=np.float32)  # [N, 2]
 who = np.array(["A"] * 7 + ["B"] * 7 + ["?"] * 6)
 N, query = len(points), 0
@@ -81,23 +102,43 @@ def draw(ax, title, marked=(), lines=(), numbers=True):
         ("B", figures.VERMILLION, "s"),
         ("?", figures.GREY, "^"),
     ):
-        ax.plot(*points[who == name].T, shape, color=colour, markersize=6, label=name)
+        ax.plot(
+            *points[who == name].T,
+            shape,
+            color=colour,
+            markersize=6,
+            label=name,
+        )
     for i, j in lines:
         ax.plot(*points[[i, j]].T, color=figures.BLACK, linewidth=0.7, zorder=0)
     if len(marked):
         ax.plot(
-            *points[list(marked)].T, "o", markersize=13, markerfacecolor="none", color=figures.BLACK
+            *points[list(marked)].T,
+            "o",
+            markersize=13,
+            markerfacecolor="none",
+            color=figures.BLACK,
         )
-    ax.plot(*points[query], "*", color=figures.BLUE, markersize=16, markeredgecolor="black")
+    ax.plot(
+        *points[query],
+        "*",
+        color=figures.BLUE,
+        markersize=16,
+        markeredgecolor="black",
+    )
     for i, (x, y) in enumerate(points if numbers else ()):
-        ax.annotate(str(i), (x, y), (5, 4), textcoords="offset points", fontsize=7)
+        ax.annotate(
+            str(i), (x, y), (5, 4), textcoords="offset points", fontsize=7
+        )
     ax.set(title=title, xticks=[], yticks=[], aspect="equal")
     ax.grid(False)
 
 
 # %% label="fig-points" alt="Twenty points in the plane: person A is a chain that leads away from the query, person B a cluster of points below it; the six nearest of the query are ringed, four of them B"
 squared = ((points[:, None] - points[None]) ** 2).sum(2)  # [N, N]
-nearest = squared.argsort(axis=1, kind="stable")  # each row begins with the point itself
+nearest = squared.argsort(
+    axis=1, kind="stable"
+)  # each row begins with the point itself
 fig = figures.Figure(figsize=(6, 3.6), layout="constrained")
 ax = fig.subplots()
 draw(ax, "the six nearest of the query", nearest[query, 1:7])
@@ -125,7 +166,10 @@ def reciprocal(i, k):
 
 
 small_k = 6
-print("nearest of the query:   ", [int(j) for j in nearest[query, 1 : small_k + 1]])
+print(
+    "nearest of the query:   ",
+    [int(j) for j in nearest[query, 1 : small_k + 1]],
+)
 print("reciprocal with it:     ", sorted(reciprocal(query, small_k) - {query}))
 
 # %% [markdown]
@@ -162,7 +206,9 @@ def expand(i, k):
 
 print("reciprocal:", sorted(reciprocal(query, small_k)))
 print("expanded:  ", sorted(expand(query, small_k)))
-gains = {i: sorted(expand(i, small_k) - reciprocal(i, small_k)) for i in range(N)}
+gains = {
+    i: sorted(expand(i, small_k) - reciprocal(i, small_k)) for i in range(N)
+}
 print("who gains: ", {i: gained for i, gained in gains.items() if gained})
 
 # %%
@@ -225,10 +271,18 @@ averaged = np.array([V[nearest[i, :small_k2]].mean(axis=0) for i in range(N)])
 # %% label="fig-weights" alt="Two matrices of twenty rows: the weights before and after averaging; dark blue outside one block for A, one block for B and a few strangers"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
 for ax, (title, matrix) in zip(
-    fig.subplots(1, 2), {"weights V": V, "averaged": averaged}.items(), strict=True
+    fig.subplots(1, 2),
+    {"weights V": V, "averaged": averaged}.items(),
+    strict=True,
 ):
     image = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=0.4)
-    ax.set(title=title, xlabel="picture", ylabel="picture", xticks=[0, 7, 14], yticks=[0, 7, 14])
+    ax.set(
+        title=title,
+        xlabel="image",
+        ylabel="image",
+        xticks=[0, 7, 14],
+        yticks=[0, 7, 14],
+    )
     ax.grid(False)
 fig.colorbar(image, ax=fig.axes, label="weight")
 fig
@@ -265,10 +319,18 @@ print(jaccard((half, half, 0), (0, half, half)))
 # %%
 share = 0.3
 by_loop = np.array(
-    [(1 - share) * jaccard(averaged[query], averaged[j]) + share * d[query, j] for j in range(1, N)]
+    [
+        (1 - share) * jaccard(averaged[query], averaged[j])
+        + share * d[query, j]
+        for j in range(1, N)
+    ]
 )
-by_library = reranking.rerank(points[:1], points[1:], small_k, small_k2, share)[0]
-assert np.allclose(by_loop, by_library, atol=1e-5), "loop and library give the same final distances"
+by_library = reranking.rerank(points[:1], points[1:], small_k, small_k2, share)[
+    0
+]
+assert np.allclose(by_loop, by_library, atol=1e-5), (
+    "loop and library give the same final distances"
+)
 
 # %% [markdown]
 # The loop and the library agree. How has the query's list changed?
@@ -291,17 +353,28 @@ print(
 
 # %%
 precision = [
-    np.mean([k / r for k, r in enumerate(1 + np.flatnonzero(who[order] == "A"), 1)])
+    np.mean(
+        [k / r for k, r in enumerate(1 + np.flatnonzero(who[order] == "A"), 1)]
+    )
     for order in (before, after)
 ]
-assert precision[1] > precision[0], "re-ranking raises the query's average precision"
+assert precision[1] > precision[0], (
+    "re-ranking raises the query's average precision"
+)
 
 # %% label="fig-reranked" alt="The points twice, the query joined to the first six of its list: by distance four of them are B; re-ranked, five are A"
 fig = figures.Figure(figsize=(8, 3.3), layout="constrained")
 for ax, (title, order) in zip(
-    fig.subplots(1, 2), {"by distance": before, "re-ranked": after}.items(), strict=True
+    fig.subplots(1, 2),
+    {"by distance": before, "re-ranked": after}.items(),
+    strict=True,
 ):
-    draw(ax, f"{title}: joined are the first six", order[:6], [(query, j) for j in order[:6]])
+    draw(
+        ax,
+        f"{title}: joined are the first six",
+        order[:6],
+        [(query, j) for j in order[:6]],
+    )
 fig
 
 # %% [markdown]
@@ -322,13 +395,17 @@ queries, gallery = evaluation.split(embedded)
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
 plain = evaluation.distance_matrix("global", queries, gallery).numpy()
 how = (settings.k1, settings.k2, settings.lambda_value)
-again = reranking.rerank(queries.global_features, gallery.global_features, *how)  # [Q, G]
+again = reranking.rerank(
+    queries.global_features, gallery.global_features, *how
+)  # [Q, G]
 
 # %% [markdown]
 # `evaluation.evaluate` re-ranks with `rerank=True`, which is the default. Here is its table.
 
 # %%
-table = evaluation.evaluate(embedded, ("global",), rerank=True, name="trained model")
+table = evaluation.evaluate(
+    embedded, ("global",), rerank=True, name="trained model"
+)
 table
 
 # %%
@@ -386,7 +463,9 @@ helped, hurt = (change > 1e-9).sum(), (change < -1e-9).sum()
 print(
     f"of {len(change)} queries {helped / len(change):.0%} are helped, {hurt / len(change):.0%} are hurt"
 )
-assert helped > hurt > 0, "re-ranking helps more queries than it hurts, and it hurts some"
+assert helped > hurt > 0, (
+    "re-ranking helps more queries than it hurts, and it hurts some"
+)
 
 # %% [markdown]
 # ### One query that gains and one that loses
@@ -428,7 +507,7 @@ near, largest, _ = reranking.nearest(
 stored = reranking.expanded(near.indices.numpy(), settings.k1).nnz
 share_stored = stored / len(whole) ** 2
 print(
-    f"{len(whole)} pictures, {stored / len(whole):.0f} weights each: {share_stored:.1%} of the matrix"
+    f"{len(whole)} images, {stored / len(whole):.0f} weights each: {share_stored:.1%} of the matrix"
 )
 
 # %% tags=["bound"]

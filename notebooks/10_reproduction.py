@@ -16,7 +16,7 @@
 # **Time** on two cores: seconds, because this chapter only reads files. **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: where the results lie.
+# Parameters: the folder of the results
 results_folder = "notebooks/results"
 
 # %%
@@ -44,7 +44,9 @@ class Settings:
 
     def __post_init__(self):
         check_types(self)
-        if not (runs.resolve(self.results_folder) / "published_scores.csv").is_file():
+        if not (
+            runs.resolve(self.results_folder) / "published_scores.csv"
+        ).is_file():
             raise InputError(
                 f"{self.results_folder} holds no published_scores.csv; give the folder of the results"
             )
@@ -91,10 +93,16 @@ kinds = {
     ),
 }
 for label, (colour, shape, belongs) in kinds.items():
-    rows = [r for r in published if r["test_set"] == "market1501" and belongs(r)]
+    rows = [
+        r for r in published if r["test_set"] == "market1501" and belongs(r)
+    ]
     points = np.array([(float(r["rank1"]), float(r["mAP"])) for r in rows])
     ax.plot(*points.T, shape, color=colour, label=label, markersize=5)
-ax.set(xlabel="rank-1, %", ylabel="mAP (trapezoid), %", title="Published, tested on Market-1501")
+ax.set(
+    xlabel="rank-1, %",
+    ylabel="mAP (trapezoid), %",
+    title="Published, tested on Market-1501",
+)
 ax.legend()
 fig
 
@@ -114,14 +122,19 @@ fig
 # %% tags=["nbval-check-output"]
 three = [0.70, 0.71, 0.75]
 mean = sum(three) / 3
-print(f"{100 * mean:.1f} ± {100 * (sum((s - mean) ** 2 for s in three) / 2) ** 0.5:.2f}")
+print(
+    f"{100 * mean:.1f} ± {100 * (sum((s - mean) ** 2 for s in three) / 2) ** 0.5:.2f}"
+)
 
 # %%
-tables = [ScoreTable([ScoreRow("", "global", False, s, s, s, s, s, 10, 10)]) for s in three]
+tables = [
+    ScoreTable([ScoreRow("", "global", False, s, s, s, s, s, 10, 10)])
+    for s in three
+]
 (row,) = average(tables).rows
-assert np.isclose(row.rank1, mean) and np.isclose(row.spread["rank1"], statistics.stdev(three)), (
-    "the library's mean and spread equal those by hand"
-)
+assert np.isclose(row.rank1, mean) and np.isclose(
+    row.spread["rank1"], statistics.stdev(three)
+), "the library's mean and spread equal those by hand"
 
 # %% [markdown]
 # ## All published rows
@@ -133,25 +146,38 @@ assert np.isclose(row.rank1, mean) and np.isclose(row.spread["rank1"], statistic
 
 # %%
 def lines_of(text):
-    """The lines of the published table that a preset says it answers."""
+    """The lines of the published table that a preset answers, by its comment."""
     match = re.search(r"Answers lines ((?:\d+[,\s#]*)+)", text)
-    return [int(number) for number in re.findall(r"\d+", match[1])] if match else []
+    return (
+        [int(number) for number in re.findall(r"\d+", match[1])]
+        if match
+        else []
+    )
 
 
 presets = {
-    path.stem: path.read_text() for path in sorted((folder.parent / "presets").glob("*.yaml"))
+    path.stem: path.read_text()
+    for path in sorted((folder.parent / "presets").glob("*.yaml"))
 }
-preset_of = {line: name for name, text in presets.items() for line in lines_of(text)}
-results = {path.stem: runs.read_json(path) for path in sorted(folder.glob("*.json"))}
+preset_of = {
+    line: name for name, text in presets.items() for line in lines_of(text)
+}
+results = {
+    path.stem: runs.read_json(path) for path in sorted(folder.glob("*.json"))
+}
 finished = {
     name: run for name, run in results.items() if "config" in run
-}  # others are no trainings
+}  # the other files are not trainings
 assert set(preset_of) == set(range(2, 66)), "every published row has a preset"
 
 
 def of_preset(name):
     """The finished runs of a preset, its own and those of other seeds."""
-    return [run for file, run in finished.items() if re.fullmatch(rf"{name}(_seed\d+)?", file)]
+    return [
+        run
+        for file, run in finished.items()
+        if re.fullmatch(rf"{name}(_seed\d+)?", file)
+    ]
 
 
 # %%
@@ -161,10 +187,15 @@ OUR_NAMES = {"duke": "dukemtmc", "cuhk03": "cuhk03/detected"}
 def is_of(score, row):
     """Whether a score of ours is of the row's test set, model and distance."""
     wanted = {row["model"].replace("M", "model ")}
-    if row["train_set"] == "combined":  # only a run tested on several sets names them
+    if (
+        row["train_set"] == "combined"
+    ):  # only a run tested on several sets names them
         wanted.add(OUR_NAMES.get(row["test_set"], row["test_set"]))
     names = set(score["name"].split(", "))
-    return names - {""} == wanted - {""} and score["distance"] == row["test_distance"]
+    return (
+        names - {""} == wanted - {""}
+        and score["distance"] == row["test_distance"]
+    )
 
 
 def our_score(row, reranked=False):
@@ -177,28 +208,39 @@ def our_score(row, reranked=False):
     ]
     parts = []
     for column in zip(*values, strict=True):
-        spread = f" ± {100 * statistics.stdev(column):.1f}" if len(column) > 1 else ""
+        spread = (
+            f" ± {100 * statistics.stdev(column):.1f}"
+            if len(column) > 1
+            else ""
+        )
         parts.append(f"{100 * statistics.mean(column):.1f}{spread}")
     return " / ".join(parts) or "no run yet"
 
 
-example = {"model": "M2", "train_set": "combined", "test_set": "duke", "test_distance": "local"}
+example = {
+    "model": "M2",
+    "train_set": "combined",
+    "test_set": "duke",
+    "test_distance": "local",
+}
 assert is_of({"name": "dukemtmc, model 2", "distance": "local"}, example)
 assert not is_of({"name": "dukemtmc, model 1", "distance": "local"}, example), (
     "a score of a different model is not of the row"
 )
-assert not is_of({"name": "market1501, model 2", "distance": "local"}, example), (
-    "a score of a different test set is not of the row"
-)
+assert not is_of(
+    {"name": "market1501, model 2", "distance": "local"}, example
+), "a score of a different test set is not of the row"
 
 head = "| line | train set, epochs, decay from | test | losses | distance | published rank-1 / mAP | ours | published, re-ranked | ours | preset |"
 lines = [head, "|---:|---|---|---|---|---:|---:|---:|---:|---|"]
 gaps = 0
 for row in published:
-    terms = [name for name in ("global", "local", "id") if row[f"{name}_loss"] == "1"]
-    terms += ["mutual, " + row["model"]] * (row["mutual"] == "1") + ["unit length"] * (
-        row["normalize_feature"] == "1"
-    )
+    terms = [
+        name for name in ("global", "local", "id") if row[f"{name}_loss"] == "1"
+    ]
+    terms += ["mutual, " + row["model"]] * (row["mutual"] == "1") + [
+        "unit length"
+    ] * (row["normalize_feature"] == "1")
     gaps += our_score(row) == "no run yet"
     cells = [
         row["line"],
@@ -208,13 +250,20 @@ for row in published:
         row["test_distance"],
     ]
     cells += [f"{row['rank1']} / {row['mAP']}", our_score(row)]
-    cells += [f"{row['rerank_rank1']} / {row['rerank_mAP']}", our_score(row, reranked=True)]
-    lines.append("| " + " | ".join(map(str, cells)) + f" | `{preset_of[row['line']]}` |")
+    cells += [
+        f"{row['rerank_rank1']} / {row['rerank_mAP']}",
+        our_score(row, reranked=True),
+    ]
+    lines.append(
+        "| " + " | ".join(map(str, cells)) + f" | `{preset_of[row['line']]}` |"
+    )
 Markdown("\n".join(lines))
 
 # %%
 print(f"{len(published) - gaps} of {len(published)} rows have a run of ours")
-assert gaps == sum("no run yet" in line for line in lines), "every row without a run is marked"
+assert gaps == sum("no run yet" in line for line in lines), (
+    "every row without a run is marked"
+)
 
 # %% [markdown]
 # The gaps are marked and not filled from other sources: these training runs need Market-1501, CUHK03 and DukeMTMC-reID and hours of a GPU.
@@ -237,8 +286,15 @@ for name, run in finished.items():
     ]
     if not scores:
         continue
-    shown = [f"{100 * s['rank1']:.1f} / {100 * s['mean_ap_step']:.1f}" for s in scores]
-    best = "; ".join(shown) if len(shown) <= 3 else f"{len(shown)} tests, see its chapter"
+    shown = [
+        f"{100 * s['rank1']:.1f} / {100 * s['mean_ap_step']:.1f}"
+        for s in scores
+    ]
+    best = (
+        "; ".join(shown)
+        if len(shown) <= 3
+        else f"{len(shown)} tests, see its chapter"
+    )
     seeds = config.get("seeds") or config.get("study_seeds") or [config["seed"]]
     changed = "+" if run["changed_since_commit"] else ""
     cells = [
@@ -252,7 +308,11 @@ for name, run in finished.items():
         ", ".join(map(str, seeds)),
         f"{run['minutes']:.1f}",
     ]
-    cells += [(run["commit"] or "none")[:7] + changed, run["torch"], run["device"]]
+    cells += [
+        (run["commit"] or "none")[:7] + changed,
+        run["torch"],
+        run["device"],
+    ]
     lines.append("| " + " | ".join(map(str, cells)) + " |")
 Markdown("\n".join(lines))
 
@@ -263,13 +323,25 @@ for name, run in finished.items():
     preset = re.sub(r"_seed\d+$", "", name)
     assert preset in presets, f"{name} is the result of a preset"
     given, config = yaml.safe_load(presets[preset])["parameters"], run["config"]
-    for key in set(given) & set(config) - ({"seed"} if name != preset else set()):
-        value = list(config[key]) if isinstance(config[key], list | tuple) else config[key]
-        assert value == given[key] or (key, given[key]) == ("precision", "auto"), (
-            f"{name} was run with its preset's {key}"
+    for key in set(given) & set(config) - (
+        {"seed"} if name != preset else set()
+    ):
+        value = (
+            list(config[key])
+            if isinstance(config[key], list | tuple)
+            else config[key]
         )
-    defaults = json.loads(json.dumps(dataclasses.asdict(training.TrainConfig())))
-    for key in defaults.keys() & config.keys() - set(given) - {"seed", *FREE_SETTINGS}:
+        assert value == given[key] or (key, given[key]) == (
+            "precision",
+            "auto",
+        ), f"{name} was run with its preset's {key}"
+    defaults = json.loads(
+        json.dumps(dataclasses.asdict(training.TrainConfig()))
+    )
+    for key in defaults.keys() & config.keys() - set(given) - {
+        "seed",
+        *FREE_SETTINGS,
+    }:
         assert config[key] == defaults[key], (
             f"{name} was run with the default {key}; it has {config[key]!r}"
         )
@@ -286,7 +358,9 @@ for run in pair:
     print(
         f"seed {run['config']['seed']}: rank-1 {100 * score['rank1']:.1f}, mAP {100 * score['mean_ap_step']:.1f} (step), {100 * score['mean_ap_trapezoid']:.1f} (trapezoid)"
     )
-assert len(pair) >= 2, "there are at least two runs, so that the spread is known"
+assert len(pair) >= 2, (
+    "there are at least two runs, so that the spread is known"
+)
 
 # %% [markdown]
 # ## A difference, or luck?
@@ -299,12 +373,17 @@ assert len(pair) >= 2, "there are at least two runs, so that the spread is known
 # %%
 def rows_of(result, **wanted):
     """The rows of a results file whose entries are the wanted ones."""
-    rows = [row for row in finished[result]["scores"] if wanted.items() <= row.items()]
+    rows = [
+        row
+        for row in finished[result]["scores"]
+        if wanted.items() <= row.items()
+    ]
     return ScoreTable.from_dict({"rows": rows}).rows
 
 
 third, second = (
-    rows_of("mutual_study", way="side by side", name="model 1", seed=seed)[0] for seed in (3, 2)
+    rows_of("mutual_study", way="side by side", name="model 1", seed=seed)[0]
+    for seed in (3, 2)
 )
 seeds = evaluation.compare(third, second)
 seeds

@@ -25,7 +25,7 @@ last_stride = 2
 height = 256
 width = 128
 pictures = ""  # a folder for each person inside, or a CSV of path,person,camera
-pattern = ""  # how names say who and where, see chapter 1
+pattern = ""  # how a name gives person and camera, see chapter 1
 false_accept_rate = 0.01  # of comparisons of two people
 
 # %%
@@ -36,7 +36,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alignedreid_lib import alignment, book, datasets, evaluation, figures, losses, runs, synthetic
+from alignedreid_lib import (
+    alignment,
+    book,
+    datasets,
+    evaluation,
+    figures,
+    losses,
+    runs,
+    synthetic,
+)
 from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import features, verification
@@ -87,24 +96,38 @@ import tempfile
 scratch = tempfile.TemporaryDirectory()
 temporary = Path(scratch.name)
 if settings.pictures:
-    source, name_pattern = (runs.resolve(settings.pictures), settings.pattern or None)
+    source, name_pattern = (
+        runs.resolve(settings.pictures),
+        settings.pattern or None,
+    )
 else:
-    source, name_pattern = (temporary / "crops", r"(?P<person>p\d+)_cam(?P<camera>\d+)")
+    source, name_pattern = (
+        temporary / "crops",
+        r"(?P<person>p\d+)_cam(?P<camera>\d+)",
+    )
     source.mkdir()
     cameras = synthetic.sample_cameras(4, seed=7)
     for person in range(12):
         for camera in range(4):
             for moment in (0, 1):
-                shot = synthetic.Shot(2000 + person, camera, 2 * camera + moment, box=1)
-                crop = Image.fromarray(synthetic.take(shot, cameras, 0.3, seed=7))
+                shot = synthetic.Shot(
+                    2000 + person, camera, 2 * camera + moment, box=1
+                )
+                crop = Image.fromarray(
+                    synthetic.take(shot, cameras, 0.3, seed=7)
+                )
                 crop.save(source / f"p{person:02d}_cam{camera}_{moment}.png")
-folder = datasets.prepare("folder", source, temporary, pattern=name_pattern, test_share=1)
+folder = datasets.prepare(
+    "folder", source, temporary, pattern=name_pattern, test_share=1
+)
 people = datasets.open_dataset(folder, "test")
 print(datasets.describe(people))
 
 # %% alt="One image of each of the first twelve people of the folder"
 firsts = np.unique(people.ids, return_index=True)[1][:12]
-figures.contact_sheet([images.decode(people.paths[k]) for k in firsts], columns=12)
+figures.contact_sheet(
+    [images.decode(people.paths[k]) for k in firsts], columns=12
+)
 
 # %% [markdown]
 # ## An index
@@ -115,16 +138,23 @@ figures.contact_sheet([images.decode(people.paths[k]) for k in firsts], columns=
 # %%
 if settings.weights:
     network = AlignedReID(
-        settings.backbone, None, None, settings.local_channels, settings.last_stride
+        settings.backbone,
+        None,
+        None,
+        settings.local_channels,
+        settings.last_stride,
     )
     load_weights(network, runs.resolve(settings.weights))
     size = {"height": settings.height, "width": settings.width}
 else:
     trained = book.model()
     print(trained.origin)
-    network, size = trained.network, {"height": book.CONFIG.height, "width": book.CONFIG.width}
+    network, size = (
+        trained.network,
+        {"height": book.CONFIG.height, "width": book.CONFIG.width},
+    )
 index = features.extract(network.eval(), people, **size)
-print(f"{len(index)} pictures, {index.global_features.shape[1]} numbers each")
+print(f"{len(index)} images, {index.global_features.shape[1]} numbers each")
 
 
 # %% [markdown]
@@ -139,7 +169,11 @@ print(f"{len(index)} pictures, {index.global_features.shape[1]} numbers each")
 def search(query, entries, top):
     """The nearest entries to one feature: (place, distance), nearest first."""
     distances = [
-        sum((float(a) - float(b)) ** 2 for a, b in zip(query, entry, strict=True)) ** 0.5
+        sum(
+            (float(a) - float(b)) ** 2
+            for a, b in zip(query, entry, strict=True)
+        )
+        ** 0.5
         for entry in entries
     ]
     order = sorted(range(len(entries)), key=lambda i: distances[i])
@@ -149,7 +183,9 @@ def search(query, entries, top):
 print(search((0, 1), [(0, 0), (3, 4), (1, 1)], top=3))
 
 # %%
-matrix = evaluation.distance_matrix("global", index, index)  # [n, n]: every picture asks once
+matrix = evaluation.distance_matrix(
+    "global", index, index
+)  # [n, n]: every image is a query once
 first = search(index.global_features[0], index.global_features, top=5)
 nearest = matrix[0].argsort(stable=True)[:5]
 assert np.allclose([d for _, d in first], matrix[0][nearest], atol=0.02), (
@@ -164,13 +200,17 @@ assert first[0][0] == 0, "an image is nearest to itself"
 
 # %%
 def answers(query, top=9):
-    """A contact sheet of one query and its nearest other pictures, with who they show."""
-    order = [k for k in matrix[query].argsort(stable=True).tolist() if k != query][:top]
+    """A contact sheet of one query and its nearest other images, with who they show."""
+    order = [
+        k for k in matrix[query].argsort(stable=True).tolist() if k != query
+    ][:top]
     titles = [f"query: {people.ids[query]}"] + [
         f"{people.ids[k]}: {matrix[query, k]:.1f}" for k in order
     ]
     return figures.contact_sheet(
-        [images.decode(people.paths[k]) for k in (query, *order)], titles, columns=top + 1
+        [images.decode(people.paths[k]) for k in (query, *order)],
+        titles,
+        columns=top + 1,
     )
 
 
@@ -183,9 +223,11 @@ answers(int(firsts[min(5, len(firsts) - 1)]))
 # %%
 right = 0
 for query in range(len(people)):
-    best = next(k for k in matrix[query].argsort(stable=True).tolist() if k != query)
+    best = next(
+        k for k in matrix[query].argsort(stable=True).tolist() if k != query
+    )
     right += people.ids[best] == people.ids[query]
-print(f"{right / len(people):.0%} of all pictures find their own person first")
+print(f"{right / len(people):.0%} of all images find their own person first")
 
 # %% tags=["bound"]
 if not settings.pictures:
@@ -211,7 +253,9 @@ evaluation.evaluate(index, ("global",), rerank=True, name="this folder")
 # %%
 def stripes(path, count=8):
     """The mean colour of the middle of each of `count` horizontal stripes, [count, 3]."""
-    picture = 4 * images.resize(images.decode(path), (count * 16, 64)).float() / 255
+    picture = (
+        4 * images.resize(images.decode(path), (count * 16, 64)).float() / 255
+    )
     return picture[:, :, 24:40].reshape(3, count, 16, 16).mean(dim=(2, 3)).T
 
 
@@ -219,7 +263,8 @@ query = int(firsts[0])
 answer = next(
     k
     for k in matrix[query].argsort(stable=True).tolist()
-    if k != query and (not people.cameras_known or people.cameras[k] != people.cameras[query])
+    if k != query
+    and (not people.cameras_known or people.cameras[k] != people.cameras[query])
 )
 one, other = stripes(people.paths[query]), stripes(people.paths[answer])
 costs = alignment.stripe_distances(one, other)
@@ -245,7 +290,9 @@ for i, j in path:
         alpha=0.3 + 0.7 * strength,
     )
 ax.set(
-    xlim=(0, 3.4), ylim=(8, 0), title=f"person {people.ids[query]} and person {people.ids[answer]}"
+    xlim=(0, 3.4),
+    ylim=(8, 0),
+    title=f"person {people.ids[query]} and person {people.ids[answer]}",
 )
 ax.set_axis_off()
 fig
@@ -270,7 +317,9 @@ pairs = verification.pair_distances(index)
 figures.open_set(pairs.same, pairs.different, settings.false_accept_rate)
 
 # %%
-threshold = verification.choose_threshold(verification.roc(*pairs), settings.false_accept_rate)
+threshold = verification.choose_threshold(
+    verification.roc(*pairs), settings.false_accept_rate
+)
 passed = (pairs.different <= threshold).mean()
 assert passed <= settings.false_accept_rate, (
     "the share of accepted strangers is at most false_accept_rate"
@@ -292,18 +341,23 @@ base = images.decode(people.paths[query])  # [3, h, w]
 dark = (base.float() * 0.35).to(torch.uint8)
 half = images.resize(base[:, base.shape[1] // 2 :], tuple(base.shape[1:]))
 twin = next(
-    k for k in matrix[query].argsort(stable=True).tolist() if people.ids[k] != people.ids[query]
+    k
+    for k in matrix[query].argsort(stable=True).tolist()
+    if people.ids[k] != people.ids[query]
 )
 shown = {
     "itself": base,
-    "another camera": images.decode(people.paths[answer]),
+    "a different camera": images.decode(people.paths[answer]),
     "dark": dark,
     "lower half": half,
-    "somebody alike": images.decode(people.paths[twin]),
+    "a similar person": images.decode(people.paths[twin]),
 }
 with torch.no_grad():
     batch = torch.stack(
-        [images.resize(picture, (size["height"], size["width"])) for picture in shown.values()]
+        [
+            images.resize(picture, (size["height"], size["width"]))
+            for picture in shown.values()
+        ]
     )
     embedded = network(images.normalize(batch)).global_features
 away = losses.euclidean_distances(embedded[:1], embedded)[0].tolist()

@@ -46,7 +46,15 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignedreid_lib import datasets, devices, evaluation, figures, runs, synthetic, training
+from alignedreid_lib import (
+    datasets,
+    devices,
+    evaluation,
+    figures,
+    runs,
+    synthetic,
+    training,
+)
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import features
 from alignedreid_lib.evaluation.scores import ScoreTable
@@ -68,10 +76,18 @@ class Study:
         if len(set(self.seeds)) < len(self.seeds) or any(
             not 0 <= seed <= max_seed() for seed in self.seeds
         ):
-            raise InputError(f"seeds is {self.seeds}; give different ones from 0 to {max_seed()}")
+            raise InputError(
+                f"seeds is {self.seeds}; give different ones from 0 to {max_seed()}"
+            )
         tested = self.misalignments
-        if not tested or len(set(tested)) < len(tested) or any(not 0 <= m <= 1 for m in tested):
-            raise InputError(f"misalignments is {tested}; give different numbers from 0 to 1")
+        if (
+            not tested
+            or len(set(tested)) < len(tested)
+            or any(not 0 <= m <= 1 for m in tested)
+        ):
+            raise InputError(
+                f"misalignments is {tested}; give different numbers from 0 to 1"
+            )
         if not 0 <= self.train_misalignment <= 1:
             raise InputError(
                 f"train_misalignment is {self.train_misalignment}; it has to be from 0 to 1"
@@ -79,7 +95,8 @@ class Study:
 
 
 of_training, of_study = (
-    [field.name for field in dataclasses.fields(kind)] for kind in (training.TrainConfig, Study)
+    [field.name for field in dataclasses.fields(kind)]
+    for kind in (training.TrainConfig, Study)
 )
 config = runs.read_parameters(training.TrainConfig, globals(), extra=of_study)
 study = runs.read_parameters(Study, globals(), extra=of_training)
@@ -92,8 +109,15 @@ study = runs.read_parameters(Study, globals(), extra=of_training)
 
 # %% label="fig-misaligned" alt="Four people in five boxes each: the larger the misalignment, the farther head or feet are outside the box, in the end up to half the person"
 cameras = synthetic.sample_cameras(6, seed=0)
-shots = [synthetic.Shot(person, camera=person % 6, moment=0, box=1) for person in (2, 5, 11, 17)]
-pictures = [synthetic.take(shot, cameras, m, seed=0) for shot in shots for m in study.misalignments]
+shots = [
+    synthetic.Shot(person, camera=person % 6, moment=0, box=1)
+    for person in (2, 5, 11, 17)
+]
+pictures = [
+    synthetic.take(shot, cameras, m, seed=0)
+    for shot in shots
+    for m in study.misalignments
+]
 titles = [f"{m:g}" for m in study.misalignments] * 4
 figures.contact_sheet(pictures, titles, columns=2 * len(study.misalignments))
 
@@ -130,7 +154,11 @@ def test(network, misalignment):
     """A row of scores for each distance."""
     dataset = datasets.open_dataset(folder_of(misalignment)[1], "test")
     found = features.extract(
-        network, dataset, height=config.height, width=config.width, precision=config.precision
+        network,
+        dataset,
+        height=config.height,
+        width=config.width,
+        precision=config.precision,
     )
     return evaluation.evaluate(found, DISTANCES, rerank=False).to_dict()["rows"]
 
@@ -142,7 +170,10 @@ for seed in study.seeds:
         config, seed=seed, data_root=str(folder_of(study.train_misalignment)[0])
     )
     result = training.train(own, Path(study.run_dir) / f"seed{seed}")
-    network, minutes = training.load_network(own, result.weights), minutes + result.minutes
+    network, minutes = (
+        training.load_network(own, result.weights),
+        minutes + result.minutes,
+    )
     for misalignment in study.misalignments:
         scores += [
             {"seed": seed, "misalignment": misalignment} | row
@@ -154,14 +185,18 @@ if study.seeds:
         "seeds": list(study.seeds),
         "train_misalignment": study.train_misalignment,
     }
-    written = runs.write_results(study.run_dir, settings, scores, minutes, where)
+    written = runs.write_results(
+        study.run_dir, settings, scores, minutes, where
+    )
 else:
     written = runs.resolve("notebooks/results/alignment_study.json")
 results = runs.read_json(written)
 
 # %%
 found_seeds = {row["seed"] for row in results["scores"]}
-assert study.seeds or len(found_seeds) >= 3, "the committed results have three seeds or more"
+assert study.seeds or len(found_seeds) >= 3, (
+    "the committed results have three seeds or more"
+)
 
 # %% [markdown]
 # ## The results
@@ -184,13 +219,18 @@ def values(distance, misalignment, score="mean_ap_step"):
 steps = sorted({row["misalignment"] for row in results["scores"]})
 for step in steps:
     for distance in DISTANCES:
-        assert len(values(distance, step)) == len(found_seeds), "there is a score for every seed"
+        assert len(values(distance, step)) == len(found_seeds), (
+            "there is a score for every seed"
+        )
 print(f"{'':>12}" + "".join(f"{distance:>17}" for distance in DISTANCES))
 for step in steps:
     cells = [values(distance, step) for distance in DISTANCES]
     print(
         f"{step:>12g}"
-        + "".join(f"{statistics.mean(c):>10.1f} ({max(c) - min(c):3.1f})" for c in cells)
+        + "".join(
+            f"{statistics.mean(c):>10.1f} ({max(c) - min(c):3.1f})"
+            for c in cells
+        )
     )
 
 # %% label="fig-study" alt="Two panels over the misalignment of the test. Left: mAP of four distances, all falling. Right: what alignment adds to rigid stripes, and what aligned stripes add to the global feature"
@@ -202,14 +242,23 @@ def draw_band(ax, samples, label, colour, style):
     means = [statistics.mean(sample) for sample in samples]
     ax.plot(steps, means, style, marker="o", color=colour, label=label)
     ax.fill_between(
-        steps, [min(s) for s in samples], [max(s) for s in samples], color=colour, alpha=0.2
+        steps,
+        [min(s) for s in samples],
+        [max(s) for s in samples],
+        color=colour,
+        alpha=0.2,
     )
 
 
 def gains(distance, floor):
-    """By how much a distance beats another, seed by seed."""
+    """The gain of one distance over a second one, seed by seed."""
     return [
-        [a - b for a, b in zip(values(distance, step), values(floor, step), strict=True)]
+        [
+            a - b
+            for a, b in zip(
+                values(distance, step), values(floor, step), strict=True
+            )
+        ]
         for step in steps
     ]
 
@@ -217,13 +266,28 @@ def gains(distance, floor):
 fig = figures.Figure(figsize=(8, 3.2), layout="constrained")
 left, right = fig.subplots(1, 2)
 for distance, (colour, style) in STYLES.items():
-    name = {"rigid": "local, rigid", "local": "local, aligned"}.get(distance, distance)
-    draw_band(left, [values(distance, step) for step in steps], name, colour, style)
-draw_band(right, gains("local", "rigid"), "aligned over rigid", figures.BLUE, "-")
-draw_band(right, gains("local", "global"), "aligned over global", figures.GREEN, "-.")
+    name = {"rigid": "local, rigid", "local": "local, aligned"}.get(
+        distance, distance
+    )
+    draw_band(
+        left, [values(distance, step) for step in steps], name, colour, style
+    )
+draw_band(
+    right, gains("local", "rigid"), "aligned over rigid", figures.BLUE, "-"
+)
+draw_band(
+    right, gains("local", "global"), "aligned over global", figures.GREEN, "-."
+)
 right.axhline(0, color=figures.GREY, linewidth=1)
-left.set(title="mAP", xlabel="misalignment of the test", ylabel="percent (step)", ylim=(0, None))
-right.set(title="gain in mAP", xlabel="misalignment of the test", ylabel="points")
+left.set(
+    title="mAP",
+    xlabel="misalignment of the test",
+    ylabel="percent (step)",
+    ylim=(0, None),
+)
+right.set(
+    title="gain in mAP", xlabel="misalignment of the test", ylabel="points"
+)
 left.legend()
 right.legend()
 fig
@@ -255,23 +319,33 @@ def rows_of(distance, misalignment):
         for row in results["scores"]
         if row["distance"] == distance and row["misalignment"] == misalignment
     ]
-    return ScoreTable.from_dict({"rows": sorted(rows, key=lambda row: row["seed"])}).rows
+    return ScoreTable.from_dict(
+        {"rows": sorted(rows, key=lambda row: row["seed"])}
+    ).rows
 
 
 def aligned_over_rigid(step):
     """The difference in mAP, over the seeds."""
-    found = evaluation.compare(rows_of("rigid", step), rows_of("local", step), paired=True)
+    found = evaluation.compare(
+        rows_of("rigid", step), rows_of("local", step), paired=True
+    )
     return found.rows[-1]
 
 
 # %%
-over = {step: aligned_over_rigid(step) for step in steps} if len(found_seeds) > 1 else {}
+over = (
+    {step: aligned_over_rigid(step) for step in steps}
+    if len(found_seeds) > 1
+    else {}
+)
 for step, found in over.items():
     print(
         f"misalignment {step:<5g} {100 * found.difference:+5.1f} points of mAP,"
         f" 95 % interval {100 * found.low:+5.1f} to {100 * found.high:+5.1f}"
     )
-    assert step < 0.5 or found.low > 0, "aligned beats rigid, and the whole interval is above 0"
+    assert step < 0.5 or found.low > 0, (
+        "aligned beats rigid, and the whole interval is above 0"
+    )
 
 # %%
 assert not over or 0.0 not in over or over[0.0].low < 0, (
@@ -286,7 +360,9 @@ assert not over or 0.0 not in over or over[0.0].low < 0, (
 
 # %%
 for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
-    for row in runs.read_json(runs.resolve(f"notebooks/results/{name}.json"))["scores"]:
+    for row in runs.read_json(runs.resolve(f"notebooks/results/{name}.json"))[
+        "scores"
+    ]:
         print(
             f"{name:<24}{row['distance']:<14}{100 * row['rank1']:5.1f}{100 * row['mean_ap_step']:7.1f}"
         )

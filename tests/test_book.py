@@ -224,9 +224,9 @@ FAULTS: dict[str, Callable[[Any], object]] = {
     "holds image/svg+xml": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/svg+xml": ""})),
     "cell 5: its picture has no words": lambda n: n.cells[4].update(source="plt.plot([0, 1])"),
     "not tagged `parameters`": lambda n: n.cells[1].metadata.update(tags=[]),
-    "base_lr is no literal": lambda n: n.cells[1].update(source="seed = 1\nbase_lr = 2 * seed"),
+    "base_lr is not a literal": lambda n: n.cells[1].update(source="seed = 1\nbase_lr = 2 * seed"),
     "is not `name = literal`": lambda n: n.cells[1].update(source="import os"),
-    "2 cells hold an assert": lambda n: n.cells[2].update(source="seed > 0"),
+    "2 cells contain an assert": lambda n: n.cells[2].update(source="seed > 0"),
     "kB at most": lambda n: n.cells[2].outputs.append(output("stream", text="x" * 400_000)),
 }
 
@@ -387,7 +387,7 @@ def test_two_settings_never_share_a_folder(project: Path, overrides: dict[str, A
         ("smal", {}, "no preset 'smal'; there are: small"),
         ("", {}, "no preset ''; there are: small"),
         ("small", {"run_dir": 5}, "run_dir is 5; it has to be the name of a folder"),
-        ("small", {"sede": 2}, "unknown parameter 'sede'; 00_example knows: base_lr, run_dir, seed"),
+        ("small", {"sede": 2}, "unknown parameter 'sede'; 00_example has: base_lr, run_dir, seed"),
     ],
 )
 def test_a_wrong_request_is_refused(project: Path, preset: str, overrides: dict[str, Any], message: str) -> None:
@@ -460,7 +460,7 @@ def test_any_value_of_any_parameter_is_taken_or_refused_in_one_line(
 def test_every_chapter_refuses_a_value_of_another_type_in_its_first_cells(name: str) -> None:
     code = [cell.source for cell in pairs.read(NOTEBOOKS / f"{name}.py").cells if cell.cell_type == "code"]
     parameters = pairs.parameters(pairs.read(NOTEBOOKS / f"{name}.py"))
-    last = max(number for number, source in enumerate(code) if "read_parameters(" in source)
+    last = max(number for number, source in enumerate(code) if re.search(r"read_(parameters|settings)\(", source))
     for parameter in parameters:
         for value in (object(), {}, float("nan"), [None]):
             namespace: dict[str, Any] = {"__name__": "__main__", "wrong": value}

@@ -19,7 +19,7 @@ from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.evaluation.scores import ScoreTable, average
 from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.runs import check_rules, check_types, typed
+from alignedreid_lib.runs import check_rules, check_types, read_parameters, typed
 from alignedreid_lib.training import TrainResult, load_network
 from alignedreid_lib.training.config import TrainConfig, max_seed
 
@@ -76,6 +76,12 @@ class Plan:
         """The arguments of `book.prepare_data` after its config."""
         names = ("archive", "combined_of", "test_sets", "num_val_ids", "pattern", "test_share")
         return {name: getattr(self, name) for name in names}
+
+
+def read_settings(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Plan]:
+    """The config and the plan that a full-run notebook's parameters give, see `runs.read_parameters`."""
+    of_training, of_plan = ([field.name for field in dataclasses.fields(kind)] for kind in (TrainConfig, Plan))
+    return read_parameters(TrainConfig, namespace, of_plan), read_parameters(Plan, namespace, of_training)
 
 
 def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]:

@@ -10,6 +10,7 @@ Derived in notebooks/08_evaluation.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -108,7 +109,7 @@ class RankingProblem:
         def columns(first: int) -> Any:
             return self.columns(distances, first, min(first + chunk, num_gallery))
 
-        begins, image = self._own_images()
+        begins, image = self._own_images
         query = np.repeat(np.arange(num_queries), np.diff(begins))
         places, values = [np.zeros(0, np.int64)], [np.zeros(0, bool)]  # bool: the distances decide the joined type
         for first in firsts:
@@ -133,6 +134,7 @@ class RankingProblem:
         rank = before - (junk_before - junk_before[begins[query]])
         return MatchRanks(num_queries, query[~junk], rank[~junk])
 
+    @cached_property
     def _own_images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Gallery images of each query's identity, junk included: where each query's begin [Q + 1], and indices [M]."""
         num_ids = 1 + max(self.query_ids.max(), self.gallery_ids.max())

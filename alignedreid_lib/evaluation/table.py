@@ -66,14 +66,15 @@ def evaluate(
     step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
     for begin in range(0, len(queries), step):  # keeps no whole matrix, computes no local distance twice
         block = queries[begin : begin + step]
+        problem = _problem(block, gallery)
         for distance, matrix in distance_matrices(distances, block, gallery).items():
-            blocks[distance].append(_score_queries(matrix, block, gallery, protocol))
-    rows = []
+            blocks[distance].append(_score_queries(problem, matrix, protocol))
+    rows, whole = [], _problem(queries, gallery)
     for distance in distances:
         scored = {False: np.concatenate(blocks[distance])}
         if rerank:
             again = reranked_matrix(distance, queries, gallery)
-            scored[True] = _score_queries(again, queries, gallery, protocol)
+            scored[True] = _score_queries(whole, again, protocol)
         for reranked, scores in scored.items():
             valid = ~np.isnan(scores).any(axis=1)
             entries: dict[str, Any] = {
@@ -86,12 +87,13 @@ def evaluate(
     return ScoreTable(rows)
 
 
-def _score_queries(
-    matrix: Values, queries: Features, gallery: Features, protocol: ranking.Protocol
-) -> NDArray[np.float64]:
-    """The scores of each query in the order of `scores.SCORES`, [Q, 5]; nan where it is not valid."""
+def _problem(queries: Features, gallery: Features) -> RankingProblem:
     people = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
-    problem = RankingProblem(*people, keep_same_camera=not gallery.cameras_known)
+    return RankingProblem(*people, keep_same_camera=not gallery.cameras_known)
+
+
+def _score_queries(problem: RankingProblem, matrix: Values, protocol: ranking.Protocol) -> NDArray[np.float64]:
+    """The scores of each query in the order of `scores.SCORES`, [Q, 5]; nan where it is not valid."""
     found = problem.find_matches(matrix)
     places = ranking.curves(problem, matrix, found, protocol, top=10)[:, [0, 4, 9]]
     places[found.counts == 0] = math.nan

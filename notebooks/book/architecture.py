@@ -39,7 +39,7 @@ def drawing(names: list[str], found: dict[str, set[str]]) -> str:
     side = CELL * len(names)
     lines = [
         f'<svg class="architecture" viewBox="0 0 {NAMES + side} {HEAD + side}" role="img" '
-        f'aria-label="Which of the {len(names)} rooms imports from which: every mark lies below the diagonal">'
+        f'aria-label="Which of the {len(names)} modules imports from which: every mark is below the diagonal">'
     ]
     for i, name in enumerate(names):
         x, y = NAMES + CELL * i, HEAD + CELL * i

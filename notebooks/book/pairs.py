@@ -41,7 +41,7 @@ def parameters(notebook: Any) -> dict[str, Any]:
     """The names and values that the cell tagged `parameters` assigns.
 
     Raises:
-        ValueError: there is no such cell, or it holds something else than `name = literal`.
+        ValueError: there is no such cell, or it contains more than `name = literal`.
     """
     cell = next((c for c in notebook.cells if c.cell_type == "code"), None)
     if cell is None or "parameters" not in tags(cell):
@@ -62,7 +62,7 @@ def parameters(notebook: Any) -> dict[str, Any]:
         try:
             found[name] = ast.literal_eval(value)
         except ValueError as error:
-            raise ValueError(f"line {line.lineno} of the parameters cell: {name} is no literal") from error
+            raise ValueError(f"line {line.lineno} of the parameters cell: {name} is not a literal") from error
     return found
 
 
@@ -207,7 +207,7 @@ def problems(folder: Path, name: str) -> list[str]:
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     asserts = sum(bool(re.search(r"^\s*assert\b", source, re.M)) for source in code)
     if asserts < MIN_ASSERTS:
-        found.append(f"{asserts} cells hold an assert; a chapter has {MIN_ASSERTS} or more")
+        found.append(f"{asserts} cells contain an assert; a chapter has {MIN_ASSERTS} or more")
     if (size := paths["ipynb"].stat().st_size) > MAX_BYTES:
         found.append(f"{size / 1000:.0f} kB; a notebook has {MAX_BYTES // 1000} kB at most")
     return [f"{name}.ipynb: {problem}" for problem in found]

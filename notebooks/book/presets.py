@@ -141,15 +141,15 @@ def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[
     """The notebook that a preset names and the parameters to run it with, checked before anything runs.
 
     The run's folder is `runs/<preset>`; what the overrides change is added to its name (`_seed2`), so that
-    two settings never meet in one folder; where it is computed (a device, say) is no setting. An override of
+    two settings never meet in one folder; where it is computed (a device, for example) is not a setting. An override of
     `run_dir` is taken as it is.
 
     Raises:
-        ValueError: no such preset or notebook, or a parameter that the notebook does not know.
+        ValueError: no such preset or notebook, or a parameter that the notebook does not have.
     """
     name, given, defaults = read_preset(root, preset)
     if unknown := [key for key in (*given, *overrides) if key not in defaults]:
-        raise ValueError(f"unknown parameter {unknown[0]!r}; {name} knows: {', '.join(sorted(defaults))}")
+        raise ValueError(f"unknown parameter {unknown[0]!r}; {name} has: {', '.join(sorted(defaults))}")
     given, overrides = ({k: as_list(v, defaults[k]) for k, v in source.items()} for source in (given, overrides))
     settings = {k: as_list(v, v) for k, v in defaults.items()} | given
     changed = {k: v for k, v in sorted(overrides.items()) if k not in WHERE and settings[k] != v}
@@ -188,4 +188,4 @@ def run_folder(root: Path, run_dir: Any) -> tuple[Path, list[Path]]:
             with suppress(OSError):
                 parent.rmdir()
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{run_dir}: no run can be kept there ({reason}); choose another run_dir") from error
+        raise ValueError(f"{run_dir}: no run can be kept there ({reason}); choose a different run_dir") from error

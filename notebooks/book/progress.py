@@ -1,4 +1,4 @@
-"""A line that says what a command does and for how long: it moves on a terminal and comes every 20 s in a log."""
+"""A line that shows what a command does and for how long: it moves on a terminal and comes every 20 s in a log."""
 
 import shutil
 import sys
@@ -19,7 +19,7 @@ class Line:
         title: what the command works on, for example a chapter.
         doing: asked each time for what is being done now, a few words.
         stream: where the lines go, standard output by default.
-        every: seconds between two lines where the stream is no terminal.
+        every: seconds between two lines where the stream is not a terminal.
 
     Attributes:
         ending: words for the end of the last line; the caller may set them inside.

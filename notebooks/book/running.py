@@ -1,4 +1,4 @@
-"""Chapters run headless with papermill: one by one, with a line that says what is going on."""
+"""Chapters run headless with papermill: one by one, with a line that shows the progress."""
 
 import errno
 import json
@@ -81,7 +81,7 @@ def execute(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             target.unlink(missing_ok=True)  # half of it
         reason = f"{error.filename or shown}: cannot be written ({error.strerror or error})"
-        raise ValueError(f"{reason}; free space, or choose another run_dir") from error
+        raise ValueError(f"{reason}; free space, or choose a different run_dir") from error
 
 
 def run(root: Path) -> None:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
 # full run counts them as 0. Said before anything else, since threads that exist already do not hear it.
 FLUSH = "--IPKernelApp.exec_lines=import torch; torch.set_flush_denormal(True)"
-# A full run shows the library's log: a line an epoch.
+# A full run shows the library's log: one line per epoch.
 LOG = (
     "--IPKernelApp.exec_lines=import logging, sys; log = logging.getLogger('alignedreid_lib'); "
     "log.addHandler(logging.StreamHandler(sys.stdout)); log.setLevel(logging.INFO); del log"
@@ -78,7 +78,7 @@ def train_share(settings: dict[str, Any]) -> None:
     """What each of several processes does that `torchrun` started, on one machine or on many.
 
     Raises:
-        ValueError: a study, or a test of weights, which are no single trainings.
+        ValueError: a study, or a test of weights, which are not single trainings.
 
     The first process of each machine prepares the data there; the first of all keeps the run's folder. Nothing is
     tested: `make train` does, when it finds the run finished.
