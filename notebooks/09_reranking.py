@@ -453,7 +453,7 @@ for mask, colour, shape in (
 ax.set(
     xlabel="AP by distance",
     ylabel="AP re-ranked",
-    title="A point a query: above the line it is helped",
+    title="One point per query: re-ranking helps above the line",
 )
 ax.set_aspect("equal")
 fig
