@@ -578,8 +578,8 @@ def test_what_a_disk_or_a_person_ends_is_one_line(
             tool.main(["train", "small"])
         return str(end.value.code)
 
-    full = r"runs/small/00_example.ipynb: cannot be written \(No space left on device\); free space, or choose a different"
-    assert re.fullmatch(f"{full} run_dir", said(OSError(28, "No space left on device")))
+    full = r"runs/small/00_example.ipynb: cannot be written \(No space left on device\); free space, or choose"
+    assert re.fullmatch(f"{full} a different run_dir", said(OSError(28, "No space left on device")))
     assert said(PermissionError(13, "Permission denied", "/x/kernel.json")).startswith("/x/kernel.json: cannot be")
     assert said(RuntimeError("Kernel didn't\nrespond")) == (
         "00_example: its Python process did not start (Kernel didn't respond)"
