@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from alignedreid_lib.errors import InputError
 
@@ -14,13 +17,15 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is the GPU if there is one, else the CPU.
+    """The device of that name; "auto" is the GPU if there is one (CUDA, else Apple's, "mps"), else the CPU.
 
     Raises:
         InputError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         if device.type == "meta":
@@ -32,11 +37,23 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def is_accelerator(device: torch.device) -> bool:
+    """Whether the host runs ahead of the device, so that reading a result makes it wait: all devices but the CPU."""
+    return device.type != "cpu"
+
+
+def fetch(values: Tensor) -> NDArray[Any]:
+    """The values on the host, bfloat16 as float32; the host waits until an accelerator has computed them."""
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
 def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype:
     """The data type of convolutions and matrix products under autocast; losses are always float32.
 
     "auto" takes bfloat16 where the hardware supports it: on some GPUs, and on CPUs with AVX512-BF16 or AMX. Other CPUs
-    emulate it, several times slower than float32.
+    emulate it, several times slower than float32. On Apple's GPUs "auto" is float32: whether they have bfloat16 depends
+    on the chip and on macOS, and PyTorch does not tell.
 
     Args:
         name: "auto", "float32" or "bfloat16".

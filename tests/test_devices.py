@@ -42,6 +42,36 @@ def test_auto_follows_who_forbids_the_wide_instructions(monkeypatch):
     assert devices.choose_precision("auto", CPU, 128) == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("cuda", "mps", "wanted"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_takes_the_fastest_device_there_is(monkeypatch, cuda, mps, wanted):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert devices.choose_device("auto") == torch.device(wanted)
+
+
+def test_auto_takes_float32_on_mps():
+    """And the autocast of that device is made, though none is here."""
+    mps = torch.device("mps")
+    assert devices.choose_precision("auto", mps, 128) == torch.float32
+    with devices.autocast(mps, torch.float32):
+        assert not torch.is_autocast_enabled("mps")
+
+
+def test_only_an_accelerator_runs_beside_the_host():
+    assert [devices.is_accelerator(torch.device(name)) for name in ("cpu", "cuda", "cuda:1", "mps")] == [False] + 3 * [
+        True
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.int64, torch.bool])
+def test_fetched_values_are_numpy(dtype):
+    fetched = devices.fetch(torch.tensor([0, 1, 1], dtype=dtype, requires_grad=dtype.is_floating_point))
+    assert fetched.tolist() == [0, 1, 1] and fetched.dtype.kind == {torch.bool: "b", torch.int64: "i"}.get(dtype, "f")
+
+
 def test_bfloat16_by_name_is_refused_only_where_it_computes_nonsense(monkeypatch):
     claims(monkeypatch, False, False)
     assert devices.choose_precision("bfloat16", CPU, 32) == torch.bfloat16

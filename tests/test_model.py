@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 
+from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, DepthwiseConv2d, build_backbone, load_weights
 from alignedreid_lib.model.weights import load_imagenet
@@ -41,6 +42,27 @@ def test_branches_are_what_the_paper_says():
     by_hand = by_hand + network.local_conv.bias[None, :, None]
     by_hand = (by_hand / torch.sqrt(torch.tensor(1 + network.local_bn.eps))).clamp(min=0)  # fresh statistics: 0 and 1
     torch.testing.assert_close(embedding.local_features, by_hand.transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.arithmetic
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_means_of_the_map_are_taken_in_float32(precision):
+    """bfloat16 keeps 8 bits: rounded to it, a mean loses what the sum of 8 x 4 cells has gained."""
+    network = AlignedReID("resnet18", local_channels=16, num_ids=3).eval()
+    images, seen = torch.randn(2, 3, 128, 64), []
+    network.base.register_forward_hook(lambda module, given, output: seen.append(output))
+    network.local_conv.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    with torch.no_grad(), devices.autocast(images.device, precision):
+        found = network(images).global_features
+    feature_map, stripes = seen
+    assert feature_map.dtype == precision and found.dtype == stripes.dtype == torch.float32
+    torch.testing.assert_close(found, feature_map.float().mean((2, 3)), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(stripes, feature_map.float().mean(3, keepdim=True), rtol=1e-6, atol=1e-6)
+
+
+def test_means_of_a_float64_map_stay_float64():
+    embedding = AlignedReID("resnet18", num_ids=3).double()(torch.randn(2, 3, 64, 64).double())
+    assert {part.dtype for part in embedding} == {torch.float64}
 
 
 @pytest.mark.arithmetic

@@ -85,8 +85,11 @@ class AlignedReID(nn.Module):
             images: float [N, 3, h, w], normalised (`images.normalize`).
         """
         feature_map = self.base(images) if torch.compiler.is_compiling() else self._last_map(images)  # [N, C, H, W]
-        global_features = feature_map.mean(dim=(2, 3))  # [N, C]
-        stripes = feature_map.mean(dim=3, keepdim=True)  # [N, C, H, 1]
+        exact = torch.promote_types(
+            feature_map.dtype, torch.float32
+        )  # a mean keeps more bits than the bfloat16 map has
+        global_features = feature_map.mean(dim=(2, 3), dtype=exact)  # [N, C]
+        stripes = feature_map.mean(dim=3, keepdim=True, dtype=exact)  # [N, C, H, 1]
         stripes = self.local_relu(self.local_bn(self.local_conv(stripes)))  # [N, c, H, 1]
         local_features = stripes.squeeze(3).transpose(1, 2)  # [N, H, c]
         logits = None if self.fc is None else self.fc(global_features)
