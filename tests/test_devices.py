@@ -61,9 +61,8 @@ def test_auto_takes_float32_on_mps():
 
 
 def test_only_an_accelerator_runs_beside_the_host():
-    assert [devices.is_accelerator(torch.device(name)) for name in ("cpu", "cuda", "cuda:1", "mps")] == [False] + 3 * [
-        True
-    ]
+    assert not devices.is_accelerator(CPU)
+    assert all(devices.is_accelerator(torch.device(name)) for name in ("cuda", "cuda:1", "mps"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.int64, torch.bool])

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from host_waits import forbid_host_waits
 from PIL import Image
 
+from alignedreid_lib import devices
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation.features import extract
+from alignedreid_lib.evaluation import features
+from alignedreid_lib.evaluation.features import cache_key, extract
 from alignedreid_lib.model import AlignedReID
 
 pytestmark = pytest.mark.arithmetic
@@ -156,6 +159,92 @@ def test_features_are_found_again(model, dataset, tmp_path, monkeypatch):
     kept.write_bytes(kept.read_bytes()[:100])  # cut short: made anew
     mended = extract(model, dataset, **SIZE, cache=tmp_path / "kept")
     assert torch.equal(mended.global_features, first.global_features) and len(kept.read_bytes()) > 100
+
+
+def test_batches_come_from_pinned_memory_and_meet_weights_of_their_layout(dataset, monkeypatch):
+    """A stand-in: the CPU is taken for a GPU, and pinning only counts."""
+    pinned, layouts = [], []
+    monkeypatch.setattr(devices, "is_accelerator", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(len(batch)) or batch)
+    model = AlignedReID("resnet18", local_channels=4)
+    channels_last = {"memory_format": torch.channels_last}
+    model.base.layer1[0].conv1.register_forward_hook(
+        lambda module, given, output: layouts.extend(x.is_contiguous(**channels_last) for x in (module.weight, given[0]))
+    )
+    extract(model, dataset, **SIZE, batch_size=3)
+    assert pinned == [3, 3, 1] and layouts and all(layouts)
+    monkeypatch.undo()
+    extract(model, dataset, **SIZE)
+    assert pinned == [3, 3, 1], "a CPU reads the images where they are"
+
+
+def test_the_host_waits_once_for_all_features(model, dataset, monkeypatch):
+    wanted = extract(model, dataset, **SIZE, batch_size=2)
+    monkeypatch.setattr(devices, "is_accelerator", lambda device: True)
+    with forbid_host_waits() as waits:
+        monkeypatch.setattr(devices, "fetch", waits.allowing(devices.fetch))
+        found = extract(model, dataset, **SIZE, batch_size=2, flip=False)
+    assert torch.equal(found.global_features, wanted.global_features)
+    assert waits.fetched == {"fetch": 2}, "global and local features"
+
+
+def key(dataset, settings=None, build=None, **how):
+    """The key of features of a network of one seed, changed by `settings` (module: {name: value})."""
+    torch.manual_seed(0)
+    network = AlignedReID(**{"backbone": "resnet18", "local_channels": 4} | (build or {})).eval()
+    for module, values in (settings or {}).items():
+        for name, value in values.items():
+            setattr(network.get_submodule(module), name, value)
+    how = {"sizes": [(64, 32)], "flip": False, "device": "cpu", "precision": "torch.float32"} | how
+    return cache_key(network, dataset, **how)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"build": {"last_stride": 1}},
+        {"settings": {"base.conv1": {"padding": (2, 2)}}},
+        {"settings": {"base.conv1": {"padding_mode": "reflect"}}},
+        {"settings": {"base.layer1.0.conv1": {"dilation": (2, 2)}}},
+        {"settings": {"base.maxpool": {"ceil_mode": True}}},
+        {"settings": {"base.bn1": {"eps": 1e-3}}},
+        {"settings": {"": {"local_relu": torch.nn.GELU()}}},
+        {"sizes": [(64, 64)]},
+        {"sizes": [(32, 16), (64, 32)]},
+        {"flip": True},
+        {"device": "cuda"},
+        {"precision": "torch.bfloat16"},
+    ],
+    ids=str,
+)
+def test_a_key_names_all_that_builds_network_and_batch(dataset, changed):
+    assert key(dataset, **changed) != key(dataset)
+
+
+def test_a_key_does_not_depend_on_the_classifier_the_mode_or_the_layout(dataset):
+    plain, how = key(dataset), {"sizes": [(64, 32)], "flip": False, "device": "cpu", "precision": "torch.float32"}
+    torch.manual_seed(0)
+    network = AlignedReID("resnet18", local_channels=4, num_ids=7)
+    assert plain == cache_key(network, dataset, **how)
+    assert plain == cache_key(network.train().to(memory_format=torch.channels_last), dataset, **how)
+
+
+def test_a_new_version_makes_new_keys(dataset, monkeypatch):
+    before = key(dataset)
+    for owner, name, value in ((features, "KEY_VERSION", 99), (images, "MEAN", (0.5, 0.5, 0.5))):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, value)
+            assert key(dataset) != before
+
+
+def test_a_store_of_small_images_has_features_of_its_own(model, dataset, tmp_path):
+    """It enlarges what it has made small, and the key says so; a store of the network's size does not matter."""
+    plain = extract(model, dataset, **SIZE, cache=tmp_path)
+    for size, alike in (((16, 8), False), ((64, 32), True), (None, True)):
+        found = extract(model, dataset, **SIZE, cache=tmp_path, store=images.ImageStore(dataset.paths, size))
+        assert torch.equal(found.global_features, plain.global_features) is alike
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", [1, 2], [torch.ones(3), torch.ones(3)], {"a": 1}, None])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -18,6 +21,9 @@ from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.runs import tensorfiles
+
+KEY_VERSION = 2  # of cached features; raise it when decoding, resizing, normalising or the network's forward changes
+SETTING = (bool, int, float, str, tuple, type(None))  # types of what a module is built with
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +83,8 @@ def extract(
     """The features of every image of a dataset, in its order, without augmentation.
 
     Args:
-        model: used in evaluation mode; its device and the modes of its modules are restored on return or failure.
+        model: used in evaluation mode; its device and the modes of its modules are restored on return or failure. Its
+            weights stay in the memory layout "channels last", in which convolutions are fastest.
         height, width: pixels of the network's input.
         batch_size: images at a time; the features do not depend on it.
         device: "auto", "cpu", "cuda", ...; None is the model's device.
@@ -106,23 +113,28 @@ def extract(
     kept = None
     if cache is not None:
         runs.make_folder(Path(cache))  # fails before the work, not after it
-        kept = Path(cache) / f"features_{cache_key(model, dataset, height, width, flip, dtype)}.pt"
+        sizes = list(dict.fromkeys([store.size or (height, width), (height, width)]))
+        kept = Path(cache) / f"features_{cache_key(model, dataset, sizes, flip, there.type, str(dtype))}.pt"
         found = _load_cached(kept, len(dataset))
         if found is not None:
             return Features.of(dataset, *found)
 
+    # From pinned memory a batch is copied while the host goes on; only CUDA has such memory.
+    pinned = devices.is_accelerator(there) and torch.cuda.is_available()
+
     def batch(begin: int) -> Tensor:  # uint8 [n, 3, h, w]
         pictures = store.fetch(range(begin, min(begin + batch_size, len(dataset))))
-        return torch.stack([images.resize(picture, (height, width)) for picture in pictures])
+        stacked = torch.stack([images.resize(picture, (height, width)) for picture in pictures])
+        return stacked.pin_memory() if pinned else stacked
 
     begins = range(0, len(dataset), batch_size)
     # On a CPU, decoding while the network runs makes their threads wait for each other; taking turns is faster.
-    batches = map(batch, begins) if there.type == "cpu" else images.prefetch(batch, begins)
+    batches = images.prefetch(batch, begins) if devices.is_accelerator(there) else map(batch, begins)
     bar = tqdm(total=len(dataset), unit="images", disable=not progress, desc="features")
     parts = []
     modes = [(module, module.training) for module in model.modules()]
     try:
-        model.to(there).eval()
+        model.to(there).to(memory_format=torch.channels_last).eval()  # the layout that batches have
         with torch.inference_mode(), devices.autocast(there, dtype):
             for pictures in batches:
                 batch_images = images.normalize(pictures.to(there, non_blocking=True))
@@ -137,7 +149,7 @@ def extract(
         model.to(home)
         bar.close()
     # Joined outside of inference mode, so that the features are ordinary tensors.
-    joined = [torch.cat(of_batches).cpu() for of_batches in zip(*parts, strict=True)]
+    joined = [torch.from_numpy(devices.fetch(torch.cat(of_batches))) for of_batches in zip(*parts, strict=True)]
     if kept is not None:
         runs.write_atomic(kept, lambda beside: torch.save(joined, beside))
     return Features.of(dataset, *joined)
@@ -168,13 +180,32 @@ def colour_histograms(dataset: Dataset, bins: int = 8) -> Features:
     return Features.of(dataset, torch.from_numpy(np.sqrt(shares)), torch.zeros(len(dataset), 0, 0))
 
 
-def cache_key(model: AlignedReID, dataset: Dataset, height: int, width: int, flip: bool, precision: torch.dtype) -> str:
-    """A hash of all that features depend on: the weights, the files (names, sizes, times), the settings."""
-    digest = hashlib.sha256(f"{height} {width} {flip} {precision} {torch.__version__}".encode())
-    for name, value in model.state_dict().items():
-        if not name.startswith("fc."):  # features do not depend on the classifier
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def cache_key(
+    model: AlignedReID, dataset: Dataset, sizes: Sequence[tuple[int, int]], flip: bool, device: str, precision: str
+) -> str:
+    """A hash of all that features depend on: the network, the files (names, sizes, times), how batches are made.
+
+    Args:
+        sizes: (height, width) that an image is resized to, one after the other; the last is the network's input.
+        device: its type. Devices round differently.
+    """
+    versions = (KEY_VERSION, torch.__version__, torchvision.__version__)
+    digest = hashlib.sha256(repr((versions, sizes, flip, device, precision, images.MEAN, images.STD)).encode())
+
+    def counts(name: str) -> bool:
+        return name.split(".")[0] != "fc"  # features do not depend on the classifier
+
+    for name, module in filter(lambda named: counts(named[0]), model.named_modules()):
+        # Strides, paddings, the eps of a batch norm, ...: weights of equal shapes do not tell them.
+        settings = {
+            key: value
+            for key, value in vars(module).items()
+            if isinstance(value, SETTING) and counts(key) and key != "training" and not key.startswith("_")
+        }
+        digest.update(repr((name, type(module).__qualname__, sorted(settings.items()))).encode())
+    for name, value in filter(lambda named: counts(named[0]), chain(model.named_parameters(), model.named_buffers())):
+        digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     for path in dataset.paths:
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())

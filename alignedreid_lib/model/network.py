@@ -85,9 +85,7 @@ class AlignedReID(nn.Module):
             images: float [N, 3, h, w], normalised (`images.normalize`).
         """
         feature_map = self.base(images) if torch.compiler.is_compiling() else self._last_map(images)  # [N, C, H, W]
-        exact = torch.promote_types(
-            feature_map.dtype, torch.float32
-        )  # a mean keeps more bits than the bfloat16 map has
+        exact = torch.promote_types(feature_map.dtype, torch.float32)  # a mean has more bits than a bfloat16 map
         global_features = feature_map.mean(dim=(2, 3), dtype=exact)  # [N, C]
         stripes = feature_map.mean(dim=3, keepdim=True, dtype=exact)  # [N, C, H, 1]
         stripes = self.local_relu(self.local_bn(self.local_conv(stripes)))  # [N, c, H, 1]
