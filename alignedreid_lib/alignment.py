@@ -12,6 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
 
 _CPU_CELLS, _GPU_CELLS = 1 << 22, 1 << 27  # pairs of stripes in memory at a time
@@ -165,15 +166,18 @@ def _aligned_tile(left: Tensor, right: Tensor, memory: Tensor) -> Tensor:
     """The same [M, N] from factors [H, M, c + 2] and [W, N, c + 2], in given memory; valid until the next tile.
 
     Rounding rarely brings a square below 0, so squares are not clamped at first. The root of a negative one is nan and
-    so is every sum that contains it; then the tile is computed again with clamping.
+    so is every sum that contains it; then the tile is computed again with clamping. On an accelerator, where looking
+    for nan would make the host wait, all squares are clamped.
     """
     (height, m, _), (width, n, _) = left.shape, right.shape
     costs, rest = memory[: height * m * width * n].view(height * m, width * n), memory[height * m * width * n :]
     cells = costs.view(height, m, width, n).permute(0, 2, 1, 3)
     left, right = left.flatten(0, 1), right.flatten(0, 1).T
-    torch.mm(left, right, out=costs).sqrt_().tanh_()
+    clamped = devices.is_accelerator(costs.device)
+    squares = torch.mm(left, right, out=costs)
+    (squares.clamp_(min=1e-12) if clamped else squares).sqrt_().tanh_()
     lengths = _path_in_place(cells, rest)
-    if lengths.isnan().any():
+    if not clamped and lengths.isnan().any():
         torch.mm(left, right, out=costs).clamp_(min=1e-12).sqrt_().tanh_()
         lengths = _path_in_place(cells, rest)
     return lengths

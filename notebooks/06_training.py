@@ -150,22 +150,22 @@ P, K = min(16, len(counts)), min(4, counts.max())
 indices = next(
     iter(IdentitySampler(people, ids_per_batch=P, images_per_id=K, seed=0))
 )
-pictures = images.normalize(torch.stack(store.fetch(indices)))
-labels = torch.from_numpy(people[indices])
-assert pictures.shape == (P * K, 3, *size), (
-    "the batch has P x K images, three colours, height x width"
+batch_set = shown[indices]
+assert len(batch_set) == P * K and len(set(batch_set.ids)) == P, (
+    "the batch has P identities and K images of each"
 )
 
 
 # %%
 def pair_distances(network):
     """Distances of all pairs in the batch, and which pairs are of one person."""
-    network.eval()
-    with torch.no_grad():
-        x = losses.unit_length(network(pictures).global_features)
+    # The image size, precision and device are those of the run.
+    found = full_run.embed(network, batch_set, config)
+    x = losses.unit_length(found.global_features)
+    people = torch.from_numpy(found.ids)
     pairs = torch.triu_indices(len(x), len(x), offset=1)
     return losses.euclidean_distances(x, x)[pairs[0], pairs[1]], (
-        labels[:, None] == labels
+        people[:, None] == people
     )[pairs[0], pairs[1]]
 
 
@@ -203,7 +203,7 @@ def draw_pairs(networks):
 
 # %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: the curves for the same person and for different people overlap for half of their range"
 torch.manual_seed(0)
-untrained = AlignedReID(book.CONFIG.backbone)
+untrained = AlignedReID(config.backbone, last_stride=config.last_stride)
 draw_pairs({"before training": untrained})
 
 # %% [markdown]
@@ -457,8 +457,8 @@ networks = full_run.networks(config, plan, result)
 model = next(iter(networks.values()))
 draw_pairs(
     {"before training": untrained, "after training": model}
-    if config.backbone == book.CONFIG.backbone
-    else {"after": model}
+    if result and config.weights is None
+    else {"after training": model}
 )
 
 # %% tags=["demonstration", "bound"]

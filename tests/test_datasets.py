@@ -252,6 +252,21 @@ def test_open_dataset(recorded):
             assert dataset.labels.tolist() == [labels[str(person)] for person in dataset.ids]
 
 
+@pytest.mark.parametrize("part", ["trainval", "test"])
+@pytest.mark.parametrize("kind", ["mask", "indices", "slice"])
+def test_some_of_a_dataset(recorded, part, kind):
+    whole = open_dataset(recorded / "market1501", part)
+    index = np.arange(1, len(whole), 2)
+    mask = np.isin(np.arange(len(whole)), index)
+    chosen = whole[{"mask": mask, "indices": index, "slice": slice(1, None, 2)}[kind]]
+    assert len(chosen) == len(index) and chosen.paths == whole.paths[1::2]
+    assert (chosen.folder, chosen.part, chosen.cameras_known) == (whole.folder, whole.part, whole.cameras_known)
+    for name in ("ids", "cameras", "labels", "marks"):
+        values = getattr(whole, name)
+        np.testing.assert_array_equal(getattr(chosen, name), values if values is None else values[index])
+    assert whole[index[::-1]].paths == chosen.paths[::-1] and len(whole[index[:0]]) == 0
+
+
 def test_an_empty_part_opens(market_zip, root):
     folder = prepare("market1501", market_zip, root, num_val_ids=0)
     assert len(open_dataset(folder, "val")) == 0

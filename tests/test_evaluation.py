@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
 import oracles
 import pytest
 import torch
+from host_waits import forbid_host_waits
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from alignedreid_lib import evaluation, runs
+from alignedreid_lib import alignment, devices, evaluation, runs
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import colour_histograms, evaluate, table
+from alignedreid_lib.evaluation import colour_histograms, counting, distances, evaluate, reranking, table
 from alignedreid_lib.evaluation.features import Features
 from alignedreid_lib.evaluation.ranking import score_ranking
-from alignedreid_lib.evaluation.reranking import rerank
+from alignedreid_lib.evaluation.reranking import rerank, rerank_distances
 from alignedreid_lib.evaluation.scores import ScoreTable, average
 
 pytestmark = pytest.mark.arithmetic
@@ -235,6 +239,11 @@ def test_colour_histograms_know_colours_and_not_places(tmp_path):
         colour_histograms(Dataset(tmp_path, "test", paths, numbers, numbers, None, numbers), bins=0)
 
 
+def test_a_device_that_is_not_here_is_refused(features):
+    with pytest.raises(InputError, match="device 'abacus' cannot be used here"):
+        evaluate(features, GLOBAL, False, device="abacus")
+
+
 def test_unknown_distance_is_refused(features):
     with pytest.raises(InputError, match="choose one of global"):
         evaluation.distance_matrix("manhattan", features, features)
@@ -270,6 +279,109 @@ def test_a_table_of_all_distances_is_the_tables_of_each(striped):
         labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
         assert row.mean_ap_step == pytest.approx(score_ranking(matrix, *labels, average_precision="step").mean_ap)
     assert len({row.mean_ap_step for row in table.rows}) > 3, "they differ"
+
+
+def three_kinds(seed: int = 3, count: int = 120) -> Features:
+    """Ten people before three cameras, with local features and multi-query images."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 10, count)
+    vectors = rng.normal(size=(10, 6))[ids] + rng.normal(size=(count, 6))
+    features = make_features(vectors, ids, rng.integers(0, 3, count), rng.choice(3, count, p=[0.2, 0.6, 0.2]))
+    local = rng.normal(size=(10, 3, 5))[ids] + rng.normal(size=(count, 3, 5))
+    return dataclasses.replace(features, local_features=torch.from_numpy(local).float())
+
+
+@pytest.mark.parametrize("protocol", ["market1501", "allshots", "cuhk03"])
+def test_the_host_waits_only_where_results_are_fetched(protocol, monkeypatch):
+    """The whole evaluation with the CPU in place of an accelerator: the same scores, and no wait between fetches."""
+    features, how = three_kinds(), {"multi_query": "average", "normalize": True, "protocol": protocol}
+    wanted = evaluate(features, evaluation.DISTANCES, True, device="cpu", **how)
+    monkeypatch.setattr(devices, "is_accelerator", lambda device: True)
+    with forbid_host_waits() as waits:
+        monkeypatch.setattr(devices, "fetch", waits.allowing(devices.fetch))
+        found = evaluate(features, evaluation.DISTANCES, True, **how)
+    for one, other in zip(found.rows, wanted.rows, strict=True):
+        assert (one.distance, one.reranked) == (other.distance, other.reranked)
+        assert one.mean_ap_step == pytest.approx(other.mean_ap_step, abs=1e-6)
+        assert one.rank10 == pytest.approx(other.rank10, abs=1e-6)
+    if protocol == "market1501":  # a ranking fetches three results, a re-ranking six more
+        assert waits.fetched == {"fetch": 5 * 3 + 5 * (3 + 6)}, "not once for every query or image"
+
+
+def test_local_distances_of_the_gallery_with_itself_are_computed_once(monkeypatch):
+    features, computed = three_kinds(), []
+    gallery = int((features.marks == 1).sum())
+    original = distances.local_distances
+
+    def counted(x, y, aligned=True):
+        computed.append((len(x), len(y), aligned))
+        return original(x, y, aligned)
+
+    monkeypatch.setattr(distances, "local_distances", counted)
+    evaluate(features, evaluation.DISTANCES)
+    assert sorted(entry for entry in computed if entry[:2] == (gallery, gallery)) == [
+        (gallery, gallery, False),
+        (gallery, gallery, True),
+    ]
+
+
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_re_ranked_rows_do_not_depend_on_which_others_share_their_distances(rows, monkeypatch):
+    features = three_kinds()
+    queries, gallery = evaluation.split(features)
+    monkeypatch.setattr(distances, "_BLOCK_BYTES", 4 * rows * len(gallery))
+    shared = dict(distances.reranked_matrices(evaluation.DISTANCES, queries, gallery))
+    assert set(shared) == set(evaluation.DISTANCES)
+    for name, matrix in shared.items():
+        sides = [(queries, gallery), (queries, queries), (gallery, gallery)]
+        if name != "global":
+            alone = rerank_distances(*(evaluation.distance_matrix(name, *side) for side in sides))
+            np.testing.assert_allclose(matrix, alone, atol=1e-5)
+        np.testing.assert_allclose(matrix, evaluation.reranked_matrix(name, queries, gallery), atol=1e-5)
+
+
+class PeakBytes(TorchDispatchMode):
+    """The most bytes of tensors, made inside it, that were alive at a time: what a device's memory would hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.peak = weakref.WeakKeyDictionary(), 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        made = operation(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self.alive[tensor.untyped_storage()] = tensor.untyped_storage().nbytes()
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return made
+
+
+def device_bytes(q: int, g: int, width: int, block: int, rerank: bool) -> int:
+    """The bound that `evaluate` documents: `width` numbers for each image, `block` bytes of blocks."""
+    return 4 * (q + g) * 2 * width + block + rerank * 4 * (q + g) ** 2
+
+
+@pytest.mark.parametrize("rerank", [False, True])
+def test_device_memory_stays_below_the_documented_bound(rerank, monkeypatch):
+    features, small = three_kinds(count=900), 1 << 14
+    q, g = (int((features.marks == mark).sum()) for mark in (0, 1))
+    monkeypatch.setattr(devices, "is_accelerator", lambda device: True)
+    for module, name in ((table, "_BLOCK_BYTES"), (distances, "_BLOCK_BYTES"), (counting, "_DEVICE_BYTES")):
+        monkeypatch.setattr(module, name, small)
+    monkeypatch.setattr(reranking, "_BLOCK_BYTES", small)
+    monkeypatch.setattr(alignment, "_CPU_CELLS", small)
+    with PeakBytes() as memory:
+        evaluate(features, rerank=rerank)
+    assert memory.peak < device_bytes(q, g, 6 + 3 * 5, 24 * small, rerank)
+    assert memory.peak > (4 * g * g if rerank else 0), "the matrix of the gallery with itself was seen"
+
+
+def test_market_1501_fits_eight_gigabytes():
+    """Blocks: a tile of local distances, three of global ones, two of re-ranking, and six of sorting."""
+    blocks = 4 * 1.3 * alignment._GPU_CELLS + 3 * distances._BLOCK_BYTES + 2 * reranking._BLOCK_BYTES
+    blocks += 6 * counting._DEVICE_BYTES
+    assert blocks < 2 << 30, "as documented"
+    assert device_bytes(3368, 15913, 2048 + 8 * 128, 2 << 30, True) < 4.2e9
 
 
 def test_normalized_features_are_compared_at_unit_length(striped):

@@ -170,7 +170,9 @@ def test_batches_come_from_pinned_memory_and_meet_weights_of_their_layout(datase
     model = AlignedReID("resnet18", local_channels=4)
     channels_last = {"memory_format": torch.channels_last}
     model.base.layer1[0].conv1.register_forward_hook(
-        lambda module, given, output: layouts.extend(x.is_contiguous(**channels_last) for x in (module.weight, given[0]))
+        lambda module, given, output: layouts.extend(
+            x.is_contiguous(**channels_last) for x in (module.weight, given[0])
+        )
     )
     extract(model, dataset, **SIZE, batch_size=3)
     assert pinned == [3, 3, 1] and layouts and all(layouts)

@@ -1,20 +1,26 @@
 """The data of a full run: made where it is not there, of the size it has, and refused before the training."""
 
+import ast
 import dataclasses
 import importlib
 import io
 import logging
+import shutil
 import zipfile
 from pathlib import Path
 
+import jupytext
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from alignedreid_lib import book, datasets
+from alignedreid_lib import book, datasets, losses
+from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
+from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, train
 
 NAME = "Market-1501-v15.09.15.zip"
@@ -194,3 +200,80 @@ def test_nobody_to_train_on_is_said(tmp_path):
 @pytest.fixture(autouse=True)
 def log_is_heard(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "alignedreid_lib.datasets")
+
+
+@pytest.fixture
+def tested(tiny_data, tmp_path):
+    """A config whose test set has a multi-query image for each of its three people, and two networks."""
+    shutil.copytree(tiny_data / "tiny", tmp_path / "tiny")
+    parts = datasets.Partitions.load(tmp_path / "tiny" / "partitions.pkl")
+    dataclasses.replace(parts, test_marks=[0, 1, 2, 1] * 3).save(tmp_path / "tiny" / "partitions.pkl")
+    size = {"height": 48, "width": 24, "precision": "bfloat16", "device": "cpu"}
+    own = config(tmp_path, dataset="tiny", backbone="shufflenet_v2_x0_5", workers=3, memory_limit=10**6, **size)
+    return own, {name: AlignedReID(own.backbone, local_channels=4) for name in ("one", "two")}
+
+
+def test_a_test_decodes_once_with_the_runs_workers_and_only_what_it_ranks(tested, monkeypatch):
+    own, networks = tested
+    stores, decoded, seen = [], [], []
+    made, decode = images.ImageStore.__init__, images.decode
+
+    def remember(store, paths, size=None, limit_bytes=None, workers=None):
+        stores.append((size, limit_bytes, workers))
+        made(store, paths, size, limit_bytes, workers)
+
+    monkeypatch.setattr(images.ImageStore, "__init__", remember)
+    monkeypatch.setattr(images, "decode", lambda path: decoded.append(path.name) or decode(path))
+    networks["one"].base.register_forward_hook(lambda module, given, out: seen.append((given[0].shape, out.dtype)))
+    table = full_run.test(networks, own, full_run.Plan("run"), ["tiny"])
+    marks = datasets.open_dataset(own.folder, "test").marks
+    assert stores == [((48, 24), 10**6, 3)] and len(decoded) == (marks != 2).sum() == 9
+    assert [row.name for row in table.rows] == ["one", "two"] and table.rows[0].num_queries == 3
+    assert seen == [((9, 3, 48, 24), torch.bfloat16)]
+    for name, row in zip(networks, table.rows, strict=True):
+        assert full_run.score(networks[name], own, "tiny").named(name).rows == [row]
+    assert stores[1:] == [((48, 24), 0, 3)] * 2, "one network reads each image once, so none is kept"
+
+
+def test_a_test_ranks_on_the_runs_device(tested, monkeypatch):
+    own, networks = tested
+    asked, evaluate = [], full_run.evaluate
+    monkeypatch.setattr(
+        full_run, "evaluate", lambda *args, **how: asked.append(how["device"]) or evaluate(*args, **how)
+    )
+    full_run.score(networks["one"], own, "tiny")
+    everyone = datasets.open_dataset(own.folder, "test")
+    full_run.Validation(own, everyone)(networks["one"])
+    assert asked == ["cpu", "cpu"]
+
+
+def test_validation_uses_the_runs_workers(tested, monkeypatch):
+    own, networks = tested
+    found, extract = [], full_run.extract
+    monkeypatch.setattr(full_run, "extract", lambda *args, **how: found.append(how) or extract(*args, **how))
+    validation = full_run.Validation(own, datasets.open_dataset(own.folder, "test"))
+    validation(networks["one"])
+    store = found[0]["store"]
+    assert found[0]["workers"] == 3 and store is validation.store and store.limit_bytes == 10**6
+
+
+def cells(name: str) -> str:
+    """The code of a chapter."""
+    notebook = jupytext.read(Path(__file__).parents[1] / "notebooks" / f"{name}.py", fmt="py:percent")
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_chapter_06_draws_with_the_runs_size_and_precision(tested):
+    """The cell that draws the batch's pairs, before and after training, embeds them as the run does."""
+    own, networks = tested
+    (function,) = (
+        node for node in ast.parse(cells("06_training")).body if getattr(node, "name", "") == "pair_distances"
+    )
+    batch = datasets.open_dataset(own.folder, "test")[np.array([0, 1, 4, 5])]
+    names = {"torch": torch, "losses": losses, "full_run": full_run, "config": own, "batch_set": batch}
+    exec(compile(ast.Module([function], []), "06", "exec"), names)
+    seen = []
+    networks["one"].base.register_forward_hook(lambda module, given, out: seen.append((given[0].shape, out.dtype)))
+    distances, same = names["pair_distances"](networks["one"])
+    assert seen == [((4, 3, 48, 24), torch.bfloat16)]
+    assert distances.shape == (6,) and same.tolist() == [True, False, False, False, False, True]

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import counting
 from alignedreid_lib.evaluation.matches import RankingProblem
 from alignedreid_lib.evaluation.ranking import average_precisions, score_ranking
 
@@ -210,3 +212,33 @@ def test_bad_input_is_refused(change, words, kind):
     with pytest.raises(InputError, match=words) as error:
         score_ranking(**settings_)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64])
+def test_an_accelerator_ranks_as_the_cpu_does(dtype, step, monkeypatch):
+    """The accelerator's path, run on the CPU: few distances, so most are equal to many; some are infinite."""
+    rng = np.random.default_rng(1)
+    people = [rng.integers(0, 5, count) for count in (20, 90)] + [rng.integers(0, 3, count) for count in (20, 90)]
+    matrix = torch.from_numpy(rng.integers(0, 7, (20, 90))).to(dtype)
+    if dtype.is_floating_point:
+        matrix[matrix == 6] = torch.inf
+    problem = RankingProblem(*people)
+    wanted = problem.find_matches(matrix)
+    monkeypatch.setattr(devices, "is_accelerator", lambda device: True)
+    monkeypatch.setattr(counting, "_DEVICE_BYTES", 8 * 90 * step)
+    for one, other in zip(wanted, problem.find_matches(matrix), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for protocol in PROTOCOLS:
+        scores = score_ranking(matrix, *people, protocol=protocol)
+        np.testing.assert_array_equal(scores.cmc, score_ranking(matrix.tolist(), *people, protocol=protocol).cmc)
+    if dtype.is_floating_point:
+        matrix[11, 3] = torch.nan
+        with pytest.raises(InputError, match="distances of query 11 contain nan"):
+            problem.find_matches(matrix)
+
+
+def test_an_accelerator_s_numbers_have_to_be_real(monkeypatch):
+    monkeypatch.setattr(devices, "is_accelerator", lambda device: True)
+    with pytest.raises(InputError, match="complex64: give real numbers"):
+        score_ranking(torch.zeros(1, 2, dtype=torch.complex64), [1], [1, 2], [0], [1, 1])

@@ -1,5 +1,8 @@
 """A prepared dataset's part as arrays. Derived in notebooks/01_datasets."""
 
+from __future__ import annotations
+
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +42,19 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> Dataset:
+        """Some of the images, in the given order: indices [M], a mask [N], or a slice."""
+        index = np.arange(len(self))[chosen]
+        labels, marks = (None if values is None else values[index] for values in (self.labels, self.marks))
+        return dataclasses.replace(
+            self,
+            paths=[self.paths[i] for i in index],
+            ids=self.ids[index],
+            cameras=self.cameras[index],
+            labels=labels,
+            marks=marks,
+        )
 
 
 @disk_errors("give a dataset's folder that you may read")

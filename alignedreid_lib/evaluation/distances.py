@@ -1,6 +1,6 @@
 """Distances of queries to gallery images: global, local, rigid, sums, re-ranked. Derived in notebooks/08_evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add
 
@@ -16,6 +16,9 @@ from alignedreid_lib.evaluation.features import Features
 DISTANCES = ("global", "rigid", "local", "global+rigid", "global+local")
 
 
+_BLOCK_BYTES = 128 << 20  # limit for a block of rows of global distances, of which three are in memory
+
+
 def reranked_matrix(
     distance: str, queries: Features, gallery: Features, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
@@ -23,12 +26,43 @@ def reranked_matrix(
 
     Args and errors are those of `distance_matrix` and `reranking.rerank`. Derived in notebooks/09_reranking.
     """
-    if distance == "global":  # from the features: no matrix of the gallery with itself
-        return reranking.rerank(queries.global_features, gallery.global_features, k1, k2, lambda_value)
-    query_gallery = distance_matrix(distance, queries, gallery)
-    query_query = distance_matrix(distance, queries, queries)
-    gallery_gallery = distance_matrix(distance, gallery, gallery)
-    return reranking.rerank_distances(query_gallery, query_query, gallery_gallery, k1, k2, lambda_value)
+    _check_known(distance)
+    return next(reranked_matrices([distance], queries, gallery, k1, k2, lambda_value))[1]
+
+
+def reranked_matrices(
+    distances: Sequence[str],
+    queries: Features,
+    gallery: Features,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Several re-ranked distances by name, one after another, float32 [Q, G] each; see `reranked_matrix`.
+
+    A sum reuses the local distances of its other row, so they are computed once, those of the gallery with itself
+    included. One matrix [G, G] is in memory at a time, none for `global`.
+    """
+    how = (k1, k2, lambda_value)
+    if "global" in distances:  # from the features: no matrix of the gallery with itself
+        yield "global", reranking.rerank(queries.global_features, gallery.global_features, *how)
+    sides = [(queries, gallery), (queries, queries), (gallery, gallery)]
+    for part in ("rigid", "local"):
+        wanted = [name for name in (part, f"global+{part}") if name in distances]
+        matrices = [distance_matrix(part, *side) for side in sides] if wanted else []
+        for name in wanted:
+            if name != part:
+                for matrix, side in zip(matrices, sides, strict=True):
+                    _add_global(matrix, *side)
+            yield name, reranking.rerank_distances(*matrices, *how)
+
+
+def _add_global(matrix: Tensor, rows: Features, columns: Features) -> None:
+    """Add global distances to a matrix, a block of rows at a time."""
+    step = max(1, _BLOCK_BYTES // (4 * len(columns)))
+    for begin in range(0, len(rows), step):
+        block = rows.global_features[begin : begin + step]
+        matrix[begin : begin + step] += losses.euclidean_distances(block, columns.global_features)
 
 
 def distance_matrix(distance: str, queries: Features, gallery: Features) -> Tensor:
@@ -41,9 +75,13 @@ def distance_matrix(distance: str, queries: Features, gallery: Features) -> Tens
     Raises:
         InputError: an unknown distance, or local features that do not fit each other.
     """
+    _check_known(distance)
+    return distance_matrices([distance], queries, gallery)[distance]
+
+
+def _check_known(distance: str) -> None:
     if distance not in DISTANCES:
         raise InputError(f"distance {distance!r} is not known: choose one of {', '.join(DISTANCES)}")
-    return distance_matrices([distance], queries, gallery)[distance]
 
 
 def distance_matrices(distances: Sequence[str], queries: Features, gallery: Features) -> dict[str, Tensor]:

@@ -7,25 +7,21 @@ distances smaller than its own are counted. Images at equal distance keep the ga
 Derived in notebooks/08_evaluation.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation.counting import as_array, count_before, count_on_device, over_blocks
 
 Values = ArrayLike | torch.Tensor
 Columns = Callable[[int, int], Values]  # gives the distances [Q, end - begin] to gallery images begin ... end
-
-T = TypeVar("T")
-
-_BLOCK = 64  # queries per thread at a time: 4 MB of working memory for a gallery of Market-1501's size
 
 
 class MatchRanks(NamedTuple):
@@ -88,7 +84,7 @@ class RankingProblem:
         shape, wanted = tuple(matrix.shape), (self.shape[0], end - begin)
         if shape != wanted:
             raise InputError(f"{name} has shape {shape}: the ids and cameras need {wanted}")
-        if _array(matrix[:1]).dtype.kind not in "fiu":
+        if as_array(matrix[:0]).dtype.kind not in "fiu":  # no row: reading values would make an accelerator wait
             raise InputError(f"{name} is {matrix.dtype}: give real numbers")
         return matrix
 
@@ -102,21 +98,36 @@ class RankingProblem:
         Raises:
             InputError: distances of a wrong shape or type, or nan.
         """
-        num_queries, num_gallery = self.shape
-        chunk = chunk or num_gallery
+        begins, image = self._own_images
+        query = np.repeat(np.arange(self.shape[0]), np.diff(begins))
+        if isinstance(distances, torch.Tensor) and devices.is_accelerator(distances.device):
+            before = count_on_device(self.columns(distances, 0, self.shape[1]), query, image, begins)
+            nearest = np.lexsort((before, query))
+            image, before = image[nearest], before[nearest]
+        else:
+            image, before = self._count_on_host(distances, chunk or self.shape[1], query)
+        junk = self.gallery_cameras[image] == self.query_cameras[query]
+        junk_before = np.cumsum(junk) - junk  # over all queries: subtract the junk of earlier queries
+        rank = before - (junk_before - junk_before[begins[query]])
+        return MatchRanks(self.shape[0], query[~junk], rank[~junk])
+
+    def _count_on_host(
+        self, distances: Values | Columns, chunk: int, query: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The images of `_own_images`, each query's nearest first, and how many images come before each: [M], [M]."""
+        begins, image = self._own_images
+        num_gallery = self.shape[1]
         firsts = range(0, num_gallery, chunk)
 
         def columns(first: int) -> Any:
             return self.columns(distances, first, min(first + chunk, num_gallery))
 
-        begins, image = self._own_images
-        query = np.repeat(np.arange(num_queries), np.diff(begins))
         places, values = [np.zeros(0, np.int64)], [np.zeros(0, bool)]  # bool: the distances decide the joined type
         for first in firsts:
             here = np.flatnonzero((image >= first) & (image < first + chunk))
             if len(here):
                 places.append(here)
-                values.append(_array(columns(first)[query[here], image[here] - first]))
+                values.append(as_array(columns(first)[query[here], image[here] - first]))
         value = np.concatenate(values)[np.argsort(np.concatenate(places))]
         nearest = np.lexsort((value, query))  # stable: equal distances stay in the gallery's order
         image, value = image[nearest], value[nearest]
@@ -126,13 +137,10 @@ class RankingProblem:
             def count(start: int, rows: NDArray[Any], first: int = first) -> None:
                 bounds = begins[start : start + len(rows) + 1]
                 own = slice(bounds[0], bounds[-1])  # a view: each thread writes to its own part
-                before[own] += _count_before(rows, first, value[own], image[own], bounds - bounds[0])
+                before[own] += count_before(rows, first, value[own], image[own], bounds - bounds[0])
 
             over_blocks(count, columns(first))
-        junk = self.gallery_cameras[image] == self.query_cameras[query]
-        junk_before = np.cumsum(junk) - junk  # over all queries: subtract the junk of earlier queries
-        rank = before - (junk_before - junk_before[begins[query]])
-        return MatchRanks(num_queries, query[~junk], rank[~junk])
+        return image, before
 
     @cached_property
     def _own_images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -146,54 +154,11 @@ class RankingProblem:
         return own.indptr.astype(np.int64), own.indices.astype(np.int64)
 
 
-def over_blocks(function: Callable[[int, NDArray[Any]], T], distances: Any) -> list[T]:
-    """The results of a function of (first query, [n, G] on the CPU), one per block of rows; sorting needs no GIL.
-
-    Raises:
-        InputError: nan.
-    """
-
-    def of_block(start: int) -> T:
-        block = _array(distances[start : start + _BLOCK])
-        if block.dtype == np.float16:
-            block = block.astype(np.float32)  # numpy has no fast sort for half precision
-        if np.isnan(block.max()):  # the maximum of values with a nan is nan
-            query = start + int(np.flatnonzero(np.isnan(block).any(axis=1))[0])
-            raise InputError(f"distances of query {query} contain nan: look for broken features first")
-        return function(start, block)
-
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return list(pool.map(of_block, range(0, len(distances), _BLOCK)))
-
-
-def _count_before(
-    rows: NDArray[Any], first: int, value: NDArray[Any], image: NDArray[np.int64], bounds: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """For M images, [M]: how many entries of their row are smaller, or equal and earlier in the gallery.
-
-    Args:
-        rows: [n, g] distances to gallery images first ... first + g.
-        value, image: [M] distances and gallery indices, row by row, ascending in each.
-        bounds: [n + 1] where each row's images begin.
-    """
-    value = value.astype(rows.dtype, copy=False)  # comparing 64 bits with 32 is slow
-    counts, through = np.empty((2, len(value)), np.int64)
-    # Sorting values is several times faster than sorting indices, and sorting whole rows faster than partitioning.
-    for row, begin, end in zip(np.sort(rows, axis=1), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        counts[begin:end] = row.searchsorted(value[begin:end], "left")
-        through[begin:end] = row.searchsorted(value[begin:end], "right")
-    inside = (image >= first) & (image < first + rows.shape[1])
-    for i in np.flatnonzero(through - counts > inside):  # other images are at the same distance
-        row = rows[np.searchsorted(bounds, i, "right") - 1]
-        counts[i] += np.count_nonzero(row[: max(image[i] - first, 0)] == value[i])
-    return counts
-
-
 def _numbered(what: str, query: Values, gallery: Values) -> list[NDArray[np.int64]]:
     """Labels of both sides as numbers counted from 0: [Q], [G]."""
     both = []
     for name, values in ((f"query_{what}", query), (f"gallery_{what}", gallery)):
-        labels = _array(values)
+        labels = as_array(values)
         if labels.ndim != 1 or not len(labels):
             raise InputError(f"{name} have shape {labels.shape}: give a list, one for each image, at least one")
         if labels.dtype.kind not in "iuUS":
@@ -203,10 +168,3 @@ def _numbered(what: str, query: Values, gallery: Values) -> list[NDArray[np.int6
         raise InputError(f"query_{what} are {both[0].dtype}, gallery_{what} {both[1].dtype}: give one type")
     codes = np.unique(np.concatenate(both), return_inverse=True)[1]
     return np.split(codes, [len(both[0])])
-
-
-def _array(values: Any) -> NDArray[Any]:
-    if not isinstance(values, torch.Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()

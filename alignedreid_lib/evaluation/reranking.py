@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
+from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.matches import Values
 from alignedreid_lib.evaluation.pairwise import FeatureDistances, MatrixDistances
@@ -92,11 +93,11 @@ def _rerank(distances: Distances, k1: int, k2: int, lambda_value: float) -> NDAr
         raise InputError(f"lambda_value is {lambda_value!r}; give a share from 0 to 1")
     with torch.no_grad():
         near, largest, original = nearest(distances, min(max(k1 + 1, k2), distances.size))
-        neighbours = near.indices.cpu().numpy()
+        neighbours = devices.fetch(near.indices)
         weights = gaussian_weights(expanded(neighbours, k1), distances, near, largest)
         if k2 > 1:
             weights = average_weights(weights, neighbours[:, :k2])
-        result = original.div_(largest[: distances.num_queries, None]).mul_(lambda_value).cpu().numpy()
+        result = devices.fetch(original.div_(largest[: distances.num_queries, None]).mul_(lambda_value))
     add_jaccard(result, weights, 1 - lambda_value)
     return result
 
@@ -126,7 +127,7 @@ def nearest(distances: Distances, depth: int) -> tuple[Neighbours, Tensor, Tenso
         if begin < queries:
             cut = min(end, queries) - begin
             torch.add(block[:cut, queries:], offset[:cut, None], out=original[begin : begin + cut]).clamp_(min=0)
-    if not largest.isfinite().all():
+    if not np.isfinite(devices.fetch(largest)).all():
         raise InputError("the distances contain nan or infinity: look for broken features first")
     return Neighbours(indices, squared), largest.clamp_(min=1e-12), original  # clamped: 0 / 0 for equal images
 
@@ -173,11 +174,11 @@ def gaussian_weights(
     Source: Zhong et al. CVPR 2017, eq. 7.
     """
     known = torch.exp(-near.squared / largest[:, None])  # [N, depth] includes most of the neighbours
-    weights = neighbours.multiply(sparse_rows(near.indices.cpu().numpy(), known.cpu().numpy())).tocsr()
+    weights = neighbours.multiply(sparse_rows(devices.fetch(near.indices), devices.fetch(known))).tocsr()
     rest = (neighbours.astype(np.int8) - weights.astype(bool).astype(np.int8)).tocoo()
     rest.eliminate_zeros()
     row, column = (torch.from_numpy(side.astype(np.int64)).to(distances.device) for side in rest.coords)
-    rest.data = torch.exp(-distances.pairs(row, column) / largest[row]).cpu().numpy()
+    rest.data = devices.fetch(torch.exp(-distances.pairs(row, column) / largest[row]))
     weights = (weights + rest).tocsr()
     weights.data /= np.repeat(weights.sum(axis=1), np.diff(weights.indptr))
     return weights
