@@ -356,7 +356,10 @@ class PeakBytes(TorchDispatchMode):
         return made
 
 
-def device_bytes(q: int, g: int, width: int, block: int, rerank: bool) -> int:
+NEIGHBOURS = 1500  # bytes for the neighbours of an image, and for those of them that are not among its nearest
+
+
+def device_bytes(q: int, g: int, width: int, block: int, rerank: bool) -> float:
     """The bound that `evaluate` documents: `width` numbers for each image, `block` bytes of blocks."""
     return 4 * (q + g) * 2 * width + block + rerank * 4 * (q + g) ** 2
 
@@ -372,14 +375,14 @@ def test_device_memory_stays_below_the_documented_bound(rerank, monkeypatch):
     monkeypatch.setattr(alignment, "_CPU_CELLS", small)
     with PeakBytes() as memory:
         evaluate(features, rerank=rerank)
-    assert memory.peak < device_bytes(q, g, 6 + 3 * 5, 24 * small, rerank)
+    assert memory.peak < device_bytes(q, g, 6 + 3 * 5, 24 * small + NEIGHBOURS * (q + g), rerank)
     assert memory.peak > (4 * g * g if rerank else 0), "the matrix of the gallery with itself was seen"
 
 
 def test_market_1501_fits_eight_gigabytes():
     """Blocks: a tile of local distances, three of global ones, two of re-ranking, and six of sorting."""
     blocks = 4 * 1.3 * alignment._GPU_CELLS + 3 * distances._BLOCK_BYTES + 2 * reranking._BLOCK_BYTES
-    blocks += 6 * counting._DEVICE_BYTES
+    blocks += 6 * counting._DEVICE_BYTES + NEIGHBOURS * (3368 + 15913)
     assert blocks < 2 << 30, "as documented"
     assert device_bytes(3368, 15913, 2048 + 8 * 128, 2 << 30, True) < 4.2e9
 
