@@ -60,6 +60,24 @@ def leave_early(code, where=0):
         sys.exit(code)
 
 
+def refuse_late(folder):
+    """One fails; the other meets its error when that one has been gone for longer than it takes on a quiet machine."""
+    if distributed.rank() == 1:
+        while not (folder / "gone").exists():
+            time.sleep(0.1)
+        time.sleep(5)
+        raise InputError("the reason, told late")
+    (folder / "gone").touch()
+    raise RuntimeError("connection closed by peer")
+
+
+def refuse_beside_one_at_work(folder):
+    """One is refused while the other is at work and hears nothing of it."""
+    if distributed.rank() == 0:
+        wait_in(folder)
+    raise InputError("the reason, told alone")
+
+
 def crash():
     raise ZeroDivisionError("a fault of the program")
 
@@ -332,6 +350,19 @@ def test_launching_works_in_any_thread(quick, tmp_path):
 def test_an_input_error_is_the_reason_wherever_it_comes_in_time(quick, tmp_path):
     with pytest.raises(InputError, match=r"^the reason, told last$"):
         launching.launch(2, "cpu", leave_and_refuse, tmp_path)
+
+
+def test_a_reason_that_comes_late_is_waited_for(quick, tmp_path):
+    with pytest.raises(InputError, match=r"^the reason, told late$"):
+        launching.launch(2, "cpu", refuse_late, tmp_path)
+
+
+def test_a_reason_that_is_there_is_not_waited_for(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "GRACE", 600.0)
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"^the reason, told alone$"):
+        launching.launch(2, "cpu", refuse_beside_one_at_work, tmp_path)
+    assert time.monotonic() - began < 600
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends the processes of a dead parent")
