@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,14 +61,16 @@ def leave_early(code, where=0):
         sys.exit(code)
 
 
-def refuse_late(folder):
-    """One fails; the other meets its error when that one has been gone for longer than it takes on a quiet machine."""
+def refuse_late():
+    """One fails; the other meets its error five seconds after the starter has seen the first one end."""
+    pids = distributed.gather_objects(os.getpid())
     if distributed.rank() == 1:
-        while not (folder / "gone").exists():
-            time.sleep(0.1)
+        with suppress(ProcessLookupError):
+            while True:
+                os.kill(pids[0], 0)
+                time.sleep(0.1)
         time.sleep(5)
         raise InputError("the reason, told late")
-    (folder / "gone").touch()
     raise RuntimeError("connection closed by peer")
 
 
@@ -352,9 +355,9 @@ def test_an_input_error_is_the_reason_wherever_it_comes_in_time(quick, tmp_path)
         launching.launch(2, "cpu", leave_and_refuse, tmp_path)
 
 
-def test_a_reason_that_comes_late_is_waited_for(quick, tmp_path):
+def test_a_reason_that_comes_late_is_waited_for(quick):
     with pytest.raises(InputError, match=r"^the reason, told late$"):
-        launching.launch(2, "cpu", refuse_late, tmp_path)
+        launching.launch(2, "cpu", refuse_late)
 
 
 def test_a_reason_that_is_there_is_not_waited_for(quick, tmp_path, monkeypatch):
