@@ -74,9 +74,9 @@ def refuse_late():
     raise RuntimeError("connection closed by peer")
 
 
-def refuse_beside_one_at_work(folder):
+def refuse_beside_one_at_work(folder, where):
     """One is refused while the other is at work and hears nothing of it."""
-    if distributed.rank() == 0:
+    if distributed.rank() != where:
         wait_in(folder)
     raise InputError("the reason, told alone")
 
@@ -360,11 +360,12 @@ def test_a_reason_that_comes_late_is_waited_for(quick):
         launching.launch(2, "cpu", refuse_late)
 
 
-def test_a_reason_that_is_there_is_not_waited_for(quick, tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_reason_that_is_there_is_not_waited_for(where, quick, tmp_path, monkeypatch):
     monkeypatch.setattr(launching, "GRACE", 600.0)
     began = time.monotonic()
     with pytest.raises(InputError, match=r"^the reason, told alone$"):
-        launching.launch(2, "cpu", refuse_beside_one_at_work, tmp_path)
+        launching.launch(2, "cpu", refuse_beside_one_at_work, tmp_path, where)
     assert time.monotonic() - began < 600
 
 

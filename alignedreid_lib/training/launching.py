@@ -105,7 +105,7 @@ def launch(
                 "can be pickled"
             ) from None
         try:
-            while (left := [m.sentinel for m in members if m.exitcode is None]) and not any(_failed(members)):
+            while (left := [m.sentinel for m in members if m.exitcode is None]) and not _failed(members):
                 multiprocessing.connection.wait(left, timeout=1.0)
                 meanwhile()
             deadline = time.monotonic() + GRACE

@@ -136,6 +136,7 @@ def train(
                 announce(row, report)
     if distributed.rank() == 0:
         run.save_weights(WEIGHTS)
+    distributed.wait_for_first(patient)  # all leave the group together
     return TrainResult(
         run_dir=run.folder,
         weights=run.weight_files(WEIGHTS)[0],
