@@ -49,7 +49,7 @@ def check_taught(epoch: int, names: Sequence[str], table: Tensor) -> None:
     """Raises InputError where a mutual loss is exactly 0 in each step of an epoch.
 
     Args:
-        names: of the F figures.
+        names: a name per figure, F of them.
         table: [steps, F], on the CPU.
     """
     for name, column in zip(names, table.unbind(dim=1), strict=True):
