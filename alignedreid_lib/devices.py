@@ -95,8 +95,26 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
+@contextmanager
+def out_of_memory(work: str) -> Iterator[None]:
+    """Inside, an InputError that names the work takes the place of a device's error that its memory is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{work}: out of memory; end other programs that use the device, lower batch_size, height or width, or use "
+            "precision bfloat16 or device 'cpu'"
+        ) from None
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` of a GPU start from now; that of a process cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: torch.device) -> float:
-    """The peak memory of the GPU or, on a CPU, of this process, MB."""
+    """The peak memory of the GPU since `reset_peak_memory` or, on a CPU, of this process, MB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:

@@ -588,6 +588,15 @@ assert all(
 ), "two processes give the batch norm of one"
 
 # %% [markdown]
+# The sum needs no waiting until the end. The backward pass computes the gradients of the last layers first; each message of eight megabytes
+# leaves as soon as its gradients are there, and travels while those of the earlier layers are computed (`training/exchange.py`).
+#
+# Nothing in the sum reveals a process that computes something else: with a different learning rate in one process the two would
+# train different networks without an error. Before the first step the processes therefore compare their settings, versions, images and labels, and
+# take the weights of the first process. After each epoch they compare all weights bit for bit, except for the batch norm's running
+# statistics, which differ on purpose if each process has its own. A difference ends the run with one line that names it.
+# (All of this is tested with processes on a CPU and has not yet been run on GPUs.)
+#
 # `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the README shows how `torchrun` uses GPUs of several machines. Synchronised batch norm sends messages in every layer, so it is off by default; each process then takes the mean of its own images.
 
 # %% [markdown]

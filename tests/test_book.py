@@ -26,6 +26,7 @@ from PIL import Image
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
+from alignedreid_lib.runs import lock
 from alignedreid_lib.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -726,6 +727,11 @@ def test_torchrun_trains_a_preset_in_two_processes(tiny_data, tmp_path):
     words = [word for name, value in given.items() for word in ("-p", name, str(value))]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "notebooks/book/tool.py", "train", "market1501_gl", *words]
+    (tmp_path / "run").mkdir()
+    with lock.locked(tmp_path / "run"):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and "run: a make train or torchrun is already at work in it; wait for it" in done.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {lock.NAME}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "epoch 2: " in done.stdout and done.stdout.count("epoch 1: ") == 1

@@ -103,6 +103,17 @@ def test_bfloat16_convolutions_are_right_at_the_widths_that_are_allowed(width):
     assert seen == 7
 
 
+def test_the_peak_memory_of_a_gpu_starts_at_its_reset(monkeypatch):
+    """A stand-in for a GPU; the memory of a process has no reset."""
+    peaks = {torch.device("cuda:1"): 7e6}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peaks.update({device: 0.0}))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peaks.__getitem__)
+    assert devices.peak_memory(torch.device("cuda:1")) == 7.0
+    devices.reset_peak_memory(CPU)
+    devices.reset_peak_memory(torch.device("cuda:1"))
+    assert peaks == {torch.device("cuda:1"): 0.0} and devices.peak_memory(CPU) > 0
+
+
 def test_depthwise_convolutions_stay_float32_under_autocast():
     base = build_backbone("mobilenet_v2")
     depthwise = [m for m in base.modules() if isinstance(m, DepthwiseConv2d)]

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,26 @@ def leave_early(code, where=0):
     """One ends without an error."""
     if distributed.rank() == where:
         sys.exit(code)
+
+
+def refuse_late():
+    """One fails; the other meets its error five seconds after the starter has seen the first one end."""
+    pids = distributed.gather_objects(os.getpid())
+    if distributed.rank() == 1:
+        with suppress(ProcessLookupError):
+            while True:
+                os.kill(pids[0], 0)
+                time.sleep(0.1)
+        time.sleep(5)
+        raise InputError("the reason, told late")
+    raise RuntimeError("connection closed by peer")
+
+
+def refuse_beside_one_at_work(folder, where):
+    """One is refused while the other is at work and hears nothing of it."""
+    if distributed.rank() != where:
+        wait_in(folder)
+    raise InputError("the reason, told alone")
 
 
 def crash():
@@ -332,6 +353,20 @@ def test_launching_works_in_any_thread(quick, tmp_path):
 def test_an_input_error_is_the_reason_wherever_it_comes_in_time(quick, tmp_path):
     with pytest.raises(InputError, match=r"^the reason, told last$"):
         launching.launch(2, "cpu", leave_and_refuse, tmp_path)
+
+
+def test_a_reason_that_comes_late_is_waited_for(quick):
+    with pytest.raises(InputError, match=r"^the reason, told late$"):
+        launching.launch(2, "cpu", refuse_late)
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_reason_that_is_there_is_not_waited_for(where, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "GRACE", 600.0)
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"^the reason, told alone$"):
+        launching.launch(2, "cpu", refuse_beside_one_at_work, tmp_path, where)
+    assert time.monotonic() - began < 600
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends the processes of a dead parent")

@@ -74,6 +74,17 @@ def test_the_model_is_in_evaluation_mode_and_every_mode_is_restored(dataset):
     torch.testing.assert_close(first.global_features, extract(model.eval(), dataset, **SIZE).global_features)
 
 
+def test_out_of_memory_names_the_images_and_what_to_lower(model, dataset, monkeypatch):
+    def full(images):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model, "forward", full)
+    message = r"part test: features of 3 images of 64 x 32 at a time: out of memory; .*lower batch_size.* device 'cpu'$"
+    with pytest.raises(InputError, match=message):
+        extract(model, dataset, height=64, width=32, batch_size=3)
+    assert not torch.is_inference_mode_enabled()
+
+
 def test_modes_are_restored_when_a_picture_does_not_decode(model, dataset, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not a picture")

@@ -354,7 +354,7 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 def test_one_process_at_a_time_in_a_folder(tmp_path):
     with lock.locked(tmp_path):
         for given, message in (
-            (("runs/x",), r"^runs/x: a make train is already at work in it; wait for it$"),
+            (("runs/x",), r"^runs/x: a make train or torchrun is already at work in it; wait for it$"),
             ((), "already at work in it"),
         ):
             with pytest.raises(InputError, match=message), lock.locked(tmp_path, *given):

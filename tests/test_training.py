@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from alignedreid_lib import losses, runs, training
+from alignedreid_lib import devices, losses, runs, training
 from alignedreid_lib.alignment import local_distances
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
@@ -533,6 +533,24 @@ def test_out_of_memory_names_the_batch(config, tmp_path, monkeypatch):
     monkeypatch.setattr(epochs, "mutual_step", full)
     with pytest.raises(InputError, match="epoch 1, step 1: out of memory with a batch of 6 images of 32 x 16; lower"):
         train(config, tmp_path / "run")
+
+
+def test_out_of_memory_in_a_validation_names_it(split_config, tmp_path):
+    def full(network):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(InputError, match=r"^epoch 1, validation: out of memory; .*lower batch_size"):
+        train(split_config, tmp_path / "run", validate=full)
+
+
+def test_the_peak_memory_is_of_the_epoch_and_of_all_models(config, tmp_path, monkeypatch):
+    """A stand-in for two GPUs: what each had at most since it was reset."""
+    peaks, reset = iter([5.0, 7.0, 4.0, 3.0]), []
+    monkeypatch.setattr(devices, "reset_peak_memory", reset.append)
+    monkeypatch.setattr(devices, "peak_memory", lambda device: next(peaks))
+    config = dataclasses.replace(config, num_models=2, total_epochs=2, decay_at_epoch=2)
+    metrics = train(config, tmp_path / "run").metrics
+    assert [row["peak_memory_mb"] for row in metrics] == [7.0, 4.0] and len(reset) == 4
 
 
 def test_a_disk_that_fills_up_leaves_the_run_usable(config, tmp_path, monkeypatch):

@@ -135,7 +135,8 @@ def extract(
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.to(there).to(memory_format=torch.channels_last).eval()  # the layout that batches have
-        with torch.inference_mode(), devices.autocast(there, dtype):
+        work = f"{dataset.folder}, part {dataset.part}: features of {batch_size} images of {height} x {width} at a time"
+        with torch.inference_mode(), devices.autocast(there, dtype), devices.out_of_memory(work):
             for pictures in batches:
                 batch_images = images.normalize(pictures.to(there, non_blocking=True))
                 views = [model(view) for view in ((batch_images, batch_images.flip(3)) if flip else (batch_images,))]

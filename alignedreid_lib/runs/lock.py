@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder. Used by `make train`, see notebooks/06_training."""
+"""One process at a time in a run's folder. Used by `make train` and torchrun, see notebooks/06_training."""
 
 import fcntl
 import logging
@@ -30,7 +30,7 @@ def locked(folder: Path, shown: str = "") -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{shown}: a make train is already at work in it; wait for it") from None
+            raise InputError(f"{shown}: a make train or torchrun is already at work in it; wait for it") from None
         except OSError as error:
             log.warning("%s: no lock on this disk (%s); start one make train at a time in it", shown, error.strerror)
         yield

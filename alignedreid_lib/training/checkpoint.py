@@ -12,6 +12,7 @@ import torch
 
 from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import FREE_SETTINGS, TrainConfig
 from alignedreid_lib.training.step import Learner
 
@@ -44,6 +45,14 @@ class Progress:
     best: dict[str, Any] = dataclasses.field(default_factory=dict)  # epoch and mean_ap, once validated
 
 
+def random_states() -> dict[str, Any]:
+    """The states of torch's generators, of all devices that this process sees.
+
+    Sampler and augmentation have none, see `make_batch`; networks that leave out layers at random draw from these.
+    """
+    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
 @dataclasses.dataclass
 class Run:
     """A training in its folder: the models and how far they are."""
@@ -53,6 +62,7 @@ class Run:
     learners: Sequence[Learner]
     data: dict[str, int]  # how many images and ids it trains on
     progress: Progress = dataclasses.field(default_factory=Progress)
+    random: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # `random_states` of every process
 
     def open(self) -> dict[str, Any] | None:
         """Open the folder; its last checkpoint, None in a new one.
@@ -82,9 +92,12 @@ class Run:
             for learner, model, optimizer in zip(self.learners, state["models"], state["optimizers"], strict=True):
                 learner.network.load_state_dict(model)
                 learner.optimizer.load_state_dict(optimizer)
-            torch.set_rng_state(state["random"]["torch"])
-            if len(state["random"]["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["random"]["cuda"])
+            random = state["random"]
+            if isinstance(random, list):  # an older version kept those of the first process alone
+                random = random[distributed.rank()]
+            torch.set_rng_state(random["torch"])
+            if len(random["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(random["cuda"])
             self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
         except (LookupError, RuntimeError, TypeError, ValueError):
             raise InputError(
@@ -98,8 +111,7 @@ class Run:
             **dataclasses.asdict(self.progress),
             "models": [learner.network.state_dict() for learner in self.learners],
             "optimizers": [learner.optimizer.state_dict() for learner in self.learners],
-            # Of torch's generators; sampler and augmentation have none, see `make_batch`.
-            "random": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            "random": self.random or [random_states()],
             "data": self.data,
         }
         runs.save_checkpoint(self.folder, state)

@@ -86,6 +86,7 @@ class TrainConfig:
     num_models: Annotated[int, Field(ge=1, le=LARGEST_SEED // SEED_STEP)] = 1  # each has a seed
     backbones: tuple[Name, ...] = ()  # one for each model; () for `backbone` for all
     model_devices: tuple[Name, ...] = ()  # likewise; () for `device` for all
+    twins: Literal["refuse", "noise"] = "refuse"  # models that start equal; noise parts them by a millionth
     probability_weight: Weight = 0.0  # weights the term on class probabilities; needs id_weight
     global_mutual_weight: Weight = 0.0  # weights the term on global distance matrices; needs global_weight
     local_mutual_weight: Weight = 0.0  # weights the term on local distance matrices; needs local_weight
@@ -151,6 +152,7 @@ class TrainConfig:
                 "0, or 1 or more with train_part 'train', which leaves the validation people out",
             ),
             "precision": (self.precision in devices.PRECISIONS, "one of " + ", ".join(devices.PRECISIONS)),
+            "twins": (self.twins == "refuse" or self.num_models > 1, "'refuse', or num_models above 1"),
             "seed": (self.seed <= max_seed(self.num_models), f"from 0 to {max_seed(self.num_models)}"),
         }
         for name in ("backbones", "model_devices"):

@@ -8,6 +8,7 @@ to the gradient of the whole batch. With one process all of this does nothing. D
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alignedreid_lib.errors import InputError
+
+PATIENCE = timedelta(hours=2)  # how long the others wait for the first, which may be validating or writing
 
 Result = TypeVar("Result")
 
@@ -114,8 +117,35 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
             network.set_submodule(name, ours)
 
 
-def from_first(make: Callable[[], Result]) -> Result:
-    """The result of `make`, called in the first process; its result or its InputError reaches all processes."""
+def gather_objects(own: Any) -> list[Any]:
+    """A small picklable object of every process, in the processes' order; the same list in every process."""
+    if not started():
+        return [own]
+    everything: list[Any] = [None] * count()
+    dist.all_gather_object(everything, own)
+    return everything
+
+
+def patient_group() -> dist.ProcessGroup | None:
+    """The processes as a second group, whose messages may take as long as `PATIENCE`; None with one process.
+
+    It is for waiting while the first process works alone. All processes have to call it.
+    """
+    return dist.new_group(timeout=PATIENCE, backend="gloo") if started() else None
+
+
+def wait_for_first(patient: dist.ProcessGroup | None) -> None:
+    """Wait until every process calls this; the first may come hours after the others."""
+    if started():
+        dist.barrier(patient)
+
+
+def from_first(make: Callable[[], Result], patient: dist.ProcessGroup | None = None) -> Result:
+    """The result of `make`, called in the first process; its result or its InputError reaches all processes.
+
+    Args:
+        patient: see `patient_group`; None for work that ends within the time limit of a collective.
+    """
     if not started():
         return make()
     box: list[Any] = [None, None]
@@ -124,7 +154,7 @@ def from_first(make: Callable[[], Result]) -> Result:
             box[0] = make()
         except InputError as error:
             box[1] = str(error)
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=patient)
     if box[1] is not None:
         raise InputError(box[1])
     return box[0]

@@ -15,6 +15,7 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import TrainConfig, learning_rate
 from alignedreid_lib.training.step import Learner, mutual_step
+from alignedreid_lib.training.twins import check_taught
 
 SHARED = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")  # columns that belong to no single model
 
@@ -81,6 +82,7 @@ def train_epoch(
             f"epoch {epoch}, step {number + 1}: {names[figure]} is not a number; the last good checkpoint is kept; "
             "lower base_lr or use precision float32"
         )
+    check_taught(epoch, names, table)
     return {"epoch": epoch, "lr": lr, **dict(zip(names, table.mean(dim=0).tolist(), strict=True))}
 
 

@@ -24,8 +24,8 @@ from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import typed
 
-PATIENCE = timedelta(hours=2)  # how long the others wait for one, which may be validating or writing
-GRACE = 2.0  # seconds in which the others may end by themselves and report, once one has failed
+LIMIT = timedelta(minutes=10)  # of joining, and of each collective; `distributed.patient_group` has a longer one
+GRACE = 60.0  # seconds in which the others may end by themselves and report, once one has failed without a reason
 START_METHOD = "spawn"  # CUDA does not work in a forked process
 
 Result = TypeVar("Result")
@@ -60,7 +60,7 @@ def joined(device: str = "auto", store: dist.Store | None = None) -> Iterator[No
         torch.cuda.set_device(own)  # the plain name "cuda" means this one from now on
         backend = "cpu:gloo,cuda:nccl"
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=count)
+    dist.init_process_group(backend, timeout=LIMIT, store=store, rank=rank, world_size=count)
     yield
     dist.destroy_process_group()
 
@@ -105,12 +105,16 @@ def launch(
                 "can be pickled"
             ) from None
         try:
-            while (left := [m.sentinel for m in members if m.exitcode is None]) and not any(_failed(members)):
+            while (left := [m.sentinel for m in members if m.exitcode is None]) and not _failed(members):
                 multiprocessing.connection.wait(left, timeout=1.0)
                 meanwhile()
             deadline = time.monotonic() + GRACE
-            for member in members:
-                member.join(max(0.0, deadline - time.monotonic()))
+            # The first to end is not always the first that failed: a process may take long to end on a busy machine.
+            # An InputError is the reason, whatever the others still have to tell.
+            while (left := [m.sentinel for m in members if m.exitcode is None]) and time.monotonic() < deadline:
+                if any(report["refusal"] is not None for report in _reports(folder)):
+                    break
+                multiprocessing.connection.wait(left, timeout=1.0)
             failed = _failed(members)
         finally:
             for member in members:
@@ -157,6 +161,11 @@ def _report(error: Exception, number: int, folder: Path) -> None:
         runs.write_json(folder / f"report_{number}.json", content)
 
 
+def _reports(folder: Path) -> list[dict[str, Any]]:
+    """What processes have told so far, see `_report`; the earliest first."""
+    return sorted(map(runs.read_json, folder.glob("report_*.json")), key=lambda report: report["time"])
+
+
 def _reason(failed: Mapping[int, int], folder: Path) -> Exception:
     """Why a group failed, see `launch`.
 
@@ -164,7 +173,7 @@ def _reason(failed: Mapping[int, int], folder: Path) -> Exception:
         failed: the exit codes of the processes that failed by themselves.
         folder: what the processes left.
     """
-    reports = sorted(map(runs.read_json, folder.glob("report_*.json")), key=lambda report: report["time"])
+    reports = _reports(folder)
     for report in reports:
         if report["refusal"] is not None:
             return InputError(report["refusal"])

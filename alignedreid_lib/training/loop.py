@@ -20,11 +20,12 @@ from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.training import distributed, launching
-from alignedreid_lib.training.checkpoint import BEST, WEIGHTS, Run, is_finished
+from alignedreid_lib.training import agreement, distributed, launching
+from alignedreid_lib.training.checkpoint import BEST, WEIGHTS, Run, is_finished, random_states
 from alignedreid_lib.training.config import TrainConfig
 from alignedreid_lib.training.epoch import SHARED, prefixes, train_epoch
-from alignedreid_lib.training.step import check_twins, make_learner
+from alignedreid_lib.training.step import make_learner
+from alignedreid_lib.training.twins import check_twins
 
 Report = Callable[[dict[str, Any]], None]
 Validate = Callable[[AlignedReID], dict[str, float]]
@@ -93,8 +94,11 @@ def train(
     precision = str(learners[0].precision).removeprefix("torch.")
     run = Run(config, runs.resolve(run_dir), learners, {"images": len(dataset), "ids": num_ids})
     if not os.path.exists(run.folder / "checkpoint.pt"):
-        check_twins(learners, config)
-    run.restore(distributed.from_first(run.open))
+        check_twins(config, [learner.device for learner in learners])
+    agreement.check_start(config, dataset, learners[0])
+    patient = distributed.patient_group()
+    run.restore(distributed.from_first(run.open, patient))
+    agreement.share_weights(learners)
     resumed_at = run.progress.epoch
     if resumed_at < config.total_epochs:
         log.info("%s, %s on %s", run.folder.name, precision, learners[0].device)
@@ -108,11 +112,17 @@ def train(
             # Without a terminal (papermill, nbval, CI) there is no bar.
             epochs = range(resumed_at + 1, config.total_epochs + 1)
             for epoch in tqdm(epochs, desc="epochs", disable=None if first else True):
+                distributed.wait_for_first(patient)  # it may still validate or write
+                for learner in learners:
+                    devices.reset_peak_memory(learner.device)
                 began = time.perf_counter()
                 row = train_epoch(epoch, learners, store, labels, sampler, config)
                 row["seconds"] = time.perf_counter() - began
                 row["images_per_second"] = sampler.images_per_epoch / row["seconds"]
-                row["peak_memory_mb"] = devices.peak_memory(learners[0].device)
+                agreement.check_weights(epoch, config, learners)
+                run.random = distributed.gather_objects(random_states())
+                peak = max(devices.peak_memory(learner.device) for learner in learners)
+                row["peak_memory_mb"] = max(distributed.gather_objects(peak))
                 if board is None:
                     continue
                 if validate is not None and (epoch % config.validate_every == 0 or epoch == config.total_epochs):
@@ -126,6 +136,7 @@ def train(
                 announce(row, report)
     if distributed.rank() == 0:
         run.save_weights(WEIGHTS)
+    distributed.wait_for_first(patient)  # all leave the group together
     return TrainResult(
         run_dir=run.folder,
         weights=run.weight_files(WEIGHTS)[0],
@@ -169,7 +180,8 @@ def announce(row: dict[str, Any], report: Report | None) -> None:
 
 def _validate(validate: Validate, row: dict[str, Any], run: Run) -> None:
     """Validate every model, write the figures into the row, keep the weights if their mean is the best so far."""
-    found = [validate(learner.network) for learner in run.learners]
+    with devices.out_of_memory(f"epoch {row['epoch']}, validation"):
+        found = [validate(learner.network) for learner in run.learners]
     for prefix, figures in zip(prefixes(len(found)), found, strict=True):
         row |= {f"{prefix}val_{name}": value for name, value in figures.items()}
     mean = sum(figures["mean_ap"] for figures in found) / len(found)

@@ -20,6 +20,8 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, Embedding, load_weights
 from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import TrainConfig
+from alignedreid_lib.training.exchange import GradientExchange
+from alignedreid_lib.training.twins import part_twins
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     device: torch.device
     precision: torch.dtype
+    exchange: GradientExchange | None = None  # with several processes
 
 
 def set_seeds(seed: int) -> None:
@@ -49,13 +52,15 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     backbone = config.backbones[k] if config.backbones else config.backbone
     network = AlignedReID(backbone, weights, head, config.local_channels, config.last_stride)
     check_size(network, config)
+    part_twins(network, config, k)
     if config.sync_batch_norm:
         distributed.synchronize_batch_norm(network, device)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
     forward = compile_network(network, device) if config.compiled else network
     precision = devices.choose_precision(config.precision, device, config.width)
-    return Learner(network, forward, optimizer, device, precision)
+    exchange = GradientExchange(network.parameters()) if distributed.started() else None
+    return Learner(network, forward, optimizer, device, precision, exchange)
 
 
 def load_network(config: TrainConfig, weights: Path, k: int = 0) -> AlignedReID:
@@ -154,7 +159,10 @@ def backward_step(learner: Learner, output: StepOutput, loss: Tensor, config: Tr
     """Backward, step, and the figures of the step, the terms before their sum."""
     learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    distributed.sum_gradients(learner.network.parameters())
+    if learner.exchange is not None:
+        learner.exchange.finish()
+    else:
+        distributed.sum_gradients(learner.network.parameters())
     learner.optimizer.step()
     figures = {} if output.identification is None else {"id_loss": output.identification}
     for name, term in output.terms.items():
@@ -196,19 +204,3 @@ def check_size(network: AlignedReID, config: TrainConfig) -> None:
         raise InputError(
             f"height {config.height} x width {config.width} is too small for {config.backbone}; raise them"
         ) from None
-
-
-def check_twins(learners: Sequence[Learner], config: TrainConfig) -> None:
-    """Raises InputError where several models start equal and stay equal.
-
-    Models of one backbone and one weights file differ only in their local branch and classifier. Without a loss on
-    either they take the same steps and have nothing to teach each other, except on a GPU, where the rounding of sums
-    in a random order makes them different in the end.
-    """
-    alike = config.weights is not None and len(set(config.backbones)) <= 1
-    exact = config.deterministic or all(learner.device.type == "cpu" for learner in learners)
-    if len(learners) > 1 and alike and exact and config.local_weight == config.id_weight == 0:
-        raise InputError(
-            f"num_models is {len(learners)}, but all start from {config.weights} with only the global loss and stay "
-            "equal; set local_weight or id_weight, or choose different backbones or weights None"
-        )

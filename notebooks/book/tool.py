@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
     """
     name, settings = plan(root, preset, overrides)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        train_share(read_preset(root, preset).defaults | settings)
+        train_share(root, read_preset(root, preset).defaults | settings)
         return
     folder, new = run_folder(root, settings["run_dir"])
     from alignedreid_lib.runs import lock  # takes seconds, which the other commands need not wait
@@ -74,20 +74,21 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
             raise
 
 
-def train_share(settings: dict[str, Any]) -> None:
+def train_share(root: Path, settings: dict[str, Any]) -> None:
     """What each of several processes does that `torchrun` started, on one machine or on many.
 
     Raises:
-        ValueError: a study, or a test of weights, which are not single trainings.
+        ValueError: a study, or a test of weights, which are not single trainings; or the run is at work already.
 
-    The first process of each machine prepares the data there; the first of all keeps the run's folder. Nothing is
-    tested: `make train` does, when it finds the run finished.
+    The first process of each machine prepares the data there; the first of all keeps the run's folder, and its lock.
+    Nothing is tested: `make train` does, when it finds the run finished.
     """
     import torch  # seconds, which the other commands need not wait
 
     from alignedreid_lib import book, training
     from alignedreid_lib.evaluation import full_run
-    from alignedreid_lib.training import launching
+    from alignedreid_lib.runs import lock
+    from alignedreid_lib.training import distributed, launching
 
     if "processes" not in settings or settings.get("study_seeds") or settings.get("only_test"):
         raise ValueError("torchrun trains single runs; start studies and tests with make train")
@@ -96,11 +97,18 @@ def train_share(settings: dict[str, Any]) -> None:
         for kind in (training.TrainConfig, full_run.Plan)
     )
     config, asked = training.TrainConfig(**of_training), full_run.Plan(**of_plan)
-    with launching.joined(config.device):
+    with launching.joined(config.device), ExitStack() as until_the_end:
+        patient = distributed.patient_group()  # the preparation may take long
+
+        def take_lock() -> None:
+            folder, _ = run_folder(root, asked.run_dir)
+            until_the_end.enter_context(lock.locked(folder, asked.run_dir))
+
+        distributed.from_first(take_lock)
         for in_turn in ("RANK", "LOCAL_RANK"):  # machines may share a disk: the first of all, then whoever misses it
             if os.environ[in_turn] == "0":
                 book.prepare_data(config, **asked.data)
-            torch.distributed.barrier()
+            torch.distributed.barrier(patient)
         if os.environ["RANK"] == "0":
             logging.getLogger("alignedreid_lib").setLevel(logging.INFO)
             logging.basicConfig(format="%(message)s", stream=sys.stdout)
