@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,11 @@ def choose_device(name: str = "auto") -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"device {name!r} cannot be used here ({reason}); use 'auto' or 'cpu'") from None
     return device
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether the host runs ahead of the device, so that reading a result makes it wait: all devices but the CPU."""
+    return device.type != "cpu"
 
 
 def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype:
@@ -67,15 +73,24 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, if wanted, an operation whose result depends on timing is an error."""
+    """Inside, if wanted, an operation whose result depends on timing is an error.
+
+    Else cuDNN times its convolutions at the first batch of each shape and takes the fastest. A training has one shape,
+    or two if its last batch is smaller.
+    """
     algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     try:
         torch.use_deterministic_algorithms(wanted or algorithms)
-        torch.backends.cudnn.benchmark = benchmark and not wanted
+        torch.backends.cudnn.benchmark = not (wanted or algorithms)
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms)
         torch.backends.cudnn.benchmark = benchmark
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of an accelerator that are free now; where it does not tell, as many as you like."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else sys.maxsize
 
 
 def peak_memory(device: torch.device) -> float:
