@@ -14,8 +14,8 @@ from alignedreid_lib.batches.sampling import Draw
 from alignedreid_lib.model.network import MOST_CHANNELS
 from alignedreid_lib.runs import check_rules, check_types
 
-# Settings that may change when a run is resumed: where to compute, not what.
-FREE_SETTINGS = ("device", "model_devices", "workers", "memory_limit")
+# Settings that may change when a run is resumed: where and how to compute, not what.
+FREE_SETTINGS = ("device", "model_devices", "compiled", "workers", "memory_limit")
 
 
 def _not_empty(text: str) -> str:
