@@ -2,7 +2,7 @@
 
     python tests/bench_augmentation.py
 
-128 images, mirrored with probability 0.5, without and with a crop of each. The floor of a mirror is a copy of the images,
+128 images, mirrored with probability 0.5, without and with a crop of each. The floor of a mirror is a copy of them,
 that of a crop is torch's bilinear interpolation of the whole batch in one call, both on one thread. Measured in turns,
 the best of the rounds.
 """

@@ -1,5 +1,6 @@
 """Augmentation in its two forms: image by image in threads, and in a few operations of a device."""
 
+import contextlib
 import dataclasses
 import sys
 
@@ -167,6 +168,43 @@ def test_an_epoch_waits_for_the_device_at_its_end_only(config, accelerated, monk
         monkeypatch.setattr(epochs, "mutual_step", counted)
         row = epochs.train_epoch(1, learners, store, dataset.labels, sampler, settings)
     assert len(steps) == len(sampler) == 2 and row["model2_local_mutual_loss"] > 0
+
+
+def test_an_epoch_reads_nothing_of_a_device_before_its_end(config, monkeypatch):  # noqa: F811
+    """On torch's device `meta`, whose tensors have no values: each reading and each copy to the host is an error."""
+    meta = torch.device("meta")
+    settings = dataclasses.replace(config, **MUTUAL, crop_prob=0.5, crop_ratio=0.7, own_views=True)
+    dataset = open_dataset(settings.folder, "trainval")
+    sampler = IdentitySampler(dataset.labels, 3, 2, 1)
+    learners = [training.make_learner(settings, k, 6) for k in range(2)]
+    for learner in learners:
+        network = learner.network.to(meta)
+        learner.forward, learner.device = network, meta
+        learner.optimizer = torch.optim.Adam(network.parameters())
+    store = images.ImageStore(dataset.paths, device=meta)
+    assert store._pixels.device == meta
+    steps, step = [], epochs.mutual_step
+    monkeypatch.setattr(devices, "autocast", lambda *how: contextlib.nullcontext())  # there is none for meta
+    monkeypatch.setattr(epochs, "mutual_step", lambda *how: steps.append(how[1][0].shape) or step(*how))
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor") as error:
+        epochs.train_epoch(1, learners, store, dataset.labels, sampler, settings)
+    assert steps == [(6, 3, 32, 16)] * len(sampler)
+    assert ".cpu()" in str(error.traceback[1].statement), "the figures, read at the end"
+
+
+def test_what_is_sent_to_a_device_is_pinned_and_sent_without_waiting(monkeypatch):
+    pinned, sent = [], []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tuple(tensor.shape)) or tensor)
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda *how, **more: sent.append((how[1], more)) or to(*how, **more))
+    views = draw_views([(4, 2)], generator(), *CROPS)
+    for where, expected in (("cpu", [(8, 3), (1, 7)]), ("meta", [(1, 7)])):
+        pixels = torch.zeros(8, 3, dtype=torch.uint8, device=where)
+        PackedBatch.of(pixels, [0], [2], views, (4, 2)).pin_memory().to(torch.device("meta"))
+        assert pinned == expected, "what is on the device stays there"
+        moved = [more for place, more in sent if isinstance(place, torch.device)]
+        assert moved == [{"non_blocking": True}] * 3
+        pinned.clear(), sent.clear()
 
 
 # Views of each model's own
