@@ -34,7 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether the host runs ahead of the device, so that reading a result makes it wait: all devices but the CPU."""
+    """True if the host runs ahead of the device, so that reading a result makes it wait: all devices but the CPU."""
     return device.type != "cpu"
 
 

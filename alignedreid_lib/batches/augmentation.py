@@ -40,7 +40,7 @@ def random_box(height: int, width: int, ratio: float, generator: torch.Generator
     """(top, left, h, w) of a random crop: each side a share drawn uniformly from `ratio` to 1, at a random place.
 
     Args:
-        height, width: of the image, pixels.
+        height, width: pixels of the image.
         ratio: smallest share kept of each side, in (0, 1].
     """
     shares = ratio + (1 - ratio) * torch.rand(2, generator=generator)
@@ -70,7 +70,7 @@ def draw_views(
 
     Args:
         sizes: height and width of the N images, pixels.
-        generator: of the host, the only source of randomness.
+        generator: on the host; the only source of randomness.
         mirror_prob, crop_prob, ratio: see `augment`.
     """
     cropped = torch.rand(len(sizes), generator=generator) < crop_prob
