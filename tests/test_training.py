@@ -19,7 +19,7 @@ from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
-from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.model import AlignedReID, Embedding
 from alignedreid_lib.training import TrainConfig, step, train, train_step
 from alignedreid_lib.training import epoch as epochs
 
@@ -319,7 +319,7 @@ def test_models_whose_graphs_share_memory_learn_as_without_graphs(config, batch,
         def replay(images):
             outputs = network(images)
             fixed = [memory.setdefault(k, torch.empty_like(output)) for k, output in enumerate(outputs)]
-            return [Replayed.apply(output, place) for output, place in zip(outputs, fixed, strict=True)]
+            return Embedding(*(Replayed.apply(output, place) for output, place in zip(outputs, fixed, strict=True)))
 
         return replay
 

@@ -52,7 +52,7 @@ def random_box(height: int, width: int, ratio: float, generator: torch.Generator
 
 def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
     """The crop of `random_box` from an image [3, height, width]."""
-    top, left, h, w = random_box(*image.shape[-2:], ratio, generator)
+    top, left, h, w = random_box(image.shape[-2], image.shape[-1], ratio, generator)
     return image[:, top : top + h, left : left + w]
 
 

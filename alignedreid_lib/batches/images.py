@@ -149,7 +149,8 @@ class ImageStore:
         views = draw_views([(image.shape[1], image.shape[2]) for image in images], generator, *how)
         widths = [image.shape[2] for image in images]
         if self._pixels is not None:
-            return PackedBatch.of(self._pixels, [i.storage_offset() // 3 for i in images], widths, views, size)
+            starts = [int(image.storage_offset()) // 3 for image in images]
+            return PackedBatch.of(self._pixels, starts, widths, views, size)
         ends = list(itertools.accumulate(image.numel() // 3 for image in images))
         pixels = torch.cat([_pixels(image) for image in images])
         return PackedBatch.of(pixels, [0, *ends[:-1]], widths, views, size)

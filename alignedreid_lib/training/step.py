@@ -201,7 +201,9 @@ def compile_network(network: AlignedReID, device: torch.device, mode: bool | str
 
     def forward(batch: Tensor) -> Embedding:
         # The next replay writes into the same memory, and the losses of all models need these until their backwards.
-        return Embedding(*(None if output is None else output.clone() for output in graphs(batch)))
+        found = graphs(batch)
+        logits = None if found.logits is None else found.logits.clone()
+        return Embedding(found.global_features.clone(), found.local_features.clone(), logits)
 
     return forward
 
