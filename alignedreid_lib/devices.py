@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,11 +85,15 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, if wanted, an operation whose result depends on timing is an error."""
+    """Inside, if wanted, an operation whose result depends on timing is an error.
+
+    Else cuDNN times its convolutions at the first batch of each shape and takes the fastest. A training has one shape,
+    or two if its last batch is smaller.
+    """
     algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     try:
         torch.use_deterministic_algorithms(wanted or algorithms)
-        torch.backends.cudnn.benchmark = benchmark and not wanted
+        torch.backends.cudnn.benchmark = not (wanted or algorithms)
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms)
@@ -111,6 +116,11 @@ def reset_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` of a GPU start from now; that of a process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of an accelerator that are free now; where it does not tell, as many as you like."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else sys.maxsize
 
 
 def peak_memory(device: torch.device) -> float:

@@ -301,6 +301,10 @@ assert torch.equal(first, second), (
 )
 
 # %% [markdown]
+# `augment` first draws for all images (`augmentation.draw_views`: a box and mirrored or not) and then computes. So the random decisions do not
+# depend on what computes them: one thread, several, or a GPU, which makes the whole batch in a few operations and differs from the CPU by at
+# most one grey level.
+#
 # ## Normalisation
 #
 # A network learns best from numbers around 0 with a size of about 1. Let $\mu$ and $\sigma$ be the mean and the standard deviation of a

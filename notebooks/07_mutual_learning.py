@@ -321,7 +321,7 @@ for one, other in zip(by_loop, by_library, strict=True):
 # %% [markdown]
 # ## A training run
 #
-# `train` takes `num_models` from the configuration. All models see the same batches; each has its own weights, optimiser and seed (and its own backbone and device, if `backbones` and `model_devices` name them). A checkpoint contains all models, so an interrupted run continues as in chapter 6.
+# `train` takes `num_models` from the configuration. All models see the same batches; each has its own weights, optimiser and seed (and its own backbone and device, if `backbones` and `model_devices` name them). With `own_views=True` each model mirrors and crops the images of a batch for itself, and the mutual terms still compare the same people in the same order. A checkpoint contains all models, so an interrupted run continues as in chapter 6.
 
 # %%
 validate = full_run.validation(config) if config.validate_every else None

@@ -323,9 +323,10 @@ for name, run in finished.items():
     preset = re.sub(r"_seed\d+$", "", name)
     assert preset in presets, f"{name} is the result of a preset"
     given, config = yaml.safe_load(presets[preset])["parameters"], run["config"]
-    for key in set(given) & set(config) - (
-        {"seed"} if name != preset else set()
-    ):
+    for key in (set(given) & set(config)) - {
+        "seed" if name != preset else "",
+        *FREE_SETTINGS,
+    }:
         value = (
             list(config[key])
             if isinstance(config[key], list | tuple)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from itertools import product
 
 import numpy as np
+import torch
 
 
 def ranked_list(distances, query_id, gallery_ids, query_camera, gallery_cameras):
@@ -124,3 +125,24 @@ def rerank(distances, num_queries, k1, k2, lambda_value):
             jaccard = 1 - np.minimum(mine, theirs).sum() / np.maximum(mine, theirs).sum()
             result[q, g] = (1 - lambda_value) * jaccard + lambda_value * d[q, num_queries + g]
     return result
+
+
+def augmented_one_by_one(images, size, generator, mirror_prob, crop_prob, crop_ratio):
+    """A batch as the first version of the library made it: image by image, drawing and computing in turns."""
+    ready = []
+    for image, crop in zip(images, (torch.rand(len(images), generator=generator) < crop_prob).tolist(), strict=True):
+        if crop:
+            height, width = image.shape[-2:]
+            shares = crop_ratio + (1 - crop_ratio) * torch.rand(2, generator=generator)
+            h, w = max(1, int(height * shares[0])), max(1, int(width * shares[1]))
+            top = int(torch.randint(height - h + 1, (), generator=generator))
+            left = int(torch.randint(width - w + 1, (), generator=generator))
+            image = image[:, top : top + h, left : left + w]
+        if image.shape[-2:] != size:
+            resized = torch.nn.functional.interpolate(image[None].float(), size, mode="bilinear", align_corners=False)
+            image = resized[0].round().to(torch.uint8)
+        ready.append(image)
+    mirrored = torch.rand(len(images), generator=generator) < mirror_prob
+    return torch.stack(
+        [image.flip(-1) if turn else image for image, turn in zip(ready, mirrored.tolist(), strict=True)]
+    )

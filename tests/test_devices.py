@@ -123,3 +123,19 @@ def test_depthwise_convolutions_stay_float32_under_autocast():
     with devices.autocast(CPU, torch.bfloat16), torch.no_grad():
         base(torch.randn(1, 3, 64, 64))
     assert seen == [torch.float32]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_cudnn_chooses_by_time_unless_something_asks_for_determinism(monkeypatch, before):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    with devices.deterministic(False):
+        assert torch.backends.cudnn.benchmark
+    with devices.deterministic(True):
+        assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == before
+    torch.use_deterministic_algorithms(True)
+    try:
+        with devices.deterministic(False):
+            assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -19,7 +19,7 @@ from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
-from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.model import AlignedReID, Embedding
 from alignedreid_lib.training import TrainConfig, step, train, train_step
 from alignedreid_lib.training import epoch as epochs
 
@@ -272,6 +272,86 @@ def test_compiled_without_a_compiler_is_refused_before_anything_is_made(config, 
     assert not (tmp_path / "run").exists()
 
 
+def test_cuda_graphs_are_refused_elsewhere_before_anything_is_made(config, tmp_path):
+    with pytest.raises(
+        InputError, match=r"compiled is 'fast'; it has to be True, False or one of reduce-overhead, max-"
+    ):
+        dataclasses.replace(config, compiled="fast")
+    with pytest.raises(
+        InputError, match=r"compiled is 'reduce-overhead', but cpu has no CUDA graphs; set it to True or"
+    ):
+        train(dataclasses.replace(config, compiled="reduce-overhead"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_needs_a_c_compiler_for_compiled(config, monkeypatch):
+    network = AlignedReID(config.backbone)
+    monkeypatch.setattr(step.shutil, "which", lambda name: None)
+    monkeypatch.setenv("CC", "my-cc")
+    with pytest.raises(InputError, match="compiled is True and there is no C compiler 'my-cc'; install"):
+        step.compile_network(network, torch.device("cuda"), True)
+    monkeypatch.setattr(step.shutil, "which", lambda name: name if name == "clang" else None)
+    assert step.compile_network(network, torch.device("cuda"), True) is not None
+
+
+class Replayed(torch.autograd.Function):
+    """An output that a CUDA graph writes into its fixed memory, where the next replay overwrites it."""
+
+    @staticmethod
+    def forward(ctx, output, memory):
+        memory.copy_(output)
+        return memory.detach()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+@pytest.mark.arithmetic
+def test_models_whose_graphs_share_memory_learn_as_without_graphs(config, batch, monkeypatch):
+    """The worst case, and a stand-in for a GPU: every replay of either model writes its outputs into one memory."""
+    config = dataclasses.replace(config, **MUTUAL)
+    plain, graphs, memory, asked = learners_of(config, 2), learners_of(config, 2), {}, []
+
+    def compile_into_one_memory(network, **how):
+        asked.append(how)
+
+        def replay(images):
+            outputs = network(images)
+            fixed = [memory.setdefault(k, torch.empty_like(output)) for k, output in enumerate(outputs)]
+            return Embedding(*(Replayed.apply(output, place) for output, place in zip(outputs, fixed, strict=True)))
+
+        return replay
+
+    monkeypatch.setattr(torch, "compile", compile_into_one_memory)
+    monkeypatch.setattr(step.shutil, "which", lambda name: name)
+    for learner in plain + graphs:
+        learner.network.train()
+    for learner in graphs:
+        learner.forward = step.compile_network(learner.network, torch.device("cuda"), "reduce-overhead")
+    assert asked == [{"mode": "reduce-overhead", "dynamic": False}] * 2
+    for _ in range(2):
+        expected, got = (training.mutual_step(pair, batch, PEOPLE, config) for pair in (plain, graphs))
+        assert expected == got
+    for one, other in zip(plain, graphs, strict=True):
+        assert all(map(torch.equal, one.network.parameters(), other.network.parameters()))
+
+
+def test_no_gradient_is_left_from_the_step_before_when_the_first_forward_begins(config, batch):
+    """They are in a graph's memory, which the forward reuses."""
+    learners = learners_of(dataclasses.replace(config, num_models=2), 2)
+    for learner in learners:
+        network = learner.network.train()
+
+        def forward(images, network=network):
+            assert all(parameter.grad is None for other in learners for parameter in other.network.parameters())
+            return network(images)
+
+        learner.forward = forward
+    for _ in range(2):
+        training.mutual_step(learners, batch, PEOPLE, config)
+
+
 @pytest.mark.parametrize("mining", ["global", "local"])
 def test_the_local_loss_is_logged(config, tmp_path, mining):
     rows = []
@@ -519,11 +599,21 @@ def test_warm_up_climbs_in_equal_steps(config):
 
 
 def test_deterministic_is_for_the_training_alone(config, tmp_path):
-    def report(row):
-        assert torch.are_deterministic_algorithms_enabled()
+    seen = []
 
-    train(dataclasses.replace(config, deterministic=True), tmp_path / "run", report)
-    assert not torch.are_deterministic_algorithms_enabled()
+    def report(row):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+
+    train(dataclasses.replace(config, deterministic=True, total_epochs=3), tmp_path / "run", report)
+    assert seen == [(True, False)] * 3
+    assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
+
+
+def test_cudnn_times_its_convolutions_in_a_training(config, tmp_path):
+    seen = []
+    train(config, tmp_path / "run", lambda row: seen.append(torch.backends.cudnn.benchmark))
+    assert seen == [True] * 4
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_out_of_memory_names_the_batch(config, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""From image files to batches: decode once, keep as uint8, resize, crop, mirror, normalise.
+"""From image files to batches: decode once, keep as uint8, normalise; `augmentation` is what happens between.
 
 An image is a uint8 tensor [3, height, width], RGB; a batch is uint8 [N, 3, h, w] until `normalize` makes it the
 float32 that the network takes. Derived in notebooks/02_batches.
@@ -7,6 +7,8 @@ float32 that the network takes. Derived in notebooks/02_batches.
 from __future__ import annotations
 
 import functools
+import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,16 +17,21 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from alignedreid_lib import devices
+from alignedreid_lib.batches.augmentation import PackedBatch, augment, draw_views, random_crop, resize
 from alignedreid_lib.datasets.pictures import turn_upright
 from alignedreid_lib.errors import InputError
+
+__all__ = ["ImageStore", "augment", "decode", "helpers", "normalize", "prefetch", "random_crop", "resize"]
 
 # The original reproduction's values; weights trained with them need them.
 MEAN = (0.486, 0.459, 0.408)
 STD = (0.229, 0.224, 0.225)
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,24 +60,6 @@ def decode(path: str | Path) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly, without antialias, as the original reproduction does.
-
-    Args:
-        images: uint8 [..., 3, height, width].
-        size: (h, w) in pixels.
-
-    Returns:
-        uint8 [..., 3, h, w].
-    """
-    if tuple(images.shape[-2:]) == tuple(size):
-        return images
-    flat = images.reshape(-1, *images.shape[-3:])
-    # In float: the integer kernel of older releases rounds differently, and GPUs have none.
-    resized = F.interpolate(flat.float(), size=tuple(size), mode="bilinear", align_corners=False, antialias=False)
-    return resized.round_().to(torch.uint8).reshape(*images.shape[:-2], *size)
-
-
 class ImageStore:
     """All images of a dataset as uint8 in memory, decoded once for all epochs.
 
@@ -78,7 +67,9 @@ class ImageStore:
         paths: the image files.
         size: (h, w) to resize to when decoding; None keeps each image's own size, which random crops need.
         limit_bytes: how much to keep; images beyond it are decoded again at each fetch.
-        workers: threads that decode; their number does not change the result.
+        workers: threads that decode and augment; their number does not change the result.
+        device: an accelerator that computes the batches. It also keeps the images, decoded now, if all of them fit into
+            `limit_bytes` and into an eighth of its free memory. None or the CPU: the host does.
     """
 
     def __init__(
@@ -87,6 +78,7 @@ class ImageStore:
         size: tuple[int, int] | None = None,
         limit_bytes: int = 4 << 30,
         workers: int = 2,
+        device: torch.device | None = None,
     ) -> None:
         if limit_bytes < 0:
             raise InputError(f"limit_bytes is {limit_bytes}; give the bytes to keep in memory, 0 or more")
@@ -95,14 +87,37 @@ class ImageStore:
         self.limit_bytes = limit_bytes
         self.kept_bytes = 0
         self._kept: dict[int, Tensor] = {}
-        self._pool = helpers(workers, "decode")
+        self._pool = helpers(workers, "images")
+        self._pixels: Tensor | None = None  # uint8 [T, 3], of all images, on the device
+        self._packs = device is not None and devices.is_accelerator(device)
+        if device is not None and self._packs:
+            self._move_to(device)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def _load(self, index: int) -> Tensor:
         image = decode(self.paths[index])
-        return image if self.size is None else resize(image, self.size)
+        image = image if self.size is None else resize(image, self.size)
+        # For a device, the three colours of a pixel are neighbours in memory.
+        return image.permute(1, 2, 0).contiguous().permute(2, 0, 1) if self._packs else image
+
+    def _move_to(self, device: torch.device) -> None:
+        """Keep all images on a device, one after the other, if they fit; else go on with those decoded so far."""
+        limit = min(self.limit_bytes, devices.free_memory(device) // 8)
+        for begin in range(0, len(self), 256):
+            self.fetch(range(begin, min(begin + 256, len(self))))
+            if self.kept_bytes > limit or len(self._kept) < min(begin + 256, len(self)):
+                log.info("more than %.0f MB of images: the host keeps them, not %s", limit / 1e6, device)
+                return
+        self._pixels = torch.empty(self.kept_bytes // 3, 3, dtype=torch.uint8, device=device)
+        begin = 0
+        for index, image in self._kept.items():
+            rows = self._pixels[begin : begin + image.numel() // 3]
+            rows.copy_(_pixels(image))
+            self._kept[index] = rows.view(*image.shape[1:], 3).permute(2, 0, 1)
+            begin += len(rows)
+        log.info("%.0f MB of images are kept on %s", self.kept_bytes / 1e6, device)
 
     def fetch(self, indices: Iterable[int]) -> list[Tensor]:
         """The images at `indices`, uint8 [3, height, width] each; those not kept yet are decoded now."""
@@ -115,51 +130,35 @@ class ImageStore:
                 self.kept_bytes += image.numel()
         return [decoded[index] if index in decoded else self._kept[index] for index in indices]
 
+    def augmented(
+        self,
+        indices: Iterable[int],
+        size: tuple[int, int],
+        generator: torch.Generator,
+        mirror_prob: float,
+        crop_prob: float,
+        crop_ratio: float,
+    ) -> Tensor | PackedBatch:
+        """The images at `indices` as `augment` gives them, uint8 [N, 3, h, w].
 
-def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Crop height and width, each to a share drawn uniformly from `ratio` to 1, at a random place.
+        With an accelerator they are not yet computed: `.to(device)` does it there, with the same random views.
+        """
+        images, how = self.fetch(indices), (mirror_prob, crop_prob, crop_ratio)
+        if not self._packs:
+            return augment(images, size, generator, *how, pool=self._pool)
+        views = draw_views([(image.shape[1], image.shape[2]) for image in images], generator, *how)
+        widths = [image.shape[2] for image in images]
+        if self._pixels is not None:
+            starts = [int(image.storage_offset()) // 3 for image in images]
+            return PackedBatch.of(self._pixels, starts, widths, views, size)
+        ends = list(itertools.accumulate(image.numel() // 3 for image in images))
+        pixels = torch.cat([_pixels(image) for image in images])
+        return PackedBatch.of(pixels, [0, *ends[:-1]], widths, views, size)
 
-    Args:
-        image: [3, height, width].
-        ratio: smallest share kept of each side, in (0, 1].
-    """
-    height, width = image.shape[-2:]
-    shares = ratio + (1 - ratio) * torch.rand(2, generator=generator)
-    h, w = max(1, int(height * shares[0])), max(1, int(width * shares[1]))
-    top = int(torch.randint(height - h + 1, (), generator=generator))
-    left = int(torch.randint(width - w + 1, (), generator=generator))
-    return image[:, top : top + h, left : left + w]
 
-
-def augment(
-    images: Sequence[Tensor],
-    size: tuple[int, int],
-    generator: torch.Generator,
-    mirror_prob: float = 0.5,
-    crop_prob: float = 0.0,
-    crop_ratio: float = 1.0,
-) -> Tensor:
-    """Random crop, resize and mirror, the original's augmentation.
-
-    Args:
-        images: N images, uint8 [3, height, width] each; sizes may differ.
-        size: (h, w) of the batch.
-        generator: the only source of randomness; the same state gives the same batch.
-        mirror_prob: probability that an image is mirrored left to right.
-        crop_prob, crop_ratio: probability of a random crop, and the smallest share of a side that it keeps.
-
-    Returns:
-        uint8 [N, 3, h, w].
-    """
-    cropped = torch.rand(len(images), generator=generator) < crop_prob
-    ready = [
-        resize(random_crop(image, crop_ratio, generator) if crop else image, size)
-        for image, crop in zip(images, cropped.tolist(), strict=True)
-    ]
-    batch = np.stack([image.numpy() for image in ready])  # numpy's stacking is twice as fast as torch's on one thread
-    mirrored = (torch.rand(len(images), generator=generator) < mirror_prob).numpy()
-    batch[mirrored] = batch[mirrored][..., ::-1]
-    return torch.from_numpy(batch)
+def _pixels(image: Tensor) -> Tensor:
+    """[3, height, width] as [height * width, 3], without a copy where the colours of a pixel are neighbours."""
+    return image.permute(1, 2, 0).reshape(-1, 3)
 
 
 def normalize(batch: Tensor) -> Tensor:

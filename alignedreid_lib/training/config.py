@@ -14,8 +14,8 @@ from alignedreid_lib.batches.sampling import Draw
 from alignedreid_lib.model.network import MOST_CHANNELS
 from alignedreid_lib.runs import check_rules, check_types
 
-# Settings that may change when a run is resumed: where to compute, not what.
-FREE_SETTINGS = ("device", "model_devices", "workers", "memory_limit")
+# Settings that may change when a run is resumed: where and how to compute, not what.
+FREE_SETTINGS = ("device", "model_devices", "compiled", "workers", "memory_limit")
 
 
 def _not_empty(text: str) -> str:
@@ -35,6 +35,8 @@ Side = Annotated[int, Field(ge=1, le=2048)]  # pixels
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+
+GRAPH_MODES = ("reduce-overhead", "max-autotune")  # of torch.compile, that record CUDA graphs
 
 # Each term of mutual learning compares what a loss of the model's own computes.
 MUTUAL_TERMS = {
@@ -82,11 +84,12 @@ class TrainConfig:
     margin: Weight | None = 0.3  # None: soft margin
     normalize: bool = False  # features to unit length; the original's better half is False
 
-    # Mutual learning: models that see the same batches and also learn from each other.
+    # Mutual learning: models that see the same images and also learn from each other.
     num_models: Annotated[int, Field(ge=1, le=LARGEST_SEED // SEED_STEP)] = 1  # each has a seed
     backbones: tuple[Name, ...] = ()  # one for each model; () for `backbone` for all
     model_devices: tuple[Name, ...] = ()  # likewise; () for `device` for all
     twins: Literal["refuse", "noise"] = "refuse"  # models that start equal; noise parts them by a millionth
+    own_views: bool = False  # each model mirrors and crops for itself; as published all see one batch
     probability_weight: Weight = 0.0  # weights the term on class probabilities; needs id_weight
     global_mutual_weight: Weight = 0.0  # weights the term on global distance matrices; needs global_weight
     local_mutual_weight: Weight = 0.0  # weights the term on local distance matrices; needs local_weight
@@ -113,8 +116,10 @@ class TrainConfig:
     device: Name = "auto"
     precision: str = "auto"  # or float32, bfloat16
     deterministic: bool = False  # refuse operations whose result depends on timing (GPUs have some)
-    compiled: bool = False  # torch.compile the network: a minute at the start, then faster steps; CPUs need g++
-    workers: Count = 2  # threads that decode images
+    # torch.compile the network, or a mode of it: a minute at the start, then faster steps; CPUs need g++. The modes
+    # "reduce-overhead" and "max-autotune" record CUDA graphs: only on GPUs of Nvidia, not yet run on one.
+    compiled: bool | str = False
+    workers: Count = 2  # threads that decode and augment images
     memory_limit: Annotated[int, Field(ge=0)] = 4 << 30  # bytes of decoded images to keep
 
     def __post_init__(self) -> None:
@@ -133,6 +138,11 @@ class TrainConfig:
             "sync_batch_norm": (
                 not self.sync_batch_norm or (self.processes > 1 and not self.compiled),
                 "False, unless there are several processes and compiled is False",
+            ),
+            "own_views": (not self.own_views or self.num_models > 1, "False, or num_models 2 or more"),
+            "compiled": (
+                isinstance(self.compiled, bool) or self.compiled in GRAPH_MODES,
+                "True, False or one of " + ", ".join(GRAPH_MODES),
             ),
             "warmup_epochs": (self.warmup_epochs < self.total_epochs, f"from 0 to {self.total_epochs - 1}"),
             "decay_at_epoch": (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alignedreid_lib.batches import images
+from alignedreid_lib.batches.augmentation import PackedBatch
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import distributed
@@ -20,21 +21,17 @@ from alignedreid_lib.training.twins import check_taught
 SHARED = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")  # columns that belong to no single model
 
 
-def make_batch(store: images.ImageStore, indices: np.ndarray, config: TrainConfig, seed: tuple[int, ...]) -> Tensor:
-    """The augmented images of a batch, uint8 [N, 3, h, w].
+def make_batch(
+    store: images.ImageStore, indices: np.ndarray, config: TrainConfig, seed: tuple[int, ...]
+) -> Tensor | PackedBatch:
+    """The augmented images of a batch, uint8 [N, 3, h, w]; `.to(device)` computes them if the store has an accelerator.
 
-    `seed` (run, epoch, batch, and the process if there are several) decides all randomness. No state is carried from
-    batch to batch, so a resumed run continues exactly.
+    `seed` (run, epoch, batch, then the process if there are several, and the model if each has views of its own)
+    decides all randomness. No state is carried from batch to batch, so a resumed run continues exactly.
     """
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
-    return images.augment(
-        store.fetch(indices),
-        (config.height, config.width),
-        generator,
-        config.mirror_prob,
-        config.crop_prob,
-        config.crop_ratio,
-    )
+    size = (config.height, config.width)
+    return store.augmented(indices, size, generator, config.mirror_prob, config.crop_prob, config.crop_ratio)
 
 
 def train_epoch(
@@ -56,20 +53,28 @@ def train_epoch(
 
     rank, processes = distributed.rank(), distributed.count()
 
-    def prepare(numbered: tuple[int, np.ndarray]) -> tuple[Tensor, Tensor]:
+    def prepare(numbered: tuple[int, np.ndarray]) -> tuple[list[Tensor | PackedBatch], Tensor]:
         number, indices = numbered
         own = np.split(indices, processes)[rank]  # images of this process's people; labels of all
         seed = (config.seed, epoch, number) + ((rank,) if processes > 1 else ())
-        batch, batch_labels = make_batch(store, own, config, seed), torch.from_numpy(labels[indices])
-        return (batch.pin_memory(), batch_labels.pin_memory()) if pinned else (batch, batch_labels)
+        seeds = [(*seed, k) for k in range(len(learners))] if config.own_views else [seed]
+        batches = [make_batch(store, own, config, seed) for seed in seeds]
+        batch_labels = torch.from_numpy(labels[indices])
+        if pinned:
+            batches, batch_labels = [batch.pin_memory() for batch in batches], batch_labels.pin_memory()
+        return batches, batch_labels
 
     steps: list[list[dict[str, Tensor]]] = []
-    for batch, batch_labels in images.prefetch(prepare, enumerate(sampler)):
+    for batches, batch_labels in images.prefetch(prepare, enumerate(sampler)):
         try:
-            steps.append(mutual_step(learners, batch, batch_labels, config))
+            # Sent here, not by the thread that works ahead: each thread has a current GPU of its own.
+            where = zip(learners, batches, strict=False)  # one batch for all, or one each
+            views = [batch.to(learner.device, non_blocking=True) for learner, batch in where]
+            steps.append(mutual_step(learners, views if config.own_views else views[0], batch_labels, config))
         except torch.OutOfMemoryError:
+            share = len(batch_labels) // processes
             raise InputError(
-                f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {len(batch)} images of "
+                f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {share} images of "
                 f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16"
             ) from None
     names, tables = [], []

@@ -103,7 +103,7 @@ def train(
     if resumed_at < config.total_epochs:
         log.info("%s, %s on %s", run.folder.name, precision, learners[0].device)
         size = None if config.crop_prob > 0 else (config.height, config.width)
-        store = images.ImageStore(dataset.paths, size, config.memory_limit, config.workers)
+        store = images.ImageStore(dataset.paths, size, config.memory_limit, config.workers, learners[0].device)
         first = distributed.rank() == 0
         with (
             SummaryWriter(run.folder / "tensorboard", purge_step=resumed_at + 1) if first else nullcontext() as board,

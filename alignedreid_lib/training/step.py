@@ -19,7 +19,7 @@ from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, Embedding, load_weights
 from alignedreid_lib.training import distributed
-from alignedreid_lib.training.config import TrainConfig
+from alignedreid_lib.training.config import GRAPH_MODES, TrainConfig
 from alignedreid_lib.training.exchange import GradientExchange
 from alignedreid_lib.training.twins import part_twins
 
@@ -57,7 +57,7 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
         distributed.synchronize_batch_norm(network, device)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
-    forward = compile_network(network, device) if config.compiled else network
+    forward = compile_network(network, device, config.compiled) if config.compiled else network
     precision = devices.choose_precision(config.precision, device, config.width)
     exchange = GradientExchange(network.parameters()) if distributed.started() else None
     return Learner(network, forward, optimizer, device, precision, exchange)
@@ -77,7 +77,7 @@ def train_step(learner: Learner, batch: Tensor, labels: Tensor, config: TrainCon
 
 
 def mutual_step(
-    learners: Sequence[Learner], batch: Tensor, labels: Tensor, config: TrainConfig
+    learners: Sequence[Learner], batch: Tensor | Sequence[Tensor], labels: Tensor, config: TrainConfig
 ) -> list[dict[str, Tensor]]:
     """One step of several models on one batch: each also learns from the others' outputs.
 
@@ -85,7 +85,7 @@ def mutual_step(
     every backward is the model's own.
 
     Args:
-        batch: uint8 [N, 3, h, w]; with several processes, this one's share.
+        batch: uint8 [N, 3, h, w], or one for each model, of the same images; with several processes, this one's share.
         labels: int64 [N]; with several processes, of the whole batch.
 
     Returns:
@@ -93,7 +93,11 @@ def mutual_step(
 
     Source: AlignedReID section 3.3; Zhang et al. 2018. Derived in notebooks/07_mutual_learning.
     """
-    outputs = [forward_terms(learner, batch, labels, config) for learner in learners]
+    for learner in learners:  # before the forwards: memory of a CUDA graph must be free when the next step begins
+        learner.optimizer.zero_grad(set_to_none=True)
+    batches = [batch] * len(learners) if isinstance(batch, Tensor) else batch
+    given = zip(learners, batches, strict=True)
+    outputs = [forward_terms(learner, own, labels, config) for learner, own in given]
     figures = []
     for k, (learner, output) in enumerate(zip(learners, outputs, strict=True)):
         terms = mutual_terms(output, outputs[:k] + outputs[k + 1 :], config)
@@ -156,8 +160,7 @@ def mutual_terms(
 
 
 def backward_step(learner: Learner, output: StepOutput, loss: Tensor, config: TrainConfig) -> dict[str, Tensor]:
-    """Backward, step, and the figures of the step, the terms before their sum."""
-    learner.optimizer.zero_grad(set_to_none=True)
+    """Backward, step, and the figures of the step, the terms before their sum; the gradients are empty before."""
     loss.backward()
     if learner.exchange is not None:
         learner.exchange.finish()
@@ -182,16 +185,35 @@ def term_figures(term: losses.TripletTerm, margin: float | None) -> dict[str, Te
         }
 
 
-def compile_network(network: AlignedReID, device: torch.device) -> Callable[[Tensor], Embedding]:
+def compile_network(network: AlignedReID, device: torch.device, mode: bool | str) -> Callable[[Tensor], Embedding]:
     """The network's forward, compiled at its first call; parameters and modes stay the network's own.
 
+    Args:
+        mode: True, or a mode of `torch.compile` that replays the forward, and the backward, as CUDA graphs.
+
     Raises:
-        InputError: no C++ compiler for a CPU.
+        InputError: no C++ compiler for a CPU, no C compiler for a GPU of Nvidia, or CUDA graphs for a different device.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        raise InputError(f"compiled is True and there is no C++ compiler {compiler!r}; install g++ or set it to False")
-    return torch.compile(network)
+    if mode in GRAPH_MODES and device.type != "cuda":
+        raise InputError(f"compiled is {mode!r}, but {device.type} has no CUDA graphs; set it to True or False")
+    compilers = {"cpu": [os.environ.get("CXX", "g++")], "cuda": [os.environ.get("CC", "gcc"), "clang", "cc"]}
+    needed = compilers.get(device.type, [])
+    if needed and not any(map(shutil.which, needed)):
+        language = "C++" if device.type == "cpu" else "C"
+        raise InputError(
+            f"compiled is {mode} and there is no {language} compiler {needed[0]!r}; install g++ or set it to False"
+        )
+    if mode not in GRAPH_MODES:
+        return torch.compile(network)
+    graphs = torch.compile(network, mode=mode, dynamic=False)  # a graph for each shape: the last batch may be smaller
+
+    def forward(batch: Tensor) -> Embedding:
+        # The next replay writes into the same memory, and the losses of all models need these until their backwards.
+        found = graphs(batch)
+        logits = None if found.logits is None else found.logits.clone()
+        return Embedding(found.global_features.clone(), found.local_features.clone(), logits)
+
+    return forward
 
 
 def check_size(network: AlignedReID, config: TrainConfig) -> None:

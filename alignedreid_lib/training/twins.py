@@ -12,7 +12,7 @@ from alignedreid_lib.training.config import SEED_STEP, TrainConfig
 
 NOISE = 1e-6  # relative: about ten times the rounding of float32
 TERMS = ("probability_loss", "global_mutual_loss", "local_mutual_loss")  # named as by `step.mutual_terms`
-ADVICE = "set twins to 'noise', local_weight or id_weight, or choose different backbones or weights None"
+ADVICE = "set twins to 'noise', own_views to True, local_weight or id_weight, or choose different backbones or weights None"
 
 
 def check_twins(config: TrainConfig, devices: Sequence[torch.device]) -> None:
@@ -22,7 +22,8 @@ def check_twins(config: TrainConfig, devices: Sequence[torch.device]) -> None:
     either they take the same steps and have nothing to teach each other, except on a GPU, where the rounding of sums
     in a random order usually makes them different in the end.
     """
-    alike = config.weights is not None and len(set(config.backbones)) <= 1 and config.twins == "refuse"
+    parted = config.twins == "noise" or config.own_views
+    alike = config.weights is not None and len(set(config.backbones)) <= 1 and not parted
     exact = config.deterministic or all(device.type == "cpu" for device in devices)
     if config.num_models > 1 and alike and exact and config.local_weight == config.id_weight == 0:
         raise InputError(

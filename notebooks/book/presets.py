@@ -14,7 +14,7 @@ import yaml
 import pairs
 
 # Parameters that say where to compute, or into which folder, and not what.
-WHERE = ("run_dir", "device", "model_devices", "workers", "memory_limit")
+WHERE = ("run_dir", "device", "model_devices", "compiled", "workers", "memory_limit")
 # The project's own folders, and those that its commands empty.
 OWN = ("notebooks", "alignedreid_lib", "tests", ".git", ".venv", "site", "build", "runs/book", "data/synthetic")
 
