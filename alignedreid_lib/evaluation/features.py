@@ -81,7 +81,7 @@ def extract(
         height, width: pixels of the network's input.
         batch_size: images at a time; the features do not depend on it.
         device: "auto", "cpu", "cuda", ...; None is the model's device.
-        precision: "auto", "float32" or "bfloat16", see `devices.choose_precision`; features are always float32.
+        precision: see `devices.choose_precision`; features are always float32.
         workers: threads that decode images, while the network works on earlier ones.
         store: decoded images of the same dataset; None decodes each image once and keeps none.
         flip: average the features of every image and its mirror image; twice the work.
@@ -123,7 +123,7 @@ def extract(
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.to(there).eval()
-        with torch.inference_mode(), devices.autocast(there, dtype):
+        with torch.inference_mode(), devices.arithmetic(dtype), devices.autocast(there, dtype):
             for pictures in batches:
                 batch_images = images.normalize(pictures.to(there, non_blocking=True))
                 views = [model(view) for view in ((batch_images, batch_images.flip(3)) if flip else (batch_images,))]
@@ -168,7 +168,7 @@ def colour_histograms(dataset: Dataset, bins: int = 8) -> Features:
     return Features.of(dataset, torch.from_numpy(np.sqrt(shares)), torch.zeros(len(dataset), 0, 0))
 
 
-def cache_key(model: AlignedReID, dataset: Dataset, height: int, width: int, flip: bool, precision: torch.dtype) -> str:
+def cache_key(model: AlignedReID, dataset: Dataset, height: int, width: int, flip: bool, precision: str) -> str:
     """A hash of all that features depend on: the weights, the files (names, sizes, times), the settings."""
     digest = hashlib.sha256(f"{height} {width} {flip} {precision} {torch.__version__}".encode())
     for name, value in model.state_dict().items():
