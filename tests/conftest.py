@@ -35,7 +35,7 @@ def seeded() -> None:
 def warm() -> BaseContext:
     """Processes that are forked from one that has imported the library and these tests: a start takes 0.1 s, not 5."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_datasets", "test_distributed", "test_training"])
+    context.set_forkserver_preload(["test_datasets", "test_distributed", "test_saving", "test_training"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENBLAS_NUM_THREADS", "1")  # numpy starts its threads when imported, and threads do not fork
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # where the server looks for what to import

@@ -21,6 +21,7 @@ from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.runs import check_rules, check_types, read_parameters, typed
 from alignedreid_lib.training import TrainResult, load_network
+from alignedreid_lib.training.checkpoint import as_begun
 from alignedreid_lib.training.config import TrainConfig, max_seed
 
 
@@ -79,9 +80,13 @@ class Plan:
 
 
 def read_settings(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Plan]:
-    """The config and the plan that a full-run notebook's parameters give, see `runs.read_parameters`."""
+    """The config and the plan that a full-run notebook's parameters give, see `runs.read_parameters`.
+
+    A run that has begun is validated and tested in its precision, also on a different machine.
+    """
     of_training, of_plan = ([field.name for field in dataclasses.fields(kind)] for kind in (TrainConfig, Plan))
-    return read_parameters(TrainConfig, namespace, of_plan), read_parameters(Plan, namespace, of_training)
+    config, plan = read_parameters(TrainConfig, namespace, of_plan), read_parameters(Plan, namespace, of_training)
+    return as_begun(config, plan.run_dir), plan
 
 
 def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]:
@@ -182,7 +187,15 @@ def test(found: Mapping[str, AlignedReID], config: TrainConfig, plan: Plan, test
 
 def write_results(config: TrainConfig, plan: Plan, result: TrainResult | None, scores: ScoreTable) -> Path:
     """Write the results.json of a full run, see `runs.write_results`."""
-    precision = {"only_test": list(plan.only_test)} if result is None else {"precision": result.precision}
-    minutes = 0.0 if result is None else result.minutes
+    settings = dataclasses.asdict(config) | {
+        name: list(getattr(plan, name)) for name in ("combined_of", "test_distances")
+    }
+    settings |= {"test_rerank": plan.test_rerank, "test_sets": list(plan.test_sets)}
+    minutes, training = 0.0, {}
+    if result is None:
+        settings["only_test"] = list(plan.only_test)
+    else:
+        settings["precision"], minutes = result.precision, result.minutes
+        training = {"wall_minutes": round(result.wall_minutes, 2), "parts": result.parts}
     rows, device = scores.to_dict()["rows"], devices.choose_device(config.device)
-    return runs.write_results(plan.run_dir, dataclasses.asdict(config) | precision, rows, minutes, device)
+    return runs.write_results(plan.run_dir, settings, rows, minutes, device, training)

@@ -69,7 +69,7 @@ def train_epoch(
         except torch.OutOfMemoryError:
             raise InputError(
                 f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {len(batch)} images of "
-                f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16"
+                f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16 or float16"
             ) from None
     names, tables = [], []
     for k, prefix in enumerate(prefixes(len(learners))):  # read here, all at once: each reading waits for the device
@@ -81,6 +81,11 @@ def train_epoch(
             f"epoch {epoch}, step {number + 1}: {names[figure]} is not a number; the last good checkpoint is kept; "
             "lower base_lr or use precision float32"
         )
+    for learner in learners:
+        if learner.scaler.is_enabled() and learner.scaler.get_scale() < 1:  # every step halved it and was skipped
+            raise InputError(
+                f"epoch {epoch}: the gradients overflow in float16 at every scale; use precision float32 or bfloat16"
+            )
     return {"epoch": epoch, "lr": lr, **dict(zip(names, table.mean(dim=0).tolist(), strict=True))}
 
 
