@@ -425,9 +425,10 @@ def test_a_step_whose_gradients_overflow_is_skipped(config):
     figures = train_step(learner, batch, torch.arange(12) // 3, config)
     assert all(map(torch.equal, before, learner.network.parameters())) and learner.scaler.get_scale() == 2.0**119
     assert torch.stack(list(figures.values())).isfinite().all(), "the loss is not scaled, so the run goes on"
-    learner.scaler.load_state_dict(learner.scaler.state_dict() | {"scale": 2.0**10})
+    learner.scaler.load_state_dict(learner.scaler.state_dict() | {"scale": 2.0**-10})
     train_step(learner, batch, torch.arange(12) // 3, config)
-    assert not any(map(torch.equal, before[:1], learner.network.parameters())) and learner.scaler.get_scale() == 2.0**10
+    assert not torch.equal(before[0], next(learner.network.parameters())), "with a smaller scale it is taken"
+    assert learner.scaler.get_scale() == 2.0**-10
 
 
 def test_the_host_reads_nothing_from_the_device_in_a_float16_step(config):
@@ -447,7 +448,7 @@ def test_the_host_reads_nothing_from_the_device_in_a_float16_step(config):
 
 
 def test_gradients_that_overflow_at_every_scale_end_the_run(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "GradScaler", functools.partial(step.GradScaler, init_scale=0.5))
+    monkeypatch.setattr(step, "GradScaler", functools.partial(step.GradScaler, init_scale=2.0**-17))
     with pytest.raises(InputError, match="epoch 1: the gradients overflow in float16 at every scale; use precision"):
         train(dataclasses.replace(config, precision="float16"), tmp_path / "run")
 

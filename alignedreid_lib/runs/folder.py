@@ -43,7 +43,7 @@ def open_run(
         config: JSON-able settings.
         free: settings that may change when a run is resumed (the device, say).
         defaults: values of settings that are newer than the folder's config.
-        undecided: settings whose "auto" in the folder is replaced by the first other value, which counts from then on.
+        undecided: settings whose "auto" in the folder is replaced by the first other value.
 
     Raises:
         InputError: the folder contains a run of a different config or a damaged one, or it cannot be made.
@@ -172,7 +172,7 @@ def write_results(
     Args:
         scores: rows of `evaluation.ScoreTable.to_dict`.
         minutes: of training.
-        device: of the test, as commit and versions are; those of the training are in `training`.
+        device: where the test ran; the record has this, its commit and its versions.
         training: more facts of the training: the run's `parts` and its `wall_minutes`.
     """
     folder = files.resolve(run_dir)

@@ -88,7 +88,7 @@ class Progress:
 
     epoch: int = 0  # the last finished one
     metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0  # of the epochs' training
+    seconds: float = 0.0  # the epochs' training
     wall_seconds: float = 0.0  # all, with starts, validations and checkpoints
     best: dict[str, Any] = dataclasses.field(default_factory=dict)  # epoch and mean_ap, once validated
     parts: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `add_epoch`
@@ -162,9 +162,9 @@ class Run:
             ) from None
 
     def state(self) -> dict[str, Any]:
-        """The content of the checkpoint; its tensors are those in training, see `saving.copy`."""
+        """The content of the checkpoint: what is in training, not a copy, see `saving.copy`."""
         return {
-            **dataclasses.asdict(self.progress),
+            **vars(self.progress),
             "models": [learner.network.state_dict() for learner in self.learners],
             "optimizers": [learner.optimizer.state_dict() for learner in self.learners],
             "loss_scales": [learner.scaler.state_dict() for learner in self.learners],

@@ -16,6 +16,7 @@ from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import TrainConfig, learning_rate
 from alignedreid_lib.training.step import Learner, mutual_step
 
+LEAST_SCALE = 2.0**-16  # of a loss in float16: each step whose gradients overflow is skipped and halves its scale
 SHARED = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")  # columns that belong to no single model
 
 
@@ -82,7 +83,7 @@ def train_epoch(
             "lower base_lr or use precision float32"
         )
     for learner in learners:
-        if learner.scaler.is_enabled() and learner.scaler.get_scale() < 1:  # every step halved it and was skipped
+        if learner.scaler.is_enabled() and learner.scaler.get_scale() < LEAST_SCALE:
             raise InputError(
                 f"epoch {epoch}: the gradients overflow in float16 at every scale; use precision float32 or bfloat16"
             )

@@ -45,7 +45,7 @@ class TrainResult(NamedTuple):
     metrics: list[dict[str, Any]]  # one row per epoch
     resumed_at: int  # epochs that were done before this call: 0 is a fresh run, total_epochs a finished one
     minutes: float  # of training, all calls together
-    wall_minutes: float  # of the calls up to the last epoch's end, with their start, validations and checkpoints
+    wall_minutes: float  # all calls up to the last epoch's end, with starts, validations and checkpoints
     precision: str  # that "auto" came to, see `devices.choose_precision`
     parts: list[dict[str, Any]]  # epochs with one commit, machine, ...: `runs.provenance`, processes, from, to epoch
 

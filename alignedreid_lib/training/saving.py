@@ -138,7 +138,7 @@ def before_the_end(save: Callable[[], None]) -> Iterator[None]:
         yield
         return
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # Python asks for it
+    os.set_blocking(writing, False)  # `set_wakeup_fd` needs it
 
     def watch() -> None:
         while number := os.read(reading, 1):  # of a signal; nothing once the other end is closed
