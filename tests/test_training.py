@@ -403,7 +403,8 @@ def test_the_data_may_move_and_has_to_be_the_same(config, tmp_path):
 @pytest.mark.arithmetic
 @pytest.mark.parametrize("num_models", [1, 2])
 def test_float16_resumes_with_its_loss_scale_bit_for_bit(config, tmp_path, num_models, monkeypatch):
-    monkeypatch.setattr(step, "GradScaler", functools.partial(step.GradScaler, growth_interval=3))  # it moves
+    moving = functools.partial(step.GradScaler, growth_interval=2, growth_factor=1.5)  # never back to where it began
+    monkeypatch.setattr(step, "GradScaler", moving)
     config = dataclasses.replace(config, precision="float16", num_models=num_models)
     whole = train(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
