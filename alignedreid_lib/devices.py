@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 
@@ -93,7 +94,8 @@ def arithmetic(precision: str) -> Iterator[None]:
 
     It has to surround the backward pass, too. Distances and losses are products of matrices and stay exact.
     """
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn  # with attributes that mypy does not see
+    products = torch.backends.cuda.matmul
     convolutions, level = cudnn.conv.fp32_precision, "high" if products.fp32_precision == "tf32" else "highest"
     with suppress(RuntimeError):  # of a session that has used torch's newer interface to these
         level = torch.get_float32_matmul_precision()
