@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,7 +14,14 @@ from torch import Tensor
 
 from alignedreid_lib.errors import InputError
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+# The data type of convolutions and matrix products under autocast, by the name of a precision.
+TYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,  # whose convolutions round their inputs to 10 bits of mantissa
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,  # needs a loss scale, see `training.step`
+}
+PRECISIONS = ("auto", *TYPES)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -49,38 +56,78 @@ def fetch(values: Tensor) -> NDArray[Any]:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype:
-    """The data type of convolutions and matrix products under autocast; losses are always float32.
+def choose_precision(name: str, device: torch.device, width: int) -> str:
+    """The precision of a network on a device: "float32", "tf32", "bfloat16" or "float16"; losses are always float32.
 
-    "auto" takes bfloat16 where the hardware supports it: on some GPUs, and on CPUs with AVX512-BF16 or AMX. Other CPUs
-    emulate it, several times slower than float32. On Apple's GPUs "auto" is float32: whether they have bfloat16 depends
-    on the chip and on macOS, and PyTorch does not tell.
+    float32 is IEEE's, also where a GPU would round the inputs of convolutions to TF32. tf32 does round them, and keeps
+    matrix products in float32. bfloat16 and float16 are the data types of both, under autocast.
+
+    "auto" takes bfloat16 where the hardware supports it: on GPUs since Ampere, and on CPUs with AVX512-BF16 or AMX.
+    Other CPUs emulate it, several times slower than float32. Volta and Turing (V100, T4, RTX 20) get float16.
+    On Apple's GPUs "auto" is float32: whether they have bfloat16 depends on the chip and on macOS, and PyTorch does not
+    tell.
 
     Args:
-        name: "auto", "float32" or "bfloat16".
+        name: one of `PRECISIONS`.
+        device: it is asked, not the current one.
         width: pixels of the network's input. Below 64 the last map is one column, and AMX convolutions with a stride
             of 2 then read beyond their input (PyTorch 2.15, oneDNN): "auto" takes float32 there.
 
     Raises:
-        InputError: unknown name, or bfloat16 for images below 64 pixels on a CPU with AMX.
+        InputError: unknown name, tf32 where there is none, or 16 bits for images below 64 pixels on a CPU with AMX.
     """
     if name not in PRECISIONS:
         raise InputError(f"precision is {name!r}; it is one of {', '.join(PRECISIONS)}")
     unsafe = device.type == "cpu" and width < 64 and torch.cpu._is_amx_tile_supported()
-    if name == "bfloat16" and unsafe:
-        raise InputError(f"precision bfloat16 is not safe on this CPU for images {width} pixels wide; use float32")
+    if name in ("bfloat16", "float16") and unsafe:
+        raise InputError(f"precision {name} is not safe on this CPU for images {width} pixels wide; use float32")
+    if name == "tf32" and not (device.type == "cuda" and _of(device, torch.cuda.is_tf32_supported)):
+        raise InputError(f"precision tf32 needs an NVIDIA GPU since Ampere, not {device}; use float32")
     if name != "auto":
-        return getattr(torch, name)
+        return name
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        if _of(device, torch.cuda.is_bf16_supported, including_emulation=False):
+            return "bfloat16"
+        return "float16" if torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     native &= torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # ATEN_CPU_CAPABILITY may forbid it
-    return torch.bfloat16 if device.type == "cpu" and native and not unsafe else torch.float32
+    return "bfloat16" if device.type == "cpu" and native and not unsafe else "float32"
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+def _of(device: torch.device, question: Callable[..., bool], **how: bool) -> bool:
+    """What torch answers of its current GPU, asked of this one."""
+    with torch.cuda.device(device):
+        return question(**how)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context for the network's forward pass."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+    kind = TYPES[precision]
+    return torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32)
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Inside, GPUs compute float32 as the precision's name promises; by default convolutions are TF32 since Ampere.
+
+    It has to surround the backward pass, too. Distances and losses are products of matrices and stay exact.
+    """
+    cudnn: Any = torch.backends.cudnn  # with attributes that mypy does not see
+    products = torch.backends.cuda.matmul
+    convolutions, level = cudnn.conv.fp32_precision, "high" if products.fp32_precision == "tf32" else "highest"
+    with suppress(RuntimeError):  # of a session that has used torch's newer interface to these
+        level = torch.get_float32_matmul_precision()
+
+    def choose(of_convolutions: str, of_products: str) -> None:
+        cudnn.allow_tf32 = of_convolutions == "tf32"  # of old and new interface, so that they agree
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = of_convolutions
+        torch.set_float32_matmul_precision(of_products)
+
+    try:
+        choose("tf32" if precision == "tf32" else "ieee", "highest")
+        yield
+    finally:
+        choose(convolutions, level)
 
 
 @contextmanager

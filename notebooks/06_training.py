@@ -69,6 +69,7 @@ deterministic = False
 compiled = False
 workers = 2
 memory_limit = 4294967296
+checkpoint_every = 60.0
 # how the data is prepared, where it is not there yet
 num_val_ids = None
 pattern = ""
@@ -391,9 +392,9 @@ assert all(
 # %% [markdown]
 # ## A training run
 #
-# A training run repeats this step: each epoch is one pass over the identities ([chapter 2](02_batches.ipynb)), and each epoch ends with a
-# checkpoint. `train` starts the run, resumes it after its last finished epoch, or finds it finished. (To test existing weights, name their
-# files in `only_test`; then nothing is trained.)
+# A training run repeats this step: each epoch is one pass over the identities ([chapter 2](02_batches.ipynb)). Every minute
+# (`checkpoint_every`), at the end, and at the best validation the run saves a checkpoint. `train` starts the run, resumes it after its last
+# saved epoch, or finds it finished. (To test existing weights, name their files in `only_test`; then nothing is trained.)
 
 # %%
 validate = full_run.validation(config) if config.validate_every else None
@@ -409,7 +410,7 @@ if result:
 
 # %% [markdown]
 # This is what the run folder contains. Every file is first written under a temporary name and then renamed, so that after a kill at any
-# moment the last complete file remains. `config.json` has the settings, `metrics.jsonl` one row per epoch, `checkpoint.pt` everything that
+# moment the last complete file remains. `config.json` has the settings (and the `precision` that `auto` came to at the first start), `metrics.jsonl` one row per epoch, `checkpoint.pt` everything that
 # resuming needs, `weights.pth` the model, and `tensorboard` the curves.
 
 # %%
@@ -470,10 +471,14 @@ assert distances[same].mean() < distances[~same].mean(), (
 # %% [markdown]
 # ## Resuming a run
 #
-# A batch depends only on the seed, the epoch and its number, and a checkpoint contains everything else: the weights, Adam's moments and the
-# random state. A run that was interrupted therefore continues as if nothing had happened. (On a GPU this is true up to rounding, because the
-# order of the sums varies; `deterministic = True` requests a fixed order.) We interrupt a small run after two of four epochs and compare it
-# with a run without an interruption:
+# A batch depends only on the seed, the epoch and its number, and a checkpoint contains everything else: the weights, Adam's moments, the
+# random state and, in float16, the scale of the loss. A run that was interrupted therefore continues as if nothing had happened. (On a GPU
+# this is true up to rounding, because the order of the sums varies; `deterministic = True` requests a fixed order.)
+#
+# A checkpoint of a large network takes as long to write as a fast GPU needs for an epoch. Each epoch therefore ends with a copy of this state
+# in memory, and a thread writes the copy to the disk while the training continues. Ctrl-C, an error, or the SIGTERM of a cluster's queue lose
+# the epoch in progress: the copy of the last finished epoch is written before the process ends. A power cut loses the epochs since the last
+# checkpoint, which is a minute of work. We interrupt a small run after two of four epochs and compare it with a run without an interruption:
 
 # %% tags=["demonstration"]
 import tempfile
@@ -491,7 +496,7 @@ tiny = dataclasses.replace(
 
 
 class Cut(Exception):
-    """Stands for a power cut."""
+    """Stands for Ctrl-C."""
 
 
 def cut_after_two(row):

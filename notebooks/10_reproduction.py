@@ -272,7 +272,47 @@ assert gaps == sum("no run yet" in line for line in lines), (
 # ## What has been run
 #
 # The table has one line for every finished run, with everything needed to trust its numbers. Average precision here uses the *step*
-# definition, like later papers; the files contain both. A "+" after a commit means that files had changed since that commit.
+# definition, like later papers; the files contain both. A "+" after a commit means that the library, a chapter or a preset had changed since
+# that commit. A training that was interrupted may have parts on different machines or of different commits: if they differ from those of the
+# test, the table names the epochs of each part.
+
+
+# %%
+def origin(facts):
+    """The commit, torch and machine of a test, or of a part of a training."""
+    changed = "+" if facts["changed_since_commit"] is True else ""
+    commit = (facts["commit"] or "none")[:7] + changed
+    return commit, facts["torch"], facts["device"]
+
+
+def origins(run):
+    """`origin` of a run; with the epochs of each part if they differ."""
+    parts = run.get("parts", [])  # older files have none
+    if all(origin(part) == origin(run) for part in parts):
+        return list(origin(run))
+    shown = [
+        [
+            f"{fact} ({part['from_epoch']}-{part['to_epoch']})"
+            for fact in origin(part)
+        ]
+        for part in parts
+    ]
+    shown.append([f"{fact} (test)" for fact in origin(run)])
+    return ["; ".join(facts) for facts in zip(*shown, strict=True)]
+
+
+here = {"changed_since_commit": False, "torch": "2.15", "device": "A100"}
+test = here | {"commit": "b" * 40}
+parts = [
+    here | {"commit": "a" * 40, "from_epoch": 1, "to_epoch": 9},
+    test | {"from_epoch": 10, "to_epoch": 12},
+]
+assert origins(test | {"parts": parts[1:]})[0] == "bbbbbbb", (
+    "a part like the test is not named"
+)
+assert origins(test | {"parts": parts})[0] == (
+    "aaaaaaa (1-9); bbbbbbb (10-12); bbbbbbb (test)"
+), "different parts are named with their epochs"
 
 # %%
 head = "| result | data | model | models | rank-1 / mAP (step), global | seed | minutes | commit | torch | machine |"
@@ -296,7 +336,6 @@ for name, run in finished.items():
         else f"{len(shown)} tests, see its chapter"
     )
     seeds = config.get("seeds") or config.get("study_seeds") or [config["seed"]]
-    changed = "+" if run["changed_since_commit"] else ""
     cells = [
         f"`{name}`",
         config["dataset"],
@@ -308,11 +347,7 @@ for name, run in finished.items():
         ", ".join(map(str, seeds)),
         f"{run['minutes']:.1f}",
     ]
-    cells += [
-        (run["commit"] or "none")[:7] + changed,
-        run["torch"],
-        run["device"],
-    ]
+    cells += origins(run)
     lines.append("| " + " | ".join(map(str, cells)) + " |")
 Markdown("\n".join(lines))
 
@@ -419,8 +454,9 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 # `notebooks/results/market1501_gl.json`; this chapter then finds it. For a second seed add `ARGS="-p seed 2"` and copy the result to
 # `market1501_gl_seed2.json`. On the original's TITAN X a training of 300 epochs took 2.25 hours, and with mutual learning 2.9 hours on two of
 # them; the time on a current GPU is not yet measured here ([chapter 11](11_time_and_space.ipynb)). The presets train and test in bfloat16
-# (16-bit floating point) if the GPU supports it, and the results file records this; `ARGS="-p precision float32"` gives the original's
-# arithmetic. In a run of several processes batch norm uses each process's images separately, unless `sync_batch_norm` is on: report this with
+# (16-bit floating point) if the GPU supports it, in float16 on a T4 or a V100, and the results file records this; a run keeps what it began
+# with. `ARGS="-p precision float32"` gives the original's arithmetic (without TF32; `tf32` allows it in convolutions). float16 and TF32 are
+# not yet run on a GPU. In a run of several processes batch norm uses each process's images separately, unless `sync_batch_norm` is on: report this with
 # the score.
 #
 # :::{admonition} The original reproduction says

@@ -95,11 +95,11 @@ def bench_loss(name: str, height: int, width: int, n: int) -> None:
     ratio = statistics.median(b / a for a, b in zip(seconds["without"], seconds["with"], strict=True))
     middle = {key: statistics.median(values) for key, values in seconds.items()}
     print(
-        f"{name} {height} x {width}, batch {n}, {str(precision)[6:]}: step {middle['without']:.3f} s, with the local "
+        f"{name} {height} x {width}, batch {n}, {precision}: step {middle['without']:.3f} s, with the local "
         f"loss {middle['with']:.3f} s, ratio {ratio:.2f} (at most 1.10); the loss alone at {STRIPES} stripes: "
         f"{1e3 * middle['alone']:.0f} ms"
     )
-    what = f"with the local loss, {name} {height} x {width}, batch {n}, {str(precision)[6:]}"
+    what = f"with the local loss, {name} {height} x {width}, batch {n}, {precision}"
     record("training step", what, middle["with"], middle["without"], "the step without it", ratio=ratio, limit=1.1)
 
 

@@ -98,7 +98,7 @@ def bench(name: str, folder: Path) -> None:
         ours.append(timed(our_steps, device) / len(sampler))
     ratio = statistics.median(a / b for a, b in zip(ours, floor, strict=True))
     print(
-        f"{name} {height} x {width}, batch {people * each}, {str(precision)[6:]} on {device.type}: "
+        f"{name} {height} x {width}, batch {people * each}, {precision} on {device.type}: "
         f"step {statistics.median(ours):.3f} s, bare {statistics.median(floor):.3f} s, ratio {ratio:.2f} (at most 1.10)"
     )
 
@@ -107,7 +107,7 @@ def bench(name: str, folder: Path) -> None:
         training.train_step(learner, batch, torch.from_numpy(dataset.labels[: people * each]), config)
     print(f"  a step dispatches {dispatched.count} operations")
 
-    what = f"{name} {height} x {width}, batch {people * each}, {str(precision)[6:]}"
+    what = f"{name} {height} x {width}, batch {people * each}, {precision}"
     floor_is = "forward, backward and Adam of the bare backbone"
     middle = statistics.median(ours), statistics.median(floor)
     record("training step", what, *middle, floor_is, ratio=ratio, limit=1.1)
@@ -132,7 +132,7 @@ def bench(name: str, folder: Path) -> None:
         print(
             f"  extraction {speed:.0f} images/s from {source}, {ratio:.0%} of the bare forward's speed (at least 90 %)"
         )
-        what = f"{n} pictures from {source}, {name} {height} x {width}, {str(precision)[6:]}"
+        what = f"{n} pictures from {source}, {name} {height} x {width}, {precision}"
         middle = [statistics.median(values) for values in zip(*pairs, strict=True)]
         record("extraction", what, *middle, "bare forward", ratio=1 / ratio, limit=1.11, images_per_second=speed)
 

@@ -35,7 +35,7 @@ def seeded() -> None:
 def warm() -> BaseContext:
     """Processes that are forked from one that has imported the library and these tests: a start takes 0.1 s, not 5."""
     context = multiprocessing.get_context("forkserver")
-    modules = ("agreement", "datasets", "distributed", "exchange", "training")
+    modules = ("agreement", "datasets", "distributed", "exchange", "saving", "training")
     context.set_forkserver_preload([f"test_{name}" for name in modules])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENBLAS_NUM_THREADS", "1")  # numpy starts its threads when imported, and threads do not fork

@@ -496,6 +496,17 @@ def test_a_list_of_one_changes_nothing_where_it_is_the_default() -> None:
         assert tool.plan(ROOT, "market1501_gl", overrides)[1]["run_dir"] == "runs/market1501_gl"
 
 
+def test_another_test_or_another_place_of_the_data_is_the_same_run() -> None:
+    """A finished run asked for them is tested, not trained again in a folder of its own."""
+    for name, text in {
+        "test_sets": "[market1501,dukemtmc]", "test_distances": "[global,local]", "test_rerank": "false",
+        "data_root": "/elsewhere", "checkpoint_every": "5",
+    }.items():  # fmt: skip
+        overrides = presets.read_overrides(ROOT, "market1501_gl", [(name, text), ("seed", "2")])
+        _, settings = tool.plan(ROOT, "market1501_gl", overrides)
+        assert settings["run_dir"] == "runs/market1501_gl_seed2" and settings[name] == overrides[name]
+
+
 @pytest.mark.parametrize("preset", ["../presets/small", "small.yaml", "a/b", "/etc/passwd", "x" * 5000, "\udcff", "*"])
 def test_a_preset_is_a_name_of_the_list(project: Path, preset: str) -> None:
     with pytest.raises(ValueError, match=r"no preset .*; there are: small"):

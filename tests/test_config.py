@@ -56,7 +56,7 @@ def test_staircase_equals_the_recorded_rates():
         ({"crop_prob": 1.5}, "crop_prob is 1.5"),
         ({"crop_ratio": 0.0}, "crop_ratio is 0.0"),
         ({"train_part": "test"}, "train_part is 'test'; it has to be 'trainval' or 'train'"),
-        ({"precision": "float16"}, "precision is 'float16'"),
+        ({"precision": "float8"}, "precision is 'float8'"),
         ({"last_stride": 3}, "last_stride is 3"),
         ({"weights": 3}, "weights is 3; it has to be a valid string, or None"),
         ({"weights": ""}, "weights is ''; it has to be a file, \"imagenet\" or None"),

@@ -1,5 +1,7 @@
 """Where to compute, and how precisely."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,24 +24,24 @@ def claims(monkeypatch, avx512_bf16, amx):
 @pytest.mark.parametrize(
     ("avx512_bf16", "amx", "width", "wanted"),
     [
-        (False, False, 128, torch.float32),
-        (True, False, 128, torch.bfloat16),
-        (True, True, 128, torch.bfloat16),
-        (True, True, 64, torch.bfloat16),
-        (True, True, 32, torch.float32),
-        (True, False, 32, torch.bfloat16),
+        (False, False, 128, "float32"),
+        (True, False, 128, "bfloat16"),
+        (True, True, 128, "bfloat16"),
+        (True, True, 64, "bfloat16"),
+        (True, True, 32, "float32"),
+        (True, False, 32, "bfloat16"),
     ],
 )
 def test_auto_takes_bfloat16_where_the_processor_has_it(monkeypatch, avx512_bf16, amx, width, wanted):
     claims(monkeypatch, avx512_bf16, amx)
     assert devices.choose_precision("auto", CPU, width) == wanted
-    assert devices.choose_precision("float32", CPU, width) == torch.float32
+    assert devices.choose_precision("float32", CPU, width) == "float32"
 
 
 def test_auto_follows_who_forbids_the_wide_instructions(monkeypatch):
     claims(monkeypatch, True, False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as ATEN_CPU_CAPABILITY=avx2 does
-    assert devices.choose_precision("auto", CPU, 128) == torch.float32
+    assert devices.choose_precision("auto", CPU, 128) == "float32"
 
 
 @pytest.mark.parametrize(
@@ -73,10 +75,83 @@ def test_fetched_values_are_numpy(dtype):
 
 def test_bfloat16_by_name_is_refused_only_where_it_computes_nonsense(monkeypatch):
     claims(monkeypatch, False, False)
-    assert devices.choose_precision("bfloat16", CPU, 32) == torch.bfloat16
+    assert devices.choose_precision("bfloat16", CPU, 32) == "bfloat16"
     claims(monkeypatch, True, True)
     with pytest.raises(InputError, match="images 32 pixels wide; use float32"):
         devices.choose_precision("bfloat16", CPU, 32)
+
+
+def gpus(monkeypatch, *capabilities):
+    """GPUs of these capabilities as torch tells of them, without any; the first is the current one."""
+    current = [0]
+
+    class At:  # torch.cuda.device
+        def __init__(self, device):
+            self.index = device.index
+
+        def __enter__(self):
+            self.before, current[0] = current[0], current[0] if self.index is None else self.index
+
+        def __exit__(self, *_):
+            current[0] = self.before
+
+    monkeypatch.setattr(torch.cuda, "device", At)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda k=0: SimpleNamespace(major=capabilities[k][0]))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index or 0])
+
+
+@pytest.mark.parametrize(
+    ("capability", "wanted"),
+    [((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")],
+)
+def test_auto_takes_what_a_gpu_multiplies_fast(monkeypatch, capability, wanted):
+    gpus(monkeypatch, capability)
+    assert devices.choose_precision("auto", torch.device("cuda"), 128) == wanted
+
+
+def test_the_learner_s_own_gpu_is_asked_not_the_current_one(monkeypatch):
+    gpus(monkeypatch, (7, 5), (8, 0))
+    found = [devices.choose_precision("auto", torch.device("cuda", k), 128) for k in (0, 1)]
+    assert found == ["float16", "bfloat16"]
+    assert devices.choose_precision("tf32", torch.device("cuda", 1), 128) == "tf32"
+    for device in (torch.device("cuda", 0), CPU):
+        with pytest.raises(InputError, match=f"^precision tf32 needs an NVIDIA GPU since Ampere, not {device}; use"):
+            devices.choose_precision("tf32", device, 128)
+
+
+@pytest.mark.parametrize("products", ["highest", "high", "medium"])
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_float32_is_what_it_says_and_the_state_comes_back(convolutions, products):
+    """GPUs read these flags; their default is TF32 in convolutions."""
+
+    def flags():
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = flags()
+    try:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+        for precision, wanted in (("float32", False), ("tf32", True), ("bfloat16", False), ("float16", False)):
+            with pytest.raises(ZeroDivisionError), devices.arithmetic(precision):
+                assert flags() == (wanted, "highest")
+                raise ZeroDivisionError
+            assert flags() == (convolutions, products)
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # torch's newer interface; it forbids the older one
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        with devices.arithmetic("tf32"):
+            assert flags() == (True, "highest")
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32", "tf32"])
+def test_autocast_computes_in_the_type_of_the_name(name):
+    with devices.autocast(CPU, name):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == devices.TYPES[name]
 
 
 @pytest.mark.parametrize("width", [64, 128])
@@ -120,7 +195,7 @@ def test_depthwise_convolutions_stay_float32_under_autocast():
     assert len(depthwise) == 17
     seen = []
     depthwise[0].register_forward_hook(lambda module, given, output: seen.append(output.dtype))
-    with devices.autocast(CPU, torch.bfloat16), torch.no_grad():
+    with devices.autocast(CPU, "bfloat16"), torch.no_grad():
         base(torch.randn(1, 3, 64, 64))
     assert seen == [torch.float32]
 

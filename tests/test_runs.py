@@ -224,6 +224,26 @@ def test_provenance_is_of_the_project_s_own_repository(project, tmp_path, monkey
     assert state_of_git() == (commit, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("notebooks/06_training.py", True),
+        ("notebooks/book/presets.py", True),
+        ("notebooks/presets/mine.yaml", True),
+        ("notebooks/06_training.ipynb", False),  # made of the .py, with other outputs
+        ("notebooks/results/mine.json", False),
+        ("README.md", False),
+    ],
+)
+def test_a_change_counts_where_a_number_may_depend_on_it(project, name, changed):
+    path = project / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("before")
+    commit = repository(project)
+    path.write_text("after")
+    assert state_of_git() == (commit, changed)
+
+
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_repository_around_the_project_is_not_its_own(project, monkeypatch, committed):
     repository(project.parent, *([] if committed else ["--", ":!project"]))

@@ -1,15 +1,18 @@
 """One loop: it learns, it repeats itself exactly, it survives kills."""
 
 import dataclasses
+import functools
 import json
 import os
 import random
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignedreid_lib import devices, losses, runs, training
 from alignedreid_lib.alignment import local_distances
@@ -18,9 +21,9 @@ from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import Partitions
 from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import full_run
+from alignedreid_lib.evaluation import ScoreTable, full_run
 from alignedreid_lib.model import AlignedReID, Embedding
-from alignedreid_lib.training import TrainConfig, step, train, train_step
+from alignedreid_lib.training import TrainConfig, checkpoint, step, train, train_step
 from alignedreid_lib.training import epoch as epochs
 
 
@@ -29,7 +32,7 @@ def config(tiny_data):
     return TrainConfig(
         data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="shufflenet_v2_x0_5", weights=None,
         ids_per_batch=3, images_per_id=2, base_lr=1e-3, total_epochs=4, decay_at_epoch=3, device="cpu",
-        precision="float32",
+        precision="float32", checkpoint_every=0.0,
     )  # fmt: skip
 
 
@@ -98,6 +101,67 @@ def test_cut_and_resumed_equals_undisturbed(config, tmp_path):
     assert strip(resumed.metrics) == strip(whole.metrics)
 
 
+NEVER = 1e9  # seconds
+
+
+@pytest.mark.arithmetic
+@pytest.mark.parametrize("num_models", [1, 2])
+def test_interrupted_within_an_epoch_the_last_finished_one_is_saved(config, tmp_path, monkeypatch, num_models):
+    """Not the weights and moments of the steps since; the end is the undisturbed, bit for bit."""
+    config = dataclasses.replace(config, num_models=num_models, checkpoint_every=NEVER)
+    whole, steps, take = train(config, tmp_path / "whole"), [], epochs.mutual_step
+
+    def interrupted(*given):
+        figures = take(*given)
+        steps.append(figures)
+        if len(steps) == 8:  # of 2 an epoch: the last step of the fourth, before its end
+            raise KeyboardInterrupt
+        return figures
+
+    with monkeypatch.context() as patch:
+        patch.setattr(epochs, "mutual_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "cut")
+    resumed = train(config, tmp_path / "cut")
+    assert resumed.resumed_at == 3
+    assert all(same(*paths) for paths in zip(whole.all_weights, resumed.all_weights, strict=True))
+
+
+def test_checkpoints_are_by_time_and_at_the_end(config, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(runs, "save_checkpoint", lambda folder, state: saved.append(state["epoch"]))
+    for every, wanted in ((0.0, [1, 2, 3, 4]), (NEVER, [4])):
+        train(dataclasses.replace(config, checkpoint_every=every), tmp_path / str(every))
+        assert saved == wanted
+        saved.clear()
+        assert len(runs.read_metrics(tmp_path / str(every))) == 4, "a row per epoch"
+
+
+def test_rows_ahead_of_the_checkpoint_are_cut(config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", report=stop_after(2))
+    rows = runs.read_metrics(tmp_path / "run")
+    runs.write_metrics(tmp_path / "run", [*rows, rows[1] | {"epoch": 3}])  # as a kill leaves it
+    assert checkpoint.finished_epochs(config, tmp_path / "run") == 2
+    assert runs.read_metrics(tmp_path / "run") == rows
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    assert checkpoint.finished_epochs(config, tmp_path / "run") == 0 and runs.read_metrics(tmp_path / "run") == []
+
+
+def test_the_wall_s_minutes_count_what_the_training_s_leave_out(split_config, tmp_path):
+    config = dataclasses.replace(split_config, checkpoint_every=0.0)
+
+    def validate(network):
+        time.sleep(0.3)
+        return {"mean_ap": 0.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", stop_after(2), validate)
+    result = train(config, tmp_path / "run", None, validate)
+    assert result.wall_minutes >= result.minutes + 4 * 0.3 / 60
+    assert train(config, tmp_path / "run", None, validate).wall_minutes == result.wall_minutes, "once it is finished"
+
+
 # What a process does that is killed; it finds it here by name.
 
 
@@ -108,7 +172,8 @@ def on_one_thread(function, *args):
 
 def train_on_a_leash(config, run_dir, epochs, link):
     """Tell each finished epoch; after `epochs` of them wait for the end, which so never comes too late."""
-    first = len(runs.read_metrics(run_dir))
+    state = runs.load_checkpoint(run_dir)
+    first = state["epoch"] if state else 0
 
     def report(row):
         link.send(row["epoch"])
@@ -122,9 +187,11 @@ def train_until_a_write(config, run_dir, share):
     """Die in the write of the second checkpoint: with a share of its bytes written, or just after it has its name."""
     checkpoints, save, replace = [], torch.save, os.replace
 
-    def save_in_part(content, path):
+    def save_in_part(content, path, **how):
+        save(content, path, **how)
+        if not isinstance(path, Path):  # a message to a different process
+            return
         checkpoints.append(path)
-        save(content, path)
         if len(checkpoints) == 2 and share is not None:
             os.truncate(path, int(share * path.stat().st_size))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -179,6 +246,22 @@ def test_killed_at_any_moment_it_goes_on(config, tmp_path, warm, num_models, kil
     assert [row["epoch"] for row in runs.read_metrics(cut)] == list(range(1, config.total_epochs + 1))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_ended_by_a_signal_the_last_finished_epoch_is_saved(config, tmp_path, warm, number):
+    config = dataclasses.replace(config, checkpoint_every=NEVER)
+    here, there = warm.Pipe()
+    process = warm.Process(target=on_one_thread, args=(train_on_a_leash, config, tmp_path / "cut", 2, there))
+    process.start()
+    there.close()
+    assert [here.recv(), here.recv()] == [1, 2]
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number
+    resumed = train(config, tmp_path / "cut")
+    assert resumed.resumed_at == 2
+    assert same(train(config, tmp_path / "whole").weights, resumed.weights)
+
+
 def test_a_folder_of_another_config_is_refused_and_stays(config, tmp_path):
     train(config, tmp_path / "run")
     before = (tmp_path / "run" / "weights.pth").read_bytes()
@@ -205,7 +288,7 @@ def test_a_run_of_version_0_1_goes_on_or_is_refused_in_one_line(config, tmp_path
         train(config, tmp_path / "run", report=stop_after(2))
     old = CONFIG_OF_0_1.replace("DATA", config.data_root)
     (tmp_path / "run" / "config.json").write_text(old)
-    assert TrainConfig(**json.loads(old)) == dataclasses.replace(config, device="auto")
+    assert TrainConfig(**json.loads(old)) == dataclasses.replace(config, device="auto", checkpoint_every=60.0)
     with pytest.raises(
         InputError, match=r"contains a run with draw='cover', not 'replace'; choose a different run_dir"
     ):
@@ -214,6 +297,164 @@ def test_a_run_of_version_0_1_goes_on_or_is_refused_in_one_line(config, tmp_path
     (tmp_path / "run" / "config.json").write_text(old.replace('"seed": 1', '"seed": 1, "gone": 2'))
     with pytest.raises(InputError, match=r"contains a run with gone=2, not None; choose a different run_dir"):
         train(config, tmp_path / "run")
+
+
+# The run's own facts
+
+
+def claim(monkeypatch, native):
+    """A processor that multiplies bfloat16, or one that does not."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
+def test_a_run_keeps_the_precision_that_auto_came_to(config, tmp_path, monkeypatch):
+    auto, folder = dataclasses.replace(config, precision="auto"), tmp_path / "run"
+    claim(monkeypatch, True)
+    with pytest.raises(KeyboardInterrupt):
+        train(auto, folder, report=stop_after(2))
+    assert runs.read_json(folder / "config.json")["precision"] == "bfloat16"
+    claim(monkeypatch, False)  # another machine
+    assert train(auto, tmp_path / "other").precision == "float32"
+    with pytest.raises(InputError, match="contains a run with precision='bfloat16', not 'float32'"):
+        train(config, folder)
+    result = train(auto, folder)
+    assert (result.resumed_at, result.precision) == (2, "bfloat16")
+    assert full_run.read_settings({"run_dir": str(folder), "precision": "auto"})[0].precision == "bfloat16", "its test"
+
+
+def test_a_run_of_a_version_that_did_not_keep_it_keeps_it_from_now_on(config, tmp_path, monkeypatch):
+    auto, path = dataclasses.replace(config, precision="auto"), tmp_path / "run" / "config.json"
+    claim(monkeypatch, False)
+    with pytest.raises(KeyboardInterrupt):
+        train(auto, tmp_path / "run", report=stop_after(2))
+    runs.write_json(path, runs.read_json(path) | {"precision": "auto"})
+    assert train(auto, tmp_path / "run").resumed_at == 2
+    assert runs.read_json(path)["precision"] == "float32"
+
+
+def test_a_precision_that_this_machine_lacks_is_refused_in_one_line(config, tmp_path):
+    with pytest.raises(InputError, match=r"^precision tf32 needs an NVIDIA GPU since Ampere, not cpu; use float32$"):
+        train(dataclasses.replace(config, precision="tf32"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(config, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    runs.write_json(path, runs.read_json(path) | {"precision": "tf32"})  # as one on a GPU is begun
+    with pytest.raises(InputError, match=r"run: was begun in tf32, and .* not cpu; resume it on a machine like"):
+        train(dataclasses.replace(config, precision="auto"), tmp_path / "run")
+
+
+def test_a_run_tells_its_parts(config, tmp_path, monkeypatch):
+    facts = runs.provenance()
+    for commit, epoch in (("a", 1), ("a", 2), ("b", 3)):
+        monkeypatch.setattr(runs, "provenance", lambda *_, commit=commit: facts | {"commit": commit})
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run", report=stop_after(epoch))
+    result = train(config, tmp_path / "run")
+    shown = [[part[name] for name in ("commit", "from_epoch", "to_epoch", "processes")] for part in result.parts]
+    assert shown == [["a", 1, 2, 1], ["b", 3, 4, 1]]
+    assert result.parts[0].keys() >= {"device", "torch", "changed_since_commit"}
+    assert train(config, tmp_path / "run").parts == result.parts, "a test later is not a part of the training"
+    plan = full_run.Plan(str(tmp_path / "run"), test_sets="tiny", test_rerank=True)
+    record = runs.read_json(full_run.write_results(config, plan, result, ScoreTable([])))
+    assert record["parts"] == result.parts and record["wall_minutes"] >= record["minutes"]
+    assert record["commit"] == facts["commit"], "the test's"
+    wanted = {"test_sets": ["tiny"], "combined_of": [], "test_distances": ["global"], "test_rerank": True}
+    assert wanted.items() <= record["config"].items() and record["config"]["processes"] == 1
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(config, tmp_path):
+    """Format 3 had no parts, no wall time, no loss scales and no digest of the names."""
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", report=stop_after(2))
+    state = runs.load_checkpoint(tmp_path / "run")
+    for name in ("parts", "wall_seconds", "loss_scales"):
+        del state[name]
+    del state["data"]["digest"]
+    runs.save_checkpoint(tmp_path / "run", state)
+    result = train(config, tmp_path / "run")
+    assert result.resumed_at == 2 and same(result.weights, train(config, tmp_path / "whole").weights)
+    assert [(part["commit"] == "unknown", part["from_epoch"], part["to_epoch"]) for part in result.parts] == [
+        (True, 1, 2),
+        (False, 3, 4),
+    ]
+    assert len(runs.load_checkpoint(tmp_path / "run")["data"]["digest"]) == 16
+
+
+def test_the_data_may_move_and_has_to_be_the_same(config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", report=stop_after(2))
+    shutil.copytree(config.folder, tmp_path / "moved" / "tiny")
+    moved = dataclasses.replace(config, data_root=str(tmp_path / "moved"))
+    path = moved.folder / "partitions.pkl"
+    before = Partitions.load(path)
+    names = before.trainval_im_names
+    swapped = dataclasses.replace(before, trainval_im_names=[names[1], names[0], *names[2:]])
+    relabelled = dataclasses.replace(before, trainval_ids2labels={k: (k + 1) % 6 for k in range(6)})
+    for changed in (swapped, relabelled):
+        changed.save(path)
+        with pytest.raises(InputError, match=r"run: was trained on .*'digest': '\w{16}'.* has .*restore its images"):
+            train(moved, tmp_path / "run")
+    before.save(path)
+    assert train(moved, tmp_path / "run").resumed_at == 2
+
+
+# float16
+
+
+@pytest.mark.arithmetic
+@pytest.mark.parametrize("num_models", [1, 2])
+def test_float16_resumes_with_its_loss_scale_bit_for_bit(config, tmp_path, num_models, monkeypatch):
+    moving = {"init_scale": 2.0**-6, "growth_interval": 2, "growth_factor": 1.5}  # never back to where it began
+    monkeypatch.setattr(step, "GradScaler", functools.partial(step.GradScaler, **moving))
+    config = dataclasses.replace(config, precision="float16", num_models=num_models)
+    whole = train(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "cut", report=stop_after(2))
+    resumed = train(config, tmp_path / "cut")
+    assert resumed.resumed_at == 2
+    assert all(same(*paths) for paths in zip(whole.all_weights, resumed.all_weights, strict=True))
+    states = [runs.load_checkpoint(result.run_dir) for result in (whole, resumed)]
+    assert states[0]["loss_scales"] == states[1]["loss_scales"] and len(states[0]["loss_scales"]) == num_models
+    assert states[0]["loss_scales"][0]["scale"] != 2.0**-6 and states[0]["optimizers"][0]["state"][0]["step"] > 0
+
+
+def test_a_step_whose_gradients_overflow_is_skipped(config):
+    batch = torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    learner = step.make_learner(dataclasses.replace(config, precision="float16"), 0, num_ids=4)
+    learner.network.train()
+    before = [parameter.clone() for parameter in learner.network.parameters()]
+    learner.scaler.load_state_dict(learner.scaler.state_dict() | {"scale": 2.0**120})
+    figures = train_step(learner, batch, torch.arange(12) // 3, config)
+    assert all(map(torch.equal, before, learner.network.parameters())) and learner.scaler.get_scale() == 2.0**119
+    assert torch.stack(list(figures.values())).isfinite().all(), "the loss is not scaled, so the run goes on"
+    learner.scaler.load_state_dict(learner.scaler.state_dict() | {"scale": 2.0**-10})
+    train_step(learner, batch, torch.arange(12) // 3, config)
+    assert not torch.equal(before[0], next(learner.network.parameters())), "with a smaller scale it is taken"
+    assert learner.scaler.get_scale() == 2.0**-10
+
+
+def test_the_host_reads_nothing_from_the_device_in_a_float16_step(config):
+    """A mode stands in for a GPU, where each such reading would be a wait."""
+    batch = torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    learner = step.make_learner(dataclasses.replace(config, precision="float16"), 0, num_ids=4)
+    learner.network.train()
+    train_step(learner, batch, torch.arange(12) // 3, config)  # the scaler makes its tensors
+
+    class NoReading(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            assert "_local_scalar_dense" not in str(function), "a number read by the host"
+            return function(*args, **(kwargs or {}))
+
+    with NoReading():
+        train_step(learner, batch, torch.arange(12) // 3, config)
+
+
+def test_gradients_that_overflow_at_every_scale_end_the_run(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "GradScaler", functools.partial(step.GradScaler, init_scale=2.0**-17))
+    with pytest.raises(InputError, match="epoch 1: the gradients overflow in float16 at every scale; use precision"):
+        train(dataclasses.replace(config, precision="float16"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -372,7 +613,7 @@ def test_weights_of_the_terms_scale_their_gradients(config):
             config, **{"global_weight": 0.0, "local_weight": 0.0, "id_weight": 0.0} | weights
         )
         optimizer = torch.optim.SGD(network.parameters(), 0.0)
-        learner = step.Learner(network, lambda x: network(x.double()), optimizer, batch.device, torch.float32)
+        learner = step.Learner(network, lambda x: network(x.double()), optimizer, batch.device, "float32")
         train_step(learner, batch, torch.arange(12) // 3, settings)
         return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 

@@ -54,7 +54,7 @@ def reranked_matrices(
             if name != part:
                 for matrix, side in zip(matrices, sides, strict=True):
                     _add_global(matrix, *side)
-            yield name, reranking.rerank_distances(*matrices, *how)
+            yield name, reranking.rerank_distances(matrices[0], matrices[1], matrices[2], *how)
 
 
 def _add_global(matrix: Tensor, rows: Features, columns: Features) -> None:

@@ -88,7 +88,7 @@ def extract(
         height, width: pixels of the network's input.
         batch_size: images at a time; the features do not depend on it.
         device: "auto", "cpu", "cuda", ...; None is the model's device.
-        precision: "auto", "float32" or "bfloat16", see `devices.choose_precision`; features are always float32.
+        precision: see `devices.choose_precision`; features are always float32.
         workers: threads that decode images, while the network works on earlier ones.
         store: decoded images of the same dataset; None decodes each image once and keeps none.
         flip: average the features of every image and its mirror image; twice the work.
@@ -109,12 +109,12 @@ def extract(
         raise InputError(f"the store's images are not those of {dataset.folder}, part {dataset.part}")
     home = next(model.parameters()).device
     there = home if device is None else devices.choose_device(device)
-    dtype = devices.choose_precision(precision, there, width)
+    precision = devices.choose_precision(precision, there, width)
     kept = None
     if cache is not None:
         runs.make_folder(Path(cache))  # fails before the work, not after it
         sizes = list(dict.fromkeys([store.size or (height, width), (height, width)]))
-        kept = Path(cache) / f"features_{cache_key(model, dataset, sizes, flip, there.type, str(dtype))}.pt"
+        kept = Path(cache) / f"features_{cache_key(model, dataset, sizes, flip, there.type, precision)}.pt"
         found = _load_cached(kept, len(dataset))
         if found is not None:
             return Features.of(dataset, *found)
@@ -136,7 +136,12 @@ def extract(
     try:
         model.to(there).to(memory_format=torch.channels_last).eval()  # the layout that batches have
         work = f"{dataset.folder}, part {dataset.part}: features of {batch_size} images of {height} x {width} at a time"
-        with torch.inference_mode(), devices.autocast(there, dtype), devices.out_of_memory(work):
+        with (
+            torch.inference_mode(),
+            devices.arithmetic(precision),
+            devices.autocast(there, precision),
+            devices.out_of_memory(work),
+        ):
             for pictures in batches:
                 batch_images = images.normalize(pictures.to(there, non_blocking=True))
                 views = [model(view) for view in ((batch_images, batch_images.flip(3)) if flip else (batch_images,))]
@@ -206,7 +211,7 @@ def cache_key(
         digest.update(repr((name, type(module).__qualname__, sorted(settings.items()))).encode())
     for name, value in filter(lambda named: counts(named[0]), chain(model.named_parameters(), model.named_buffers())):
         digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     for path in dataset.paths:
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from alignedreid_lib import devices, runs
@@ -22,6 +23,7 @@ from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.runs import check_rules, check_types, read_parameters, typed
 from alignedreid_lib.training import TrainResult, load_network
+from alignedreid_lib.training.checkpoint import as_begun
 from alignedreid_lib.training.config import TrainConfig, max_seed
 
 
@@ -80,9 +82,13 @@ class Plan:
 
 
 def read_settings(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Plan]:
-    """The config and the plan that a full-run notebook's parameters give, see `runs.read_parameters`."""
+    """The config and the plan that a full-run notebook's parameters give, see `runs.read_parameters`.
+
+    A run that has begun is validated and tested in its precision, also on a different machine.
+    """
     of_training, of_plan = ([field.name for field in dataclasses.fields(kind)] for kind in (TrainConfig, Plan))
-    return read_parameters(TrainConfig, namespace, of_plan), read_parameters(Plan, namespace, of_training)
+    config, plan = read_parameters(TrainConfig, namespace, of_plan), read_parameters(Plan, namespace, of_training)
+    return as_begun(config, plan.run_dir), plan
 
 
 def validation(config: TrainConfig) -> Callable[[AlignedReID], dict[str, float]]:
@@ -116,8 +122,8 @@ class Validation:
         self.store = self.store or _store(self.dataset, self.config, self.config.memory_limit)
         where = str(next(network.parameters()).device)
         found = embed(network, self.dataset, self.config, store=self.store, device=where)
-        how = {"normalize": self.config.normalize, "device": where}
-        row = evaluate(found, ("global",), rerank=False, **how).rows[0]
+        table = evaluate(found, ("global",), rerank=False, normalize=self.config.normalize, device=where)
+        row = table.rows[0]
         return {"mean_ap": row.mean_ap_step, "rank1": row.rank1}
 
 
@@ -159,12 +165,14 @@ def _score_all(
     tables = [ScoreTable([]) for _ in networks]
     for name in test_sets:
         dataset = open_dataset(runs.resolve(config.data_root) / name, "test")
-        dataset = dataset[dataset.marks != MULTI_QUERY]  # nobody asks for these, 12 688 images of Market-1501
+        dataset = dataset[
+            np.asarray(dataset.marks) != MULTI_QUERY
+        ]  # nobody asks for these, 12 688 images of Market-1501
         store = _store(dataset, config, config.memory_limit if len(networks) > 1 else 0)  # decoded once for all
         shown = name if len(test_sets) > 1 else ""
         for k, network in enumerate(networks):
             found = embed(network, dataset, config, store=store)
-            how = {"name": shown, "normalize": config.normalize, "device": config.device}
+            how: dict[str, Any] = {"name": shown, "normalize": config.normalize, "device": config.device}
             tables[k] += evaluate(found, by, rerank, **how)
     return tables
 
@@ -200,7 +208,15 @@ def test(found: Mapping[str, AlignedReID], config: TrainConfig, plan: Plan, test
 
 def write_results(config: TrainConfig, plan: Plan, result: TrainResult | None, scores: ScoreTable) -> Path:
     """Write the results.json of a full run, see `runs.write_results`."""
-    precision = {"only_test": list(plan.only_test)} if result is None else {"precision": result.precision}
-    minutes = 0.0 if result is None else result.minutes
+    settings = dataclasses.asdict(config) | {
+        name: list(getattr(plan, name)) for name in ("combined_of", "test_distances")
+    }
+    settings |= {"test_rerank": plan.test_rerank, "test_sets": list(plan.test_sets)}
+    minutes, training = 0.0, {}
+    if result is None:
+        settings["only_test"] = list(plan.only_test)
+    else:
+        settings["precision"], minutes = result.precision, result.minutes
+        training = {"wall_minutes": round(result.wall_minutes, 2), "parts": result.parts}
     rows, device = scores.to_dict()["rows"], devices.choose_device(config.device)
-    return runs.write_results(plan.run_dir, dataclasses.asdict(config) | precision, rows, minutes, device)
+    return runs.write_results(plan.run_dir, settings, rows, minutes, device, training)

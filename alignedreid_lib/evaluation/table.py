@@ -80,8 +80,8 @@ def evaluate(
     if rerank:
         whole = _problem(queries, gallery)
         for distance, found in reranked_matrices(distances, queries, gallery):
-            matrix = torch.from_numpy(found).to(there) if devices.is_accelerator(there) else found
-            again[distance] = _score_queries(whole, matrix, protocol)
+            ranked = torch.from_numpy(found).to(there) if devices.is_accelerator(there) else found
+            again[distance] = _score_queries(whole, ranked, protocol)
     rows = []
     for distance in distances:
         scored = {False: np.concatenate(blocks[distance])}

@@ -23,11 +23,18 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import files, tensorfiles
 
 CHECKPOINT_FORMAT = 3
+CPU = torch.device("cpu")
+# What a number depends on: the library, the chapters' sources with the book's tools, and the presets.
+SOURCES = ("alignedreid_lib", ":(glob)notebooks/**/*.py", "notebooks/presets")
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 
 
 def open_run(
-    run_dir: str | Path, config: Mapping[str, Any], free: Iterable[str] = (), defaults: Mapping[str, Any] | None = None
+    run_dir: str | Path,
+    config: Mapping[str, Any],
+    free: Iterable[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    undecided: Iterable[str] = (),
 ) -> Path:
     """Make a run's folder, or find the one of the same config.
 
@@ -36,6 +43,7 @@ def open_run(
         config: JSON-able settings.
         free: settings that may change when a run is resumed (the device, say).
         defaults: values of settings that are newer than the folder's config.
+        undecided: settings whose "auto" in the folder is replaced by the first other value.
 
     Raises:
         InputError: the folder contains a run of a different config or a damaged one, or it cannot be made.
@@ -51,10 +59,14 @@ def open_run(
         if not isinstance(before, dict):
             raise InputError(f"{path}: contains no settings; restore it, or remove {folder} to start again")
         before = json.loads(json.dumps(dict(defaults or {}))) | before
+        decided = {name: config[name] for name in undecided if before.get(name) == "auto" != config.get(name)}
+        before |= decided
         for name in sorted((before.keys() | config.keys()) - set(free)):
             if (was := before.get(name)) != (value := config.get(name)):
                 advice = "choose a different run_dir, or remove the folder to start again"
                 raise InputError(f"{folder}: contains a run with {name}={was!r}, not {value!r}; {advice}")
+        if decided:
+            files.write_json(path, before)
     elif os.path.lexists(folder / "checkpoint.pt"):
         raise InputError(f"{folder}: contains a checkpoint and no config.json; restore it, or remove the folder")
     else:
@@ -113,27 +125,27 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def provenance(device: torch.device | None = None) -> dict[str, Any]:
-    """What is needed to repeat a number: the commit, the versions and the machine.
+def provenance(*devices: torch.device) -> dict[str, Any]:
+    """What is needed to repeat a number: the commit, the versions and the devices (none: the CPU).
 
     The commit and `changed_since_commit` are `None` where the project's folder is not the top of a git repository: a
     repository around it does not track this code.
     """
     commit, changed = _git_state(files.project_root())
-    on_gpu = device is not None and device.type == "cuda"
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    names = [torch.cuda.get_device_name(device) if device.type == "cuda" else cpu for device in devices or (CPU,)]
     return {
         "commit": commit,
         "changed_since_commit": changed,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # torch.load would not read its own class
         "torchvision": torchvision.__version__,
-        "device": torch.cuda.get_device_name(device) if on_gpu else cpu,
+        "device": ", ".join(dict.fromkeys(names)),
     }
 
 
 def _git_state(root: Path) -> tuple[str | None, bool | None]:
-    """The commit of the repository whose top is `root`, and whether its library has changed since; else None, None."""
+    """The commit of the repository whose top is `root`, and whether `SOURCES` have changed since; else None, None."""
     # Inside a git hook these variables name the hook's own repository.
     environment = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
     git = partial(subprocess.run, cwd=root, env=environment, check=True, capture_output=True, text=True)
@@ -141,23 +153,30 @@ def _git_state(root: Path) -> tuple[str | None, bool | None]:
         top, commit = git(["git", "rev-parse", "--show-toplevel", "HEAD"]).stdout.splitlines()
         if not (os.path.samefile(top, root) and (root / "alignedreid_lib").is_dir()):
             return None, None
-        changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", "alignedreid_lib"])
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", *SOURCES])
     except (OSError, ValueError, subprocess.CalledProcessError):  # no git, no commit, or somebody else's repository
         return None, None
     return commit, bool(changed.stdout)
 
 
 def write_results(
-    run_dir: str | Path, config: Mapping[str, Any], scores: list[dict[str, Any]], minutes: float, device: torch.device
+    run_dir: str | Path,
+    config: Mapping[str, Any],
+    scores: list[dict[str, Any]],
+    minutes: float,
+    device: torch.device,
+    training: Mapping[str, Any] | None = None,
 ) -> Path:
     """results.json, the record of a finished run: scores, settings, minutes, versions, commit.
 
     Args:
         scores: rows of `evaluation.ScoreTable.to_dict`.
         minutes: of training.
+        device: where the test ran; the record has this, its commit and its versions.
+        training: more facts of the training: the run's `parts` and its `wall_minutes`.
     """
     folder = files.resolve(run_dir)
     files.make_folder(folder)
-    content = {"scores": scores, "config": dict(config), "minutes": round(minutes, 2), **provenance(device)}
-    files.write_json(folder / "results.json", content)
+    content = {"scores": scores, "config": dict(config), "minutes": round(minutes, 2), **(training or {})}
+    files.write_json(folder / "results.json", content | provenance(device))
     return folder / "results.json"

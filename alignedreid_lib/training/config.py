@@ -14,8 +14,9 @@ from alignedreid_lib.batches.sampling import Draw
 from alignedreid_lib.model.network import MOST_CHANNELS
 from alignedreid_lib.runs import check_rules, check_types
 
-# Settings that may change when a run is resumed: where and how to compute, not what.
-FREE_SETTINGS = ("device", "model_devices", "compiled", "workers", "memory_limit")
+# Settings that may change when a run is resumed: where and how to compute, not what. The images and labels under
+# `data_root` are compared, see `checkpoint.fingerprint`.
+FREE_SETTINGS = ("data_root", "device", "model_devices", "compiled", "workers", "memory_limit", "checkpoint_every")
 
 
 def _not_empty(text: str) -> str:
@@ -114,13 +115,14 @@ class TrainConfig:
     # Machine.
     seed: Annotated[int, Field(ge=0)] = 1
     device: Name = "auto"
-    precision: str = "auto"  # or float32, bfloat16
+    precision: str = "auto"  # or float32, tf32, bfloat16, float16; a run keeps what "auto" comes to at its start
     deterministic: bool = False  # refuse operations whose result depends on timing (GPUs have some)
     # torch.compile the network, or a mode of it: a minute at the start, then faster steps; CPUs need g++. The modes
     # "reduce-overhead" and "max-autotune" record CUDA graphs: only on GPUs of Nvidia, not yet run on one.
     compiled: bool | str = False
     workers: Count = 2  # threads that decode and augment images
     memory_limit: Annotated[int, Field(ge=0)] = 4 << 30  # bytes of decoded images to keep
+    checkpoint_every: Weight = 60.0  # seconds; 0 for after every epoch
 
     def __post_init__(self) -> None:
         check_types(self)

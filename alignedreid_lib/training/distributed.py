@@ -131,7 +131,11 @@ def patient_group() -> dist.ProcessGroup | None:
 
     It is for waiting while the first process works alone. All processes have to call it.
     """
-    return dist.new_group(timeout=PATIENCE, backend="gloo") if started() else None
+    if not started():
+        return None
+    group = dist.new_group(timeout=PATIENCE, backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)  # all processes are members
+    return group
 
 
 def wait_for_first(patient: dist.ProcessGroup | None) -> None:

@@ -18,6 +18,7 @@ from alignedreid_lib.training.config import TrainConfig, learning_rate
 from alignedreid_lib.training.step import Learner, mutual_step
 from alignedreid_lib.training.twins import check_taught
 
+LEAST_SCALE = 2.0**-16  # of a loss in float16: each step whose gradients overflow is skipped and halves its scale
 SHARED = ("epoch", "lr", "seconds", "images_per_second", "peak_memory_mb")  # columns that belong to no single model
 
 
@@ -75,7 +76,7 @@ def train_epoch(
             share = len(batch_labels) // processes
             raise InputError(
                 f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {share} images of "
-                f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16"
+                f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16 or float16"
             ) from None
     names, tables = [], []
     for k, prefix in enumerate(prefixes(len(learners))):  # read here, all at once: each reading waits for the device
@@ -88,6 +89,11 @@ def train_epoch(
             "lower base_lr or use precision float32"
         )
     check_taught(epoch, names, table)
+    for learner in learners:
+        if learner.scaler.is_enabled() and learner.scaler.get_scale() < LEAST_SCALE:
+            raise InputError(
+                f"epoch {epoch}: the gradients overflow in float16 at every scale; use precision float32 or bfloat16"
+            )
     return {"epoch": epoch, "lr": lr, **dict(zip(names, table.mean(dim=0).tolist(), strict=True))}
 
 

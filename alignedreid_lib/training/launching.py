@@ -26,6 +26,7 @@ from alignedreid_lib.runs import typed
 
 LIMIT = timedelta(minutes=10)  # of joining, and of each collective; `distributed.patient_group` has a longer one
 GRACE = 60.0  # seconds in which the others may end by themselves and report, once one has failed without a reason
+SAVING = 60.0  # seconds in which a process that is ended may save its last finished epoch
 START_METHOD = "spawn"  # CUDA does not work in a forked process
 
 Result = TypeVar("Result")
@@ -117,15 +118,24 @@ def launch(
                 multiprocessing.connection.wait(left, timeout=1.0)
             failed = _failed(members)
         finally:
-            for member in members:
-                member.kill()
-                member.join()
+            _end(members)
             meanwhile()
         if failed:
             raise _reason(failed, folder)
         if not (folder / "result").exists():
             raise RuntimeError(f"process 0 ended before {called} returned: it called sys.exit; return a value instead")
         return pickle.loads((folder / "result").read_bytes())
+
+
+def _end(members: list[Any]) -> None:
+    """End processes; one that trains saves its last finished epoch first, see `saving.before_the_end`."""
+    for member in members:
+        member.terminate()
+    deadline = time.monotonic() + SAVING
+    for member in members:
+        member.join(max(0.0, deadline - time.monotonic()))
+        member.kill()
+        member.join()
 
 
 def _failed(members: list[Any]) -> dict[int, int]:

@@ -6,13 +6,14 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 
 from alignedreid_lib import devices, losses, runs
 from alignedreid_lib.batches import images
@@ -32,8 +33,10 @@ class Learner:
     forward: Callable[[Tensor], Embedding]  # the network, or its compiled form
     optimizer: torch.optim.Optimizer
     device: torch.device
-    precision: torch.dtype
+    precision: str  # see `devices.choose_precision`
     exchange: GradientExchange | None = None  # with several processes
+    # Gradients of float16 are computed of a multiple of the loss, since small ones would be 0.
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
 
 
 def set_seeds(seed: int) -> None:
@@ -60,7 +63,8 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     forward = compile_network(network, device, config.compiled) if config.compiled else network
     precision = devices.choose_precision(config.precision, device, config.width)
     exchange = GradientExchange(network.parameters()) if distributed.started() else None
-    return Learner(network, forward, optimizer, device, precision, exchange)
+    scaler = GradScaler(device.type, enabled=precision == "float16")
+    return Learner(network, forward, optimizer, device, precision, exchange, scaler)
 
 
 def load_network(config: TrainConfig, weights: Path, k: int = 0) -> AlignedReID:
@@ -161,12 +165,15 @@ def mutual_terms(
 
 def backward_step(learner: Learner, output: StepOutput, loss: Tensor, config: TrainConfig) -> dict[str, Tensor]:
     """Backward, step, and the figures of the step, the terms before their sum; the gradients are empty before."""
-    loss.backward()
+    # The scaler skips a step whose gradients overflow, and lowers the scale. With a fused optimiser the device decides,
+    # and the host does not wait. The loss is float32: it is finite, unless the forward pass itself overflows.
+    learner.scaler.scale(loss).backward()
     if learner.exchange is not None:
         learner.exchange.finish()
     else:
         distributed.sum_gradients(learner.network.parameters())
-    learner.optimizer.step()
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
     figures = {} if output.identification is None else {"id_loss": output.identification}
     for name, term in output.terms.items():
         figures |= {f"{name}_{figure}": value for figure, value in term_figures(term, config.margin).items()}

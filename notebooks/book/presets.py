@@ -13,8 +13,9 @@ import yaml
 
 import pairs
 
-# Parameters that say where to compute, or into which folder, and not what.
-WHERE = ("run_dir", "device", "model_devices", "compiled", "workers", "memory_limit")
+# Parameters that say where to compute and save, where the data is, and what to test: not what is trained.
+WHERE = ("run_dir", "data_root", "device", "model_devices", "compiled", "workers", "memory_limit", "checkpoint_every")
+TEST = ("test_sets", "test_distances", "test_rerank")
 # The project's own folders, and those that its commands empty.
 OWN = ("notebooks", "alignedreid_lib", "tests", ".git", ".venv", "site", "build", "runs/book", "data/synthetic")
 
@@ -141,8 +142,8 @@ def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[
     """The notebook that a preset names and the parameters to run it with, checked before anything runs.
 
     The run's folder is `runs/<preset>`; what the overrides change is added to its name (`_seed2`), so that
-    two settings never meet in one folder; where it is computed (a device, for example) is not a setting. An override of
-    `run_dir` is taken as it is.
+    two settings never meet in one folder; where it is computed (a device, for example) is not a setting, nor is the
+    test: a finished run is tested again, without a new training. An override of `run_dir` is taken as it is.
 
     Raises:
         ValueError: no such preset or notebook, or a parameter that the notebook does not have.
@@ -152,7 +153,7 @@ def plan(root: Path, preset: str, overrides: dict[str, Any]) -> tuple[str, dict[
         raise ValueError(f"unknown parameter {unknown[0]!r}; {name} has: {', '.join(sorted(defaults))}")
     given, overrides = ({k: as_list(v, defaults[k]) for k, v in source.items()} for source in (given, overrides))
     settings = {k: as_list(v, v) for k, v in defaults.items()} | given
-    changed = {k: v for k, v in sorted(overrides.items()) if k not in WHERE and settings[k] != v}
+    changed = {k: v for k, v in sorted(overrides.items()) if k not in (*WHERE, *TEST) and settings[k] != v}
     suffix = "".join(f"_{key}{v}" for key, v in changed.items())
     folder = re.sub(r"[^\w.-]+", "-", preset + suffix)
     if len(folder.encode()) > 120:  # a list of files, say; a folder's name has its limits

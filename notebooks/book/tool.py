@@ -89,6 +89,7 @@ def train_share(root: Path, settings: dict[str, Any]) -> None:
     from alignedreid_lib.evaluation import full_run
     from alignedreid_lib.runs import lock
     from alignedreid_lib.training import distributed, launching
+    from alignedreid_lib.training.checkpoint import as_begun
 
     if "processes" not in settings or settings.get("study_seeds") or settings.get("only_test"):
         raise ValueError("torchrun trains single runs; start studies and tests with make train")
@@ -96,7 +97,8 @@ def train_share(root: Path, settings: dict[str, Any]) -> None:
         {field.name: settings[field.name] for field in dataclasses.fields(kind) if field.name in settings}
         for kind in (training.TrainConfig, full_run.Plan)
     )
-    config, asked = training.TrainConfig(**of_training), full_run.Plan(**of_plan)
+    asked = full_run.Plan(**of_plan)
+    config = as_begun(training.TrainConfig(**of_training), asked.run_dir)
     with launching.joined(config.device), ExitStack() as until_the_end:
         patient = distributed.patient_group()  # the preparation may take long
 
