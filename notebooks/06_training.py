@@ -588,7 +588,8 @@ assert all(
 ), "two processes give the batch norm of one"
 
 # %% [markdown]
-# `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the README shows how `torchrun` uses GPUs of several machines. Synchronised batch norm sends messages in every layer, so it is off by default; each process then takes the mean of its own images.
+# `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the page [On your GPU](book/on_your_gpu.md) shows how
+# to use the GPUs of several machines and the queue of a cluster, and what to look at when a training is slow. Synchronised batch norm sends messages in every layer, so it is off by default; each process then takes the mean of its own images.
 
 # %% [markdown]
 # ## Which epoch to keep
