@@ -60,7 +60,7 @@ settings = runs.read_parameters(Settings, globals())
 #
 # The example has twenty images, each a point in the plane: two people with seven images each, and six strangers. Person A walks from the sun
 # into the shade, so A's images form a chain; the query is at its sunny end. Person B does not move, so B's images form a cluster, which
-# happens to be near the query.
+# happens to be near the query. No two distances from one image are equal, so that no order depends on rounding.
 
 # %%
 chain = [
@@ -74,7 +74,7 @@ chain = [
 ]
 crowd = [
     (-0.1, -1.4),
-    (0.2, -2.3),
+    (0.3, -2.3),
     (0.8, -1.7),
     (0.7, -2.4),
     (0.4, -1.8),
@@ -84,8 +84,8 @@ crowd = [
 strangers = [
     (-1.9, 1.6),
     (4.9, -0.6),
-    (-2.6, -1.0),
-    (3.2, -1.8),
+    (-2.7, -1.0),
+    (3.2, -1.9),
     (0.8, 3.2),
     (6.6, 1.4),
 ]
@@ -381,7 +381,53 @@ fig
 # [The figure](#fig-reranked) shows that the chain helps: neighbouring images of A share neighbours, so all of A comes before all of B. Two
 # strangers rank among the far end of the chain, because their rows overlap slightly with the query's. B's rows do not overlap with the
 # query's: their Jaccard distance is 1, and only the original distance orders them.
+
+# %% [markdown]
+# ### Move the query
 #
+# In the next figure the stages of the method are computed again whenever you change something. Predict first:
+#
+# * Each image of B has six others of B as its nearest neighbours. At stage 2 with $k = 6$ the re-ranked list has an average precision (AP) of
+#   0.809. Does one more neighbour, $k = 7$, raise it or lower it?
+# * Move the query, which is an image of A, into the middle of B. Does re-ranking raise its average precision or lower it?
+#
+# Drag the star, or move it with the arrow keys, and choose the image to compare it with (a click, or the arrow keys). At the first two stages
+# the circles reach as far as the $k$ nearest of both: two images are mutual neighbours if each is inside the circle of the other. Stages 1 to 3 rank
+# with weights from the sets of that stage, as if the method ended there.
+
+# %% tags=["interactive"] alt="The query joined to its six nearest, two mutual ones with solid lines and four of B with dashed lines; and to the first six of the re-ranked list, five of them A"
+fig = figures.Figure(figsize=(7, 2.6), layout="constrained")
+left, right = fig.subplots(1, 2)
+draw(left, "solid: mutual, dashed: one-sided")
+for j in nearest[query, 1 : small_k + 1]:
+    left.plot(
+        *points[[query, j]].T,
+        "-" if j in reciprocal(query, small_k) else "--",
+        color=figures.BLACK,
+        linewidth=0.9,
+        zorder=0,
+    )
+top = after[:6]
+draw(right, "re-ranked: the first six", top, [(query, j) for j in top])
+figures.who_knows_whom(
+    points,
+    list(who),
+    small_k,
+    small_k2,
+    share,
+    static=fig,
+    words="The query's six nearest, and the first six of its re-ranked list",
+)
+
+# %% [markdown]
+# With $k = 7$ the seventh neighbour of B's images is the query: its arrows to B become mutual, B's rows overlap with the query's, and stage 2
+# falls to 0.349. Stage 4 repairs this, because averaging adds the rest of the chain to the query's row. In the middle of B re-ranking
+# lowers the average precision, since the neighbours on which it relies are B's.
+#
+# Try also: $\lambda = 0$ and $\lambda = 1$; $k = 12$, where the sets of A and B mix; and the query in the middle of the chain, whose list by
+# distance is perfect. Which stage spoils it?
+
+# %% [markdown]
 # ## The test set
 #
 # Now we re-rank the test set with the book's model and the published settings.

@@ -40,7 +40,15 @@ def pulled(points: torch.Tensor = POINTS, labels: torch.Tensor = LABELS) -> figu
     return figures.pull_the_points(points, labels, static=static(), words="points")
 
 
-@pytest.mark.parametrize("make", [sliding, pulled])
+PEOPLE = list("BBAAA??BBBAA??")
+
+
+def known(count: int = 14, people: list[str] = PEOPLE, **settings: float) -> figures.Interactive:
+    points = np.random.default_rng(0).normal(size=(count, 2))
+    return figures.who_knows_whom(points, people, **settings, static=static(), words="points")
+
+
+@pytest.mark.parametrize("make", [sliding, pulled, known])
 def test_the_output_is_small_self_contained_and_the_same_every_time(make) -> None:
     text = make()._repr_html_()
     assert text == make()._repr_html_()
@@ -62,7 +70,7 @@ def test_words_and_data_cannot_end_the_html_that_holds_them() -> None:
 def test_the_scripts_are_in_the_package() -> None:
     folder = resources.files("alignedreid_lib.figures.interactive")
     names = {file.name for file in folder.iterdir()}
-    assert {"common.css", "common.js", "slide_the_box.js", "pull_the_points.js"} <= names
+    assert {"common.css", "common.js", "slide_the_box.js", "pull_the_points.js", "who_knows_whom.js"} <= names
     settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
     assert {"*.js", "*.css"} <= set(settings["tool"]["setuptools"]["package-data"]["*"]), "installed, too"
 
@@ -88,6 +96,13 @@ def test_pulled_counts_people_from_0() -> None:
     assert pulled().data["people"] == [0, 0, 1, 1]
 
 
+def test_the_query_s_person_is_0_and_strangers_are_2() -> None:
+    data = known(k1=5, k2=2, lambda_value=0.5).data
+    assert data["people"] == [0, 0, 1, 1, 1, 2, 2, 0, 0, 0, 1, 1, 2, 2]
+    assert [data[name] for name in ("k", "k2", "lambda")] == [5, 2, 0.5]
+    assert np.shape(data["points"]) == (14, 2)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -97,6 +112,15 @@ def test_pulled_counts_people_from_0() -> None:
         (lambda: pulled(POINTS[:, :1]), r"\[N, 2\]"),
         (lambda: pulled(labels=torch.tensor([0, 1, 2, 2])), "two identities"),
         (lambda: pulled(labels=torch.tensor([0, 1, 1, 1])), "two points or more"),
+        (lambda: known(13), r"\[N, 2\]"),
+        (lambda: known(13, PEOPLE[:13]), "N above 13"),
+        (lambda: known(people=list("BBAAA??BBBAA?C")), "two people"),
+        (lambda: known(people=list("BB?????BBB????")), "two people"),
+        (lambda: known(people=list("?BAAA??BBBAA??")), "not a stranger"),
+        (lambda: known(people=list("BAAAA??AAAAA??")), "only image of B"),
+        (lambda: known(k1=13), "k1 13"),
+        (lambda: known(k2=0), "k2 0"),
+        (lambda: known(lambda_value=1.1), "lambda_value 1.1"),
         (lambda: figures.Interactive("absent", {}, static(), "")._repr_html_(), "'absent'"),
         (lambda: figures.Interactive("slide_the_box", {"x": np.nan}, static(), "")._repr_html_(), "finite"),
         (lambda: figures.Interactive("slide_the_box", {"x": POINTS}, static(), "")._repr_html_(), "lists"),
@@ -107,13 +131,16 @@ def test_wrong_input_is_one_line(make, words: str) -> None:
         make()
 
 
-@pytest.mark.parametrize(("chapter", "name"), [("04_alignment", "slide_the_box"), ("05_losses", "pull_the_points")])
+@pytest.mark.parametrize(
+    ("chapter", "name"),
+    [("04_alignment", "slide_the_box"), ("05_losses", "pull_the_points"), ("09_reranking", "who_knows_whom")],
+)
 def test_chapters_hold_the_scripts_as_they_are(chapter: str, name: str) -> None:
     """A committed output is a copy of the script; one that was edited since needs `make pairs ONLY=... FORCE=1`."""
     notebook = nbformat.read(Path(__file__).parents[1] / "notebooks" / f"{chapter}.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     (html,) = [text for o in outputs if "touch" in (text := o.get("data", {}).get("text/html", ""))]
-    made = (sliding() if name == "slide_the_box" else pulled())._repr_html_()
+    made = {"slide_the_box": sliding, "pull_the_points": pulled, "who_knows_whom": known}[name]()._repr_html_()
     for begin, end in (("<style>", "</style>"), ("<script>", "</script>")):
         parts = [text.partition(begin)[2].partition(end)[0] for text in (html, made)]
         assert parts[0] == parts[1] and parts[0]

@@ -8,7 +8,7 @@ from alignedreid_lib.figures.charts import (
     open_set,
     training_curves,
 )
-from alignedreid_lib.figures.interactive import Interactive, pull_the_points, slide_the_box
+from alignedreid_lib.figures.interactive import Interactive, pull_the_points, slide_the_box, who_knows_whom
 from alignedreid_lib.figures.sheets import (
     BLACK,
     BLUE,
@@ -50,4 +50,5 @@ __all__ = [
     "ranked_lists",
     "slide_the_box",
     "training_curves",
+    "who_knows_whom",
 ]

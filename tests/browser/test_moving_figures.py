@@ -14,7 +14,11 @@ from playwright.sync_api import Browser, Locator, Page
 
 from alignedreid_lib import alignment, losses
 
-PAGES = {"slide_the_box": "04_alignment.html", "pull_the_points": "05_losses.html"}
+PAGES = {
+    "slide_the_box": "04_alignment.html",
+    "pull_the_points": "05_losses.html",
+    "who_knows_whom": "09_reranking.html",
+}
 HUNDREDTH, THOUSANDTH = 0.0051, 0.00051  # of numbers shown with two and with three digits
 POINT = 0.1  # what an arrow key moves
 
@@ -542,7 +546,7 @@ def test_focus_is_seen_and_everything_is_named(figure: Open) -> None:
             assert ring and words.strip(), f"{name}: {words}"
             seen += 1
             touched.page.keyboard.press("Tab")
-        assert seen == {"slide_the_box": 5, "pull_the_points": 12}[name]
+        assert seen == {"slide_the_box": 5, "pull_the_points": 12, "who_knows_whom": 9}[name]
 
 
 def test_two_on_a_page_do_not_disturb_each_other(browser: Browser, site: str, tmp_path: Path) -> None:
