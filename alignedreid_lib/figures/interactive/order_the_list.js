@@ -126,7 +126,7 @@ list = begin();
 draw();
 show("Order the list", h("style", { text: `.order_the_list {
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(4rem, 1fr)); gap: .3rem; }
-.cards > * { padding: .1rem; border: 3px double; font-size: .7rem; text-align: center; }
+.cards > * { padding: .1rem; border: 3px double; font-size: .7rem; line-height: 1.3; text-align: center; }
 .cards svg { overflow: hidden; }
 path { fill: none; stroke: #888; stroke-width: 2; }
 .area { fill: var(--same); fill-opacity: .3; stroke: none; }
@@ -136,7 +136,7 @@ path { fill: none; stroke: #888; stroke-width: 2; }
 .match { border: 3px solid var(--same); }
 .wrong { border: 3px dashed var(--other); }
 .ignored { border: 3px dotted #888; svg { opacity: .35; } }
-td { min-width: 1.8rem; height: 2.2rem; padding: 0 1px; text-align: center; background: linear-gradient(to top, color-mix(in srgb, var(--same) 35%, transparent) var(--high, 0), var(--faint) 0) content-box; }
+tbody td { min-width: 1.8rem; height: 2.2rem; padding: 0 1px; text-align: center; background: linear-gradient(to top, color-mix(in srgb, var(--same) 35%, transparent) var(--high, 0), var(--faint) 0) content-box; }
 thead th { text-align: center; } }` }),
   h("div", { class: "wide" }, h("div", { class: "cards" }, h("div", {}, image(), h("b", { text: "query" }), h("span", { text: `id ${person}\ncamera ${camera}` })), ...slots), told,
     h("div", { class: "controls" }, preset("Start", begin), preset("Reverse", () => [...list].reverse()), preset("Matches first", () => [...list].sort((a, b) => (role(b) === "match") - (role(a) === "match"))))),

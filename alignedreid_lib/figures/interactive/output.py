@@ -11,7 +11,7 @@ import html
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from typing import Any
@@ -38,7 +38,7 @@ class Interactive:
     """
 
     name: str
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] = field(repr=False)  # a notebook keeps the text of an output, too
     static: Figure
     words: str
 
