@@ -378,6 +378,59 @@ assert expected == by_protocol["cuhk03"].cmc.tolist(), (
 # distribution by adding one identity at a time.
 
 # %% [markdown]
+# ### Order the list
+#
+# The figure below starts with the five images of this chapter in their order. Three wrong images follow them: a second image of id 0 and two
+# images of a new person, id 11. Predict first, then look:
+#
+# * Which scores do the three new images change: the CMC of *market1501*, of *allshots*, of *cuhk03*, the APs?
+# * You may move one match up by one rank. Which move raises the APs more, from rank 2 to 1 or from rank 4 to 3? Which of them changes the
+#   CMC of *market1501*?
+#
+# Drag the cards, or move them with the arrow keys, Home and End. Click a card, or press Enter, to change its image: a match, a wrong image of
+# id 11, of id 0, of id 10 by the query's camera, or an ignored image.
+
+
+# %% tags=["interactive"] alt="Cards of a query and eight gallery images, the precision over recall of their order with both areas, and the CMC under three protocols"
+def take(*shot, empty=False):
+    shot = Shot(*shot, empty=empty)
+    return synthetic.take(shot, street, misalignment=0.0, seed=0)
+
+
+cards, card_images = [], []
+for k, camera in enumerate([2, 4, 2, 3, 4, 2, 3, 5]):  # if not the query's
+    cards.append([(9, camera), (11, camera), (0, camera), (10, 1), (9, 1)])
+    card_images.append(
+        [
+            take(9, camera - 1, k),
+            take(11, camera - 1, k),
+            take(100_000, camera - 1, (k + 5) % 8, empty=True),
+            take(10, 0, k),
+            take(9, 0, k + 1),
+        ]
+    )
+figures.order_the_list(
+    (query_id, query_camera),
+    pictures[0],
+    cards,
+    card_images,
+    start=[4, 3, 0, 2, 0, 2, 1, 1],  # which of its images each card is
+    static=figure,
+    words="Precision over recall with matches at ranks 2 and 4: step and trapezoid",
+)
+
+# %% [markdown]
+# The three new images change only the CMC of *cuhk03*: id 0 now has two images, so the street before the far match is drawn in half of the
+# draws, and CMC(1) is 3/4 instead of 1/2. Images after the last match change neither AP. The move from rank 2 to 1 adds 1/4 to the step AP
+# and 3/8 to the trapezoid AP, and it changes CMC(1) of *market1501*; the move from rank 4 to 3 adds 1/12 to both, and this CMC does not
+# change. Now try the following:
+#
+# * Drag the ignored image through the list: no score changes.
+# * Press *Matches first*. Both APs are 1. Then move one wrong image to the front: which AP loses more?
+# * Move the image of id 10 to the front and to the end. Which protocol does not notice, and why?
+# * Change the matches until none is left. The next section is about such a query.
+
+# %% [markdown]
 # ## Queries without a match
 #
 # A query may have no match, because only its own camera saw the person. Its rank-1 is then neither right nor wrong, and its AP is 0/0. The
@@ -803,7 +856,33 @@ print(
 # The two histograms overlap, so a threshold that rejects nearly all strangers also rejects many right pairs. This is a much harder task than
 # rank-1, where a match only has to be nearer than the other images of one gallery. One false alarm in a thousand is also a high rate at a place where ten
 # thousand people pass.
+
+# %% [markdown]
+# ### Choose the threshold
 #
+# The figure below shows the same pairs with a threshold that you can move. Both histograms have the same area. Predict first, then look:
+#
+# * At a false-accept rate of 0.1 %, how many false alarms does a query get on average?
+# * At a false-accept rate of 10 %, nearly all pairs of one person are accepted. Which share of the accepted pairs is wrong: 10 %, half, or more
+#   than 90 %?
+#
+# Drag the threshold, or move it with the arrow keys; the buttons choose the threshold for a rate, as `choose_threshold` does.
+
+# %% tags=["interactive"] alt="Histograms of distances of pairs of one person and of two people with a threshold that can be moved, and its point on the ROC"
+figures.choose_the_threshold(
+    *pairs,
+    num_queries=len(queries),
+    static=figures.open_set(*pairs, false_accept_rate=0.1),
+    words="Histograms of distances with a threshold, and its point on the ROC",
+)
+
+# %% [markdown]
+# At 0.1 % about every second query gets a false alarm, because each query is compared with hundreds of strangers; in a larger gallery it gets
+# more of them at the same rate. At 10 % more than 90 % of the accepted pairs are wrong, although the ROC looks excellent there: the rate counts
+# pairs of two people, and there are more than a hundred of these for each pair of one person. Find the threshold at which half of the accepted
+# pairs are wrong, and read off how many of the right pairs it rejects.
+
+# %% [markdown]
 # ## A gallery too large for a matrix
 #
 # A rank is a count: the number of gallery images before the match, plus one. Counts can be added, so the gallery can be processed in chunks,

@@ -228,7 +228,7 @@ FAULTS: dict[str, Callable[[Any], object]] = {
     "base_lr is not a literal": lambda n: n.cells[1].update(source="seed = 1\nbase_lr = 2 * seed"),
     "is not `name = literal`": lambda n: n.cells[1].update(source="import os"),
     "2 cells contain an assert": lambda n: n.cells[2].update(source="seed > 0"),
-    "kB at most": lambda n: n.cells[2].outputs.append(output("stream", text="x" * 400_000)),
+    "kB at most": lambda n: n.cells[2].outputs.append(output("stream", text="x" * pairs.MAX_BYTES)),
 }
 
 

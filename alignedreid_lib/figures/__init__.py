@@ -8,7 +8,14 @@ from alignedreid_lib.figures.charts import (
     open_set,
     training_curves,
 )
-from alignedreid_lib.figures.interactive import Interactive, pull_the_points, slide_the_box, who_knows_whom
+from alignedreid_lib.figures.interactive import (
+    Interactive,
+    choose_the_threshold,
+    order_the_list,
+    pull_the_points,
+    slide_the_box,
+    who_knows_whom,
+)
 from alignedreid_lib.figures.sheets import (
     BLACK,
     BLUE,
@@ -40,12 +47,14 @@ __all__ = [
     "Figure",
     "Interactive",
     "batch_grid",
+    "choose_the_threshold",
     "cmc_curves",
     "contact_sheet",
     "dataset_card",
     "draw_images_per_id",
     "histogram_of_images_per_id",
     "open_set",
+    "order_the_list",
     "pull_the_points",
     "ranked_lists",
     "slide_the_box",

@@ -17,7 +17,7 @@ from nbclient.exceptions import CellExecutionError
 
 from cells import ORDER, alt_text, arrangement, check_syntax, content, digest, edited, read, tags
 
-MAX_BYTES = 400_000
+MAX_BYTES = 600_000
 MIN_ASSERTS = 3
 CELL_SECONDS = 600
 START_SECONDS = 180  # a kernel on a busy machine is slow to answer first

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
-from PIL import Image
 from torch import Tensor
 
 from alignedreid_lib import alignment
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.figures.interactive.output import Interactive
+from alignedreid_lib.figures.interactive.output import Interactive, jpeg_address
 from alignedreid_lib.figures.sheets import Figure
 
 SCALE = [to_hex(colormaps["cividis"](k / 16)) for k in range(17)]  # the colours of costs from 0 to 1
@@ -74,7 +71,7 @@ def slide_the_box(
         "rigid": _rounded(rigid),
         "aligned": _rounded(aligned),
         "strangers": [round(float(value), 4) for value in strangers],
-        "street": _jpeg(street),
+        "street": jpeg_address(street),
         "size": [width, len(street)],
         "scale": SCALE,
     }
@@ -111,10 +108,3 @@ def pull_the_points(
 
 def _rounded(values: Tensor, digits: int = 4) -> list:
     return np.round(values.double().numpy(), digits).tolist()
-
-
-def _jpeg(pixels: np.ndarray) -> str:
-    """An image as a data address."""
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG", quality=85, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

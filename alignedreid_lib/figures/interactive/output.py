@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.figures.sheets import Figure
@@ -34,7 +38,7 @@ class Interactive:
     """
 
     name: str
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] = field(repr=False)  # a notebook keeps the text of an output, too
     static: Figure
     words: str
 
@@ -64,6 +68,13 @@ class Interactive:
                 "</div>",
             ]
         )
+
+
+def jpeg_address(pixels: np.ndarray, quality: int = 85) -> str:
+    """An image, uint8 [h, w, 3], as a data address."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _file(name: str) -> str:
