@@ -14,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test portable train lab site pairs check-pairs bench lint clean distclean browser
+.PHONY: help env run test portable train lab site pairs check-pairs bench gpu-check lint clean distclean browser
 
 help:  ## this list
 	@echo "AlignedReID, explained and reproduced. The first command makes the environment by itself."
@@ -67,6 +67,10 @@ bench: env  ## the benchmarks, one after another: each a ratio to a floor measur
 	@set -e; export BENCH=runs/bench.json; rm -f $$BENCH; \
 	  for script in tests/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done; \
 	  echo "== $$BENCH (chapter 11 shows it)"
+	@$(TOOL) gpu-column
+
+gpu-check: env  ## what only a GPU can show, in 5 minutes: equal to the CPU? how fast? Into notebooks/results/
+	@exec $(TOOL) gpu-check
 
 lint: env  ## ruff, mypy and the direction of imports
 	@$(BIN)/ruff check .

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from alignedreid_lib import datasets, runs, synthetic, training
 from alignedreid_lib.datasets.sources import SOURCES
+from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, TrainResult
 
 DATA_ROOT = "data/synthetic"
 RUN_DIR = "runs/book/model"
+RESULTS = "notebooks/results"
 
 # The book's model: small enough to train on two cores in a minute.
 CONFIG = TrainConfig(
@@ -84,3 +86,21 @@ def model() -> BookModel:
     dataset_folder(CONFIG.dataset)
     result = training.train(CONFIG, RUN_DIR)
     return BookModel(training.load_network(CONFIG, result.weights), result)
+
+
+def gpu_checks() -> list[dict[str, Any]]:
+    """The results of `make gpu-check` on GPUs, in notebooks/results: a dict for each device.
+
+    Each has `device`, `precision`, the versions, and `rows`: dicts with `check`, `what`, `value`, `unit`.
+
+    Raises:
+        InputError: a file of results is damaged.
+    """
+    found = []
+    for path in sorted(runs.resolve(RESULTS).glob("gpu_check_*.json")):
+        content = runs.read_json(path)
+        if not isinstance(content, dict) or not content.keys() >= {"kind", "device", "rows"}:
+            raise InputError(f"{path}: not written by `make gpu-check`; remove it, or restore it")
+        if content["kind"] != "cpu":
+            found.append(content)
+    return found

@@ -602,7 +602,8 @@ assert all(
 # statistics, which differ on purpose if each process has its own. A difference ends the run with one line that names it.
 # (All of this is tested with processes on a CPU and has not yet been run on GPUs.)
 #
-# `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the README shows how `torchrun` uses GPUs of several machines. Synchronised batch norm sends messages in every layer, so it is off by default; each process then takes the mean of its own images.
+# `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the page [On your GPU](book/on_your_gpu.md) shows how
+# to use the GPUs of several machines and the queue of a cluster, and what to look at when a training is slow. Synchronised batch norm sends messages in every layer, so it is off by default; each process then takes the mean of its own images.
 
 # %% [markdown]
 # ## Which epoch to keep

@@ -107,7 +107,8 @@ def link_prose(notebook: Any, known: Mapping[str, Any]) -> None:
     named = False
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = linked(cell.source, known)
+            # The site's pages are in notebooks/book/ of the repository, and next to the chapters on the site.
+            cell.source = linked(cell.source, known).replace("](book/", "](")
             if not named:
                 cell.source, count = ORIGINAL.subn(r"[\1](#huang2018)", cell.source, count=1)
                 named = count > 0

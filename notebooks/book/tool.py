@@ -172,12 +172,26 @@ def unfold(root: Path) -> None:
     pairs.unfold_solutions(root / "notebooks", root / "build" / "chapters")
 
 
+def gpu_check(root: Path) -> None:
+    """What only a GPU can show, checked and measured; exits with 1 if a comparison failed."""
+    from gpu_check import running  # takes seconds, which the other commands need not wait
+
+    running.run(root)
+
+
+def gpu_column(root: Path) -> None:
+    """Prints the seconds of the last `make bench`, and those of `make gpu-check`, side by side."""
+    from gpu_check import column
+
+    print(column.table(root))
+
+
 def main(words: list[str]) -> None:
     """Reads the command line and calls the command; an error ends with one line and exit code 1."""
     one_line = argparse.SUPPRESS  # an error without the usage before it
     parser = argparse.ArgumentParser(prog="tool.py", description=__doc__, usage=one_line)
     commands = parser.add_subparsers(dest="command", required=True, prog="tool.py")
-    for name in ("run", "portable", "check-pairs", "unfold", "site", "test"):
+    for name in ("run", "portable", "check-pairs", "unfold", "site", "test", "gpu-check", "gpu-column"):
         commands.add_parser(name)
     command = commands.add_parser("train", usage=one_line)
     command.add_argument("preset")
@@ -209,6 +223,8 @@ def main(words: list[str]) -> None:
                 "unfold": unfold,
                 "site": site,
                 "test": checks.run_all,
+                "gpu-check": gpu_check,
+                "gpu-column": gpu_column,
             }
             known[args.command](ROOT)
         sys.stdout.flush()
