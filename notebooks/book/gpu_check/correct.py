@@ -54,8 +54,8 @@ def one_step(config: TrainConfig, folder: Path) -> tuple[dict[str, float], Tenso
 def differences(found: tuple[dict[str, float], Tensor], wanted: tuple[dict[str, float], Tensor]) -> dict[str, float]:
     """The relative difference of each term of the loss, the largest over the models, and of the gradient.
 
-    A term below a hundredth of the whole loss is compared with that: the mutual terms are squares of differences between
-    two models, and rounding decides those that are nearly 0.
+    A term below a hundredth of the whole loss is compared with that: the mutual terms are squares of differences
+    between two models, and rounding decides those that are nearly 0.
     """
     largest: dict[str, float] = {}
     for name, value in wanted[0].items():
