@@ -83,7 +83,7 @@ def test_twins_do_not_part_on_a_cpu(content):
 
 def test_what_a_cpu_cannot_do_is_named_with_its_reason(content):
     absent = {row["what"]: row["reason"] for row in content["rows"] if row["verdict"] == rows.ABSENT}
-    assert "compiled, CUDA graph, images on the host" in absent
+    assert "CUDA graph" in " ".join(absent)
     assert absent["eager, images on the device"] == "the device is the CPU"
     assert all(reason and "\n" not in reason for reason in absent.values())
 

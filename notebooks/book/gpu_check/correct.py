@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from alignedreid_lib.training import TrainConfig
 from alignedreid_lib.training.epoch import train_epoch
 from gpu_check import card
 from gpu_check.made import Setup
-from gpu_check.rows import ABSENT, Row, compared
+from gpu_check.rows import ABSENT, Row, attempt, compared
+
+Step = tuple[dict[str, float], Tensor]  # the losses by name, and the gradient
 
 # The largest relative difference of a term of the loss, and of the gradient, from those of the CPU in float32. Float32
 # differs by the order of sums only. The others round every product: tf32 and float16 keep 11 bits, bfloat16 keeps 8.
@@ -41,7 +44,7 @@ TERMS = {  # two models, and every term of the loss
 }
 
 
-def one_step(config: TrainConfig, folder: Path) -> tuple[dict[str, float], Tensor]:
+def one_step(config: TrainConfig, folder: Path) -> Step:
     """A training of one step: its losses by name, and the gradient [parameters], from Adam's first moment."""
     result = training.train(config, folder)
     losses = {name: value for name, value in result.metrics[0].items() if name.endswith("loss")}
@@ -51,7 +54,7 @@ def one_step(config: TrainConfig, folder: Path) -> tuple[dict[str, float], Tenso
     return losses, torch.cat([moment.double().cpu().flatten() for moment in moments]) * 10
 
 
-def differences(found: tuple[dict[str, float], Tensor], wanted: tuple[dict[str, float], Tensor]) -> dict[str, float]:
+def differences(found: Step, wanted: Step) -> dict[str, float]:
     """The relative difference of each term of the loss, the largest over the models, and of the gradient.
 
     A term below a hundredth of the whole loss is compared with that: the mutual terms are squares of differences
@@ -70,22 +73,32 @@ def differences(found: tuple[dict[str, float], Tensor], wanted: tuple[dict[str, 
 def step_against_cpu(setup: Setup) -> list[Row]:
     """One step of two models with every term of the loss, in each precision, against float32 on the CPU."""
     wanted = one_step(setup.config("few", device="cpu", precision="float32", **TERMS), setup.folder / "step_cpu")
+    names = [name for name in devices.PRECISIONS if name != "auto"]
+    parts = [attempt("step", f"{name} against the CPU", partial(_in_precision, setup, name, wanted)) for name in names]
+    return [row for rows in parts for row in rows]
+
+
+def _in_precision(setup: Setup, precision: str, wanted: Step) -> list[Row]:
+    try:
+        devices.choose_precision(precision, setup.device, setup.sizes.few_image[1])
+    except InputError as error:
+        return [Row("step", f"{precision} against the CPU", reason=str(error), verdict=ABSENT)]
+    found = one_step(setup.config("few", precision=precision, **TERMS), setup.folder / f"step_{precision}")
+    return _compare("step", precision, found, wanted, BOUNDS[precision])
+
+
+def _compare(check: str, what: str, found: Step, wanted: Step, bounds: tuple[float, float, str]) -> list[Row]:
+    """A row for each term of the loss, and one for the gradient."""
+    of_loss, of_gradient, reason = bounds
     rows = []
-    for precision in (name for name in devices.PRECISIONS if name != "auto"):
-        try:
-            config = setup.config("few", precision=precision, **TERMS)
-            found = one_step(config, setup.folder / f"step_{precision}")
-        except InputError as error:
-            rows.append(Row("step", f"{precision} against the CPU", reason=str(error), verdict=ABSENT))
-            continue
-        of_loss, of_gradient, reason = BOUNDS[precision]
-        for term, value in differences(found, wanted).items():
-            if term == "gradient" and not found[1].any():
-                skipped = "the loss scale was too large for the first step, which was skipped"
-                rows.append(Row("step", f"{precision}: gradient", reason=skipped, verdict=ABSENT))
-                continue
+    for term, value in differences(found, wanted).items():
+        name = f"{what}: {term.replace('_', ' ')}"
+        if term == "gradient" and not found[1].any():
+            skipped = "the loss scale was too large for the first step, which was skipped"
+            rows.append(Row(check, name, reason=skipped, verdict=ABSENT))
+        else:
             bound = of_gradient if term == "gradient" else of_loss
-            rows.append(compared("step", f"{precision}: {term.replace('_', ' ')}", value, "relative", bound, reason))
+            rows.append(compared(check, name, value, "relative", bound, reason))
     return rows
 
 
@@ -144,18 +157,7 @@ def processes(setup: Setup) -> list[Row]:
     config = setup.config("few", device=device, precision="float32", **TERMS)
     shared = dataclasses.replace(config, processes=2, sync_batch_norm=True)
     one, two = (one_step(each, setup.folder / f"processes_{each.processes}") for each in (config, shared))
-    of_loss, of_gradient, reason = BOUNDS["float32"]
-    return [
-        compared(
-            "processes",
-            f"{backend}: {term.replace('_', ' ')}",
-            value,
-            "relative",
-            of_gradient if term == "gradient" else of_loss,
-            reason,
-        )
-        for term, value in differences(two, one).items()
-    ]
+    return _compare("processes", backend, two, one, BOUNDS["float32"])
 
 
 @contextmanager

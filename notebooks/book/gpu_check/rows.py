@@ -57,10 +57,10 @@ def compared(check: str, what: str, value: float, unit: str, bound: float, reaso
     return Row(check, what, value, unit, bound, reason, verdict)
 
 
-def attempt(check: str, function: Callable[[], list[Row]]) -> list[Row]:
-    """The rows of a check; an error in it becomes a row, so that the other checks are still made."""
+def attempt(check: str, what: str, function: Callable[[], list[Row]]) -> list[Row]:
+    """The rows of a check, or of a part of it; an error becomes a row that fails, and the rest is still made."""
     try:
         return function()
     except Exception as error:
         words = " ".join(str(error).split()) or "no message"
-        return [Row(check, "the check ended with an error", reason=f"{type(error).__name__}: {words}", verdict=FAILED)]
+        return [Row(check, what, reason=f"{type(error).__name__}: {words}", verdict=FAILED)]

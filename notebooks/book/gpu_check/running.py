@@ -48,7 +48,7 @@ def check(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> dict[str, Any]:
     rows = []
     print(HEADING, flush=True)
     for name, function in checks.items():
-        found = attempt(name, partial(function, setup))
+        found = attempt(name, "the whole check", partial(function, setup))
         print("\n".join(row.line() for row in found), flush=True)
         rows += found
         card.tidy(setup.device)

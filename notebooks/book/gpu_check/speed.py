@@ -4,6 +4,8 @@ import dataclasses
 import inspect
 import statistics
 import time
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +22,7 @@ from alignedreid_lib.training import TrainConfig
 from alignedreid_lib.training.epoch import train_epoch
 from gpu_check import card
 from gpu_check.made import Setup, tested_images
-from gpu_check.rows import ABSENT, Row
+from gpu_check.rows import ABSENT, Row, attempt
 
 BARE = "bare backbone: forward, backward, Adam"
 FORMS: dict[str, dict[str, Any]] = {  # how the network is called, and the setting that asks for it
@@ -85,27 +87,31 @@ def _steps(setup: Setup) -> list[Row]:
     size = f"{config.backbone} {config.height} x {config.width}, batch {config.ids_per_batch * config.images_per_id}"
     rows = [Row("step", f"{BARE}; {size}, {precision}", floor, "images/s")]
     stores = places(dataset.paths, config, setup.device)
-    for form, settings in FORMS.items():
+
+    def in_form(form: str, settings: dict[str, Any]) -> list[Row]:
         try:
             asked = dataclasses.replace(config, **settings)
             learner = training.make_learner(asked, 0, setup.sizes.people)  # compiled once, for all places
         except InputError as error:
-            rows.append(Row("step", f"{form}, images on the host", reason=str(error), verdict=ABSENT))
-            continue
+            return [Row("step", form, reason=str(error), verdict=ABSENT)]
+        found = []
         for place, store in stores.items():
             what = f"{form}, images on the {place}"
             if isinstance(store, str):
-                rows.append(Row("step", what, reason=store, verdict=ABSENT))
+                found.append(Row("step", what, reason=store, verdict=ABSENT))
                 continue
             epochs = iter(range(1, config.total_epochs + 1))
 
-            def epoch(learner=learner, store=store, asked=asked, epochs=epochs) -> None:
+            def epoch(store: images.ImageStore = store, epochs: Iterator[int] = epochs) -> None:
                 train_epoch(next(epochs), [learner], store, labels, sampler, asked)
 
             card.reset_peak(setup.device)
             speed = sampler.images_per_epoch / card.seconds(epoch, setup.device, setup.sizes.epochs)
-            rows.append(Row("step", what, speed, "images/s", floor, "bare", peak_mb=card.peak_mb(setup.device)))
-        del learner
+            found.append(Row("step", what, speed, "images/s", floor, "bare", peak_mb=card.peak_mb(setup.device)))
+        return found
+
+    for form, settings in FORMS.items():
+        rows += attempt("step", form, partial(in_form, form, settings))
         card.tidy(setup.device)
     return rows
 
