@@ -30,6 +30,7 @@ TINY = made.Sizes(
     name="tiny",
     backbone="resnet18.layer1",
     image=(32, 16),
+    few_backbone="resnet18.layer1",
     few_image=(32, 16),
     few_people=4,
     file_image=(32, 16),
