@@ -89,6 +89,26 @@ def test_what_a_cpu_cannot_do_is_named_with_its_reason(content):
     assert all(reason and "\n" not in reason for reason in absent.values())
 
 
+@pytest.mark.parametrize(("on", "reason"), [("meta", None), ("cpu", "the images do not fit")])
+def test_the_device_s_store_is_asked_where_its_images_are(monkeypatch, on, reason):
+    """`meta` is the accelerator here: a tensor can be there without any hardware."""
+
+    class Store:
+        def __init__(self, paths, size, limit, workers, device=None):
+            self.device = device
+
+        def fetch(self, indices):
+            return [torch.zeros(3, 1, 1, dtype=torch.uint8, device=on if self.device else "cpu") for _ in indices]
+
+    monkeypatch.setattr(speed.images, "ImageStore", Store)
+    config = TrainConfig(weights=None)
+    found = speed.places([], config, torch.device("meta"))
+    assert isinstance(found["host"], Store) and found["host"].device is None
+    assert found["device"].startswith(reason) if reason else found["device"].device.type == "meta"
+    monkeypatch.setattr(Store, "__init__", lambda self, paths, size, limit, workers: None)
+    assert speed.places([], config, torch.device("meta"))["device"] == "this version keeps images on the host"
+
+
 def test_speeds_have_a_floor(content):
     found = {row["what"]: row for row in content["rows"] if row["unit"] == "images/s"}
     assert found["eager, images on the host"]["reference"] > 0 < found["eager, images on the host"]["value"]

@@ -67,7 +67,9 @@ def places(paths: list[Any], config: TrainConfig, device: torch.device) -> dict[
         found["device"] = "this version keeps images on the host"
     else:
         more: dict[str, Any] = {"device": device}
-        found["device"] = images.ImageStore(paths, size, config.memory_limit, config.workers, **more)
+        store = images.ImageStore(paths, size, config.memory_limit, config.workers, **more)
+        there = store.fetch([0])[0].device.type == device.type
+        found["device"] = store if there else "the images do not fit into the memory of the device"
     return found
 
 
