@@ -69,13 +69,15 @@ def test_every_check_makes_rows_and_none_fails(content):
 
 
 def test_a_step_is_compared_term_by_term_in_each_precision(content):
-    found = {row["what"]: row["value"] for row in content["rows"] if row["unit"] == "relative"}
+    """Processors with AMX refuse bfloat16 for images as narrow as these; then the row gives the reason."""
+    found = {row["what"]: row["value"] for row in content["rows"] if row["check"] == "step"}
     terms = "global", "local", "id", "probability", "global mutual", "local mutual"
-    for precision in ("float32", "bfloat16"):
-        assert found.keys() >= {f"{precision}: {term} loss" for term in terms} | {f"{precision}: gradient"}
+    for precision in devices.PRECISIONS[1:]:
+        every = {f"{precision}: {term} loss" for term in terms} | {f"{precision}: gradient"}
+        assert found.keys() >= every or f"{precision} against the CPU" in found
     exact = [value for what, value in found.items() if what.startswith("float32: ")]
     assert exact and not any(exact), "the CPU against itself"
-    assert found["bfloat16: gradient"] > 0, "the precision is that of the row"
+    assert found.get("bfloat16: gradient", 1) > 0, "the precision is that of the row"
 
 
 def test_twins_do_not_part_on_a_cpu(content):
