@@ -296,8 +296,8 @@ def test_the_settings_of_the_page_are_the_code_s():
     for command in commands():
         words = shlex.split(command.replace('ARGS="', " ").replace('"', " "))
         given = [(words[k + 1], words[k + 2]) for k, word in enumerate(words[:-2]) if word == "-p"]
-        name = re.search(r"PRESET=(\w+)|train (\w+)", command)
-        preset = (name[1] or name[2]) if name else "market1501_gl"
+        name = re.search(r"(?:PRESET=|tool\.py train )(\w+)", command)
+        preset = name[1] if name else "market1501_gl"
         overrides = presets.read_overrides(ROOT, preset, [pair for pair in given if pair[1] != "NAME"])
         _, settings = presets.plan(ROOT, preset, overrides)
         settings = presets.read_preset(ROOT, preset).defaults | settings
@@ -327,7 +327,8 @@ def test_the_options_of_torchrun_exist():
         asked = known.parse_args(words)
         assert asked.training_script == "notebooks/book/tool.py"
         processes = int(re.search(r"processes (\d)", command)[1])
-        assert int(asked.nproc_per_node) * int(asked.nnodes) == processes
+        machines = int(asked.nnodes.rpartition(":")[2])  # "1:1" unless it is given
+        assert int(asked.nproc_per_node) * machines == processes
 
 
 def test_the_slurm_script_stops_the_training_and_requeues(tmp_path):
