@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -138,6 +139,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
     or two if its last batch is smaller.
     """
     algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if wanted:  # cuBLAS reads it at its first product; without it, older versions of torch refuse products on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.use_deterministic_algorithms(wanted or algorithms)
         torch.backends.cudnn.benchmark = not (wanted or algorithms)

@@ -1,5 +1,6 @@
 """Where to compute, and how precisely."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -214,3 +215,15 @@ def test_cudnn_chooses_by_time_unless_something_asks_for_determinism(monkeypatch
             assert not torch.backends.cudnn.benchmark
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_determinism_fixes_the_workspace_of_products_on_gpus(monkeypatch):
+    """Older versions of torch refuse products of matrices on a GPU without it; it is read at the first product."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "of somebody else")
+    with devices.deterministic(True):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == "of somebody else"
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with devices.deterministic(False):
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with devices.deterministic(True):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
