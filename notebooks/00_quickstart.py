@@ -152,6 +152,12 @@ chosen = np.random.default_rng(settings.seed).choice(
     len(queries), settings.queries_shown, replace=False
 )
 
+# %% [markdown]
+# :::{admonition} Predict first
+# :class: tip
+# The network trained for one minute and has never seen these people. How many of the four lists begin with the right person?
+# :::
+
 # %% label="fig-quickstart-lists" alt="Ranked lists: each row shows a query and the ten gallery images nearest to it, framed blue if they show the same person and orange-red if they do not"
 figures.ranked_lists(sorted(chosen), test_set, matrix)
 
@@ -192,6 +198,11 @@ assert library[0] == nearest, "the loop and the library find the same image"
 # ([chapter 8](08_evaluation.ipynb) computes both by hand). For comparison the table includes two baselines that have learned nothing: the
 # same network with random weights, and a colour histogram. (mAP has two definitions, *step* and *trapezoid*. `global` is the distance between
 # features of the whole person; chapters 3 and 4 introduce stripes.)
+#
+# :::{admonition} Predict first
+# :class: tip
+# The untrained network and the colour histogram have learned nothing. Which of the two has the higher rank-1?
+# :::
 
 # %%
 torch.manual_seed(settings.seed)
@@ -261,5 +272,42 @@ assert rank1["colour histogram"] < 0.45, (
 # scored = ranking.score_ranking(matrix, queries.ids, gallery.ids, queries.cameras, gallery.cameras, top=len(gallery))
 # first_hit = scored.cmc_per_query.argmax(axis=1)
 # figures.ranked_lists([int(first_hit.argmax())], test_set, matrix)
+# ```
+# :::
+#
+# **4.** What is the rank of the first right image, if images of the query's person from the query's own camera are left out? The function
+# gets the distances, identities and cameras of the gallery and returns the rank, or `None` if no right image is left. It has one mistake.
+# Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def first_rank(distances, ids, cameras, query_id, query_camera):
+    order = sorted(range(len(ids)), key=lambda g: distances[g])
+    for rank, g in enumerate(order, 1):
+        if ids[g] == query_id:
+            return rank
+    return None
+
+
+check("00_quickstart", first_rank)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def first_rank(distances, ids, cameras, query_id, query_camera):
+#     order = sorted(range(len(ids)), key=lambda g: distances[g])
+#     rank = 0
+#     for g in order:
+#         if ids[g] == query_id and cameras[g] == query_camera:
+#             continue  # as if it were not there
+#         rank += 1
+#         if ids[g] == query_id:
+#             return rank
+#     return None
+#
+#
+# assert check("00_quickstart", first_rank)
 # ```
 # :::

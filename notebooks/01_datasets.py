@@ -159,6 +159,11 @@ print("frame", frame, "box", box)
 # %% [markdown]
 # We need only the person and the camera. Sequence and frame tell where in the videos of that camera the image was cropped. The last number
 # counts the detector's boxes in that frame; `00` marks a hand-drawn box. Two person numbers do not name a person: `-1` and `0000`.
+#
+# :::{admonition} Predict first
+# :class: tip
+# A detector made the 618 boxes of the test folder. How many of them show no test person in a good box?
+# :::
 
 
 # %% tags=["nbval-check-output"]
@@ -247,6 +252,11 @@ for file in gallery:
 # $$ (eq-datasets-k)
 #
 # The first image of each person and camera has $k = 0$. By hand, five images as (person, camera):
+#
+# :::{admonition} Predict first
+# :class: tip
+# Person 2 is in four of the five images. Which $k$ does the last one get?
+# :::
 
 # %% tags=["nbval-check-output"]
 five = [(2, 1), (2, 1), (2, 3), (5, 1), (2, 1)]
@@ -443,6 +453,11 @@ assert not set(ids) & set(test.ids.tolist()), "nobody is in both parts"
 #
 # To choose settings without looking at the test set, we set some training people aside. Their images are split like the test set: one image
 # per camera is a query, and the others are gallery. Here is the rule for one person's images, given as (camera, $k$) in shuffled order:
+#
+# :::{admonition} Predict first
+# :class: tip
+# The three people below have three, two and two images. How many queries does each of them get?
+# :::
 
 
 # %% tags=["nbval-check-output"]
@@ -1042,6 +1057,16 @@ assert not trace.exists(), "the library did not run the pickle's code"
 # The error is one line that names the file and the function that it tried to call, and no code has run. The partitions that `prepare` wrote contain
 # only plain values, so they load, and so do those of the original reproduction.
 #
+# ## Which setting should I take?
+#
+# * Train on `train` and validate on `val` as long as you choose settings, and on `trainval` for a published number: the test people must not
+#   influence any choice.
+# * For CUHK03 take the new protocol and one kind of boxes, `detected` or `labeled`, for training and test. The two kinds were split independently, and
+#   one training person of `detected` is a test person of `labeled`.
+# * Give `pattern`, or a CSV file, if the names of your own images contain the camera. Without cameras nothing can be ignored, and the scores are too
+#   high.
+# * Do not combine datasets if you compare scores with those of one dataset: a score depends on all people that the network was trained with.
+#
 # ## Summary
 #
 # * An image is described by its person and its camera; $k$ counts the earlier images of the same person in the same camera. Ten lines do the
@@ -1099,4 +1124,32 @@ assert not trace.exists(), "the library did not run the pickle's code"
 # A query of camera $c$ is removed if every gallery image is of camera $c$. It then joins the gallery itself. The queries of one person are of
 # different cameras, so the skipped query is of a camera other than $c$, and the image just moved is a match for it. It would have passed the
 # check. The same is true for all later queries: at most one query of a person is ever moved.
+# :::
+#
+# **4.** Give every image its label by equation {eq}`eq-datasets-label`. The function gets the identities of a list of images and returns one
+# label per image. It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def labels_of(ids):
+    labels = {}
+    for person in ids:
+        labels.setdefault(person, len(labels))
+    return [labels[person] for person in ids]
+
+
+check("01_datasets", labels_of)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def labels_of(ids):
+#     labels = {person: k for k, person in enumerate(sorted(set(ids)))}
+#     return [labels[person] for person in ids]
+#
+#
+# assert check("01_datasets", labels_of)
+# ```
 # :::

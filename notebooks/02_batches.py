@@ -211,6 +211,11 @@ print(
 # Equation {eq}`eq-resize-mix` uses two neighbours, however much smaller the new image is. If nine columns become three, two of three columns
 # have no effect at all. Many programs therefore first average over all columns (*antialias*). A shirt with bright stripes, one column in
 # three, shows the difference:
+#
+# :::{admonition} Predict first
+# :class: tip
+# The mean of the nine columns is 85. What do the three new columns show without antialias?
+# :::
 
 # %% tags=["nbval-check-output"]
 import torch.nn.functional as F
@@ -381,6 +386,11 @@ assert 5 * alone == 3 * (3 * len(batches)), (
 
 # %% [markdown]
 # The next cell evaluates the same two equations for Market-1501, 12 936 images of 751 people (about 17 each), and a random batch of 64:
+#
+# :::{admonition} Predict first
+# :class: tip
+# A random batch of Market-1501 has 64 of 12 936 images. What share of its anchors has a positive: 8 %, 40 % or 90 %?
+# :::
 
 
 # %% tags=["nbval-check-output"]
@@ -540,6 +550,11 @@ for batch in IdentitySampler(few, 5, 4, config.seed):
 # :::
 #
 # The library supports both, and the presets that answer the original's published rows use them: `draw="replace"` and `keep_last_batch=True`.
+#
+# :::{admonition} Predict first
+# :class: tip
+# A person has two images, and four are drawn with replacement. In how many of 400 draws are all four the same?
+# :::
 
 # %% tags=["nbval-check-output"]
 market = np.repeat(np.arange(751), 17)  # its people, with 17 images each
@@ -689,6 +704,18 @@ print(
 )
 
 # %% [markdown]
+# ## Which setting should I take?
+#
+# * `images_per_id = 4`: every anchor has three positives, and few people have many more images (here each has 4 to 16).
+# * `ids_per_batch`: as many as fit into memory, because more people give more negatives, and the nearest of them is harder. 32 × 4 has 47 616
+#   triplets.
+# * `mirror_prob = 0.5` and `crop_prob = 0`: a mirrored person is the same person. Crops were turned off in the original reproduction, so turn them on
+#   only if validation gains.
+# * `draw = "cover"` and `keep_last_batch = False`: every image is used before one is repeated, and all batches are equally hard. Take `"replace"` and
+#   `True` to repeat a published row.
+# * `memory_limit`: more than the bytes of the training set (37.5 MB here, 1.27 GB for Market-1501 at 256 × 128), or images are decoded again in every
+#   epoch.
+#
 # ## Summary
 #
 # * An image is decoded once and kept as bytes. Resizing is bilinear with half-pixel centres and without antialias, like the original's.
@@ -735,4 +762,44 @@ print(
 #
 # It returns four copies of one image. Without augmentation their distance is 0 and the loss pulls nothing together; with augmentation the
 # network at least learns to ignore mirror and crop. Images from a different camera would teach more.
+# :::
+#
+# **4.** Make P × K batches without chance: take people in the order of their first image, P per batch, and the first K images of each. A person
+# with fewer images repeats them from the first one, and an incomplete last batch is left out. The function has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def make_batches(labels, P, K):
+    people = list(dict.fromkeys(labels))
+    batches = []
+    for start in range(0, len(people) - P + 1, P):
+        batch = []
+        for person in people[start : start + P]:
+            own = [i for i, label in enumerate(labels) if label == person]
+            batch += own[:K]
+        batches.append(batch)
+    return batches
+
+
+check("02_batches", make_batches)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def make_batches(labels, P, K):
+#     people = list(dict.fromkeys(labels))
+#     batches = []
+#     for start in range(0, len(people) - P + 1, P):
+#         batch = []
+#         for person in people[start : start + P]:
+#             own = [i for i, label in enumerate(labels) if label == person]
+#             batch += [own[k % len(own)] for k in range(K)]
+#         batches.append(batch)
+#     return batches
+#
+#
+# assert check("02_batches", make_batches)
+# ```
 # :::

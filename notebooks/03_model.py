@@ -380,6 +380,11 @@ for name, stride in [*networks, ("mobilenet_v2", 2)]:
 # Its feature map is 256 × 4 × 2. It does not have the last stage, which contains three quarters of ResNet-18's weights.
 #
 # How many numbers does training learn? The local branch has $C \cdot c + c$ in the convolution and $2 c$ in batch norm.
+#
+# :::{admonition} Predict first
+# :class: tip
+# Which part learns the most numbers: the backbone, the local branch or the classifier of 751 people? Is it the same for all three networks?
+# :::
 
 # %% tags=["nbval-check-output"]
 
@@ -411,6 +416,11 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
 #
 # A row of the feature map depends on more than 32 rows of pixels. A convolution of size $k$ on a feature map whose cells are $d$ pixels apart
 # widens the *receptive field* by $(k - 1) d$; each halving doubles $d$. For ResNet-18, layer by layer:
+#
+# :::{admonition} Predict first
+# :class: tip
+# The cells of the last feature map are 32 pixels apart. How many rows of pixels does one cell depend on: 32, about 100 or more than 256?
+# :::
 
 # %% tags=["nbval-check-output"]
 start = [
@@ -668,6 +678,17 @@ temporary.cleanup()
 # table cost nothing in a search.
 
 # %% [markdown]
+# ## Which setting should I take?
+#
+# * `weights = "imagenet"` for photographs: nearly all parameters are in the backbone (23.5 million of ResNet-50's), and they need not start from
+#   random values.
+# * `height = 256`, `width = 128`: the shape of a standing person, with eight stripes. A square of 224 × 224 has seven stripes and columns of
+#   background.
+# * `last_stride = 1` if the input is small: 64 × 32 then gives a feature map of 4 × 2 instead of 2 × 1. The last stage has four times as many cells to
+#   compute.
+# * `backbone`: `resnet50` to compare with published rows; `mobilenet_v2` if memory or time is short, since it has a tenth of the parameters.
+# * `local_channels = 128`: the paper's value. A file with a different value does not load.
+#
 # ## Summary
 #
 # * The last feature map of a backbone has $H \times W$ cells of $C$ numbers, with $H = \lceil h / 32 \rceil$; with `last_stride=1`,
@@ -724,4 +745,28 @@ temporary.cleanup()
 #
 # The mean and the matrix are both linear, so their order does not matter; averaging first does a quarter of the work at $W = 4$. ReLU is not
 # linear, so its position matters.
+# :::
+#
+# **4.** Compute the stripes of equation {eq}`eq-stripe`. The function gets a feature map of shape [C, H, W] and returns one row of C numbers per
+# stripe, [H, C]. It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def pool_stripes(feature_map):
+    return feature_map.mean(dim=1).T
+
+
+check("03_model", pool_stripes)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def pool_stripes(feature_map):
+#     return feature_map.mean(dim=2).T
+#
+#
+# assert check("03_model", pool_stripes)
+# ```
 # :::

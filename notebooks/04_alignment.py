@@ -157,6 +157,11 @@ table = torch.tensor([[1.0, 9, 9, 9], [1, 2, 9, 9], [9, 3, 1, 2]])
 
 # %% [markdown]
 # A path takes two steps down and three to the right, in any order, so there are $\binom{5}{2} = 10$ paths. Here are all of them:
+#
+# :::{admonition} Predict first
+# :class: tip
+# Follow the small numbers of the table. What is the smallest of the ten sums?
+# :::
 
 # %% tags=["nbval-check-output"]
 from itertools import combinations
@@ -307,6 +312,13 @@ def aligned_pair(one, two, titles):
     return fig
 
 
+# %% [markdown]
+# :::{admonition} Predict first
+# :class: tip
+# The right box is two eighths too low. Does the path first go down, or first to the right?
+# :::
+
+
 # %% alt="Two images of one person with five full lines, each from a stripe of the left image to the stripe two higher in the right one. The table of costs shows a path that first goes down two rows and then follows the dark cells"
 aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 
@@ -383,6 +395,12 @@ for name, how in (("rigid", False), ("aligned", True)):
         [alignment.local_distances(first, y, how).diagonal() for y in lower]
     )
     yardsticks[name] = alignment.local_distances(first, first, how)[others]
+
+# %% [markdown]
+# :::{admonition} Predict first
+# :class: tip
+# How many stripes too low may a box be before its person is as far as a stranger, with rigid stripes and with aligned ones?
+# :::
 
 # %% label="fig-shift" alt="Two panels over the shift. Rigid: the distance between images of one person rises within two stripes to the level of strangers. Aligned: it rises slowly, with peaks at half stripes, and stays below strangers over all four stripes"
 fig = figures.Figure(figsize=(8, 2.8), layout="constrained")
@@ -540,6 +558,14 @@ def explore(left=1, right=7, down=1.0):
 # still do so at four. The [alignment study](13_alignment_study.ipynb) measures what alignment is worth with trained features, over the whole
 # range of box errors.
 #
+# ## Which setting should I take?
+#
+# * Aligned stripes if boxes may be off by one stripe or more: at two stripes a person is as far as a stranger with rigid stripes, and clearly nearer
+#   with aligned ones.
+# * Rigid stripes if all boxes fit: they need no path, and the distance of an image to itself is 0. [Chapter 13](13_alignment_study.ipynb) measures both.
+# * A new threshold for each kind of distance: an aligned distance includes the cells between the matches, so it is larger than a rigid one of the same
+#   match.
+#
 # ## Summary
 #
 # * Matching two stripes costs $d_{ij} = \tanh(\lVert x_i - y_j \rVert / 2)$: 0 if they are equal, close to 1 if they are unrelated.
@@ -575,4 +601,48 @@ def explore(left=1, right=7, down=1.0):
 # `torch.allclose(alignment.local_distances(ours, theirs), alignment.local_distances(theirs, ours).T)` is true: a path through a table is also a path through the transposed table.
 # `alignment.local_distances(ours, ours).diagonal()` is not 0, so the local distance is not a metric.
 # `alignment.local_distances(ours.flip(1), theirs.flip(1))` equals the result without the flips, because each path is followed from the other end.
+# :::
+#
+# **4.** Fill the table of least sums by equation {eq}`eq-align-path`. The function gets a table of costs as a list of rows and returns the table of
+# sums in the same form. It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def least_sums(costs):
+    S = [list(row) for row in costs]
+    for i in range(len(S)):
+        for j in range(len(S[0])):
+            before = []
+            if i > 0:
+                before.append(S[i - 1][j])
+            if j > 0:
+                before.append(S[i][j - 1])
+            if i > 0 and j > 0:
+                before.append(S[i - 1][j - 1])
+            S[i][j] += min(before, default=0)
+    return S
+
+
+check("04_alignment", least_sums)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def least_sums(costs):
+#     S = [list(row) for row in costs]
+#     for i in range(len(S)):
+#         for j in range(len(S[0])):
+#             before = []
+#             if i > 0:
+#                 before.append(S[i - 1][j])
+#             if j > 0:
+#                 before.append(S[i][j - 1])
+#             S[i][j] += min(before, default=0)
+#     return S
+#
+#
+# assert check("04_alignment", least_sums)
+# ```
 # :::

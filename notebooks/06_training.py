@@ -202,6 +202,13 @@ def draw_pairs(networks):
     plt.show()
 
 
+# %% [markdown]
+# :::{admonition} Predict first
+# :class: tip
+# The network has random weights. Do images of one person already tend to have smaller distances than images of two people?
+# :::
+
+
 # %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: the curves for the same person and for different people overlap for half of their range"
 torch.manual_seed(0)
 untrained = AlignedReID(config.backbone, last_stride=config.last_stride)
@@ -436,6 +443,11 @@ if result:
 
 # %% [markdown]
 # ## Reading the curves
+#
+# :::{admonition} Predict first
+# :class: tip
+# The loss pulls the images of each person together. Does the distance of the hardest positives fall during the whole training?
+# :::
 
 # %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances separate"
 figures.training_curves(result.metrics) if result else "nothing was trained"
@@ -678,6 +690,15 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 # distances first shrink, then separate, and a few hard triplets remain for a long time. To reproduce the published number, put
 # `Market-1501-v15.09.15.zip` into `data/raw/` and run `make train PRESET=market1501_gl`.
 #
+# ## Which setting should I take?
+#
+# * `margin = 2` for a short training from random weights, as in the book's run; `margin = 0.3` for a long one from ImageNet weights.
+# * A lower `base_lr` if the positive and the negative distances both shrink to zero: such a run has collapsed.
+# * `decay_at_epoch` in the second half (151 of 300, or 13 of 18 here): the loss first has to fall at the full rate, then the weights settle.
+# * `train_part = "train"` with `validate_every` while you choose settings, then `"trainval"` with all people for the number that you report.
+# * `sync_batch_norm = True` if several processes have few images each, because the mean of few images is inexact; it sends messages in every layer.
+# * `deterministic = True` if you compare two runs on a GPU bit by bit; otherwise the order of the sums may vary.
+#
 # ## Summary
 #
 # * A configuration rejects unknown settings; a run folder belongs to one configuration.
@@ -709,4 +730,32 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 # `soft = training.train(dataclasses.replace(config, margin=None), "runs/book/soft")`, then
 # `figures.training_curves(soft.metrics)`. The loss never reaches 0, because the soft margin is never 0.
 # Margin satisfaction is then counted with margin 0 and equals precision.
+# :::
+#
+# **4.** Compute the learning rate by equation {eq}`eq-training-rate`. The function gets the epoch $e$, the base rate $\eta_0$, the first epoch $s$ of
+# the fall and the last epoch $T$. It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["demonstration", "nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def rate_of(epoch, base, start, last):
+    if epoch < start:
+        return base
+    return base * 0.001 ** ((epoch - start) / (last + 1 - start))
+
+
+check("06_training", rate_of)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def rate_of(epoch, base, start, last):
+#     if epoch < start:
+#         return base
+#     return base * 0.001 ** ((epoch + 1 - start) / (last + 1 - start))
+#
+#
+# assert check("06_training", rate_of)
+# ```
 # :::

@@ -430,6 +430,11 @@ assert np.isclose(both.mean_ap, 1 / 3), (
 # Equal distances do not define an order. The program must choose one, and this choice can change the score more than the model does. Here is
 # a "model" that has collapsed: it gives a distance of 0.5 to every image. We score it twice, the second time with the gallery in reverse
 # order.
+#
+# :::{admonition} Predict first
+# :class: tip
+# What is the rank-1 of a model that gives the same distance to every image?
+# :::
 
 # %% tags=["nbval-check-output"]
 for name, way, by_hand in (
@@ -773,6 +778,11 @@ print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
 
 # %% [markdown]
 # Any threshold from 3 to just below 5 accepts one wrong pair, the one at 3. The largest observed distance below 5 is 4, so the threshold is 4. [The figure](#fig-open-set) shows the test set. We assume that a guard can look at one false alarm in a thousand comparisons:
+#
+# :::{admonition} Predict first
+# :class: tip
+# At this threshold, does the model accept more or less than half of the pairs of one person?
+# :::
 
 # %% label="fig-open-set" alt="Left: histograms of distances of pairs of one person and of two people, which overlap, and a threshold; right: the ROC with the chosen point"
 pairs = verification.pair_distances(learned)
@@ -911,6 +921,11 @@ print(
 
 # %% [markdown]
 # In how many of these pairs do both people wear the same, compared with all pairs of people?
+#
+# :::{admonition} Predict first
+# :class: tip
+# Which of the five do confused people share more often than chance: colours, the kind of garment, the pattern, the bag?
+# :::
 
 # %%
 anybody = [(a, b) for a in people for b in people if a < b]
@@ -981,6 +996,16 @@ print(
 # published numbers above.
 
 # %% [markdown]
+# ## Which setting should I take?
+#
+# * `average_precision = "step"` to compare with later papers, `"trapezoid"` with the original reproduction. They differ by about two points here, so name
+#   the one that you report.
+# * `protocol = "market1501"`, unless the numbers that you compare with were counted differently: in our example rank-1 is 0 or 50 %, depending on the
+#   protocol.
+# * Multi-query, `"average"`, if you have several images of the query's person: it raised mAP by nearly three points, more than luck of the queries.
+# * A false-accept rate from the work that it makes: comparisons per day times the rate is the number of false alarms per day.
+# * `streaming.score_stream` if the distance matrix does not fit into memory; the scores are the same.
+#
 # ## Summary
 #
 # * Sort by distance, remove the ignored images, and note the ranks of the matches: CMC and AP follow from these.
@@ -1041,4 +1066,39 @@ print(
 #
 # The baselines gain most. Their features describe the street, the light and the colours of the camera as much as the person, and all of these
 # are the same in the query's own camera.
+# :::
+#
+# **4. In code.** Compute the average precision (step) of a list. The function gets the role of each image, nearest first: "match", "wrong" or
+# "ignored". It returns nan for a list without a match. It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def precision_of(roles):
+    precisions, matches = [], 0
+    for rank, role in enumerate(roles, start=1):
+        if role == "match":
+            matches += 1
+            precisions.append(matches / rank)
+    return sum(precisions) / matches if matches else float("nan")
+
+
+check("08_evaluation", precision_of)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def precision_of(roles):
+#     precisions, matches = [], 0
+#     counted = [role for role in roles if role != "ignored"]
+#     for rank, role in enumerate(counted, start=1):
+#         if role == "match":
+#             matches += 1
+#             precisions.append(matches / rank)
+#     return sum(precisions) / matches if matches else float("nan")
+#
+#
+# assert check("08_evaluation", precision_of)
+# ```
 # :::

@@ -158,6 +158,11 @@ fig
 # $$ R(i, k) = \{i\} \cup \{\, j : j \in N(i, k) \ \text{and}\ i \in N(j, k) \,\} $$ (eq-reranking-reciprocal)
 #
 # Here is this definition as a loop, with a small $k$ because there are only twenty points:
+#
+# :::{admonition} Predict first
+# :class: tip
+# The six nearest images of the query are two of A and four of B. Which of them have the query among their own six nearest?
+# :::
 
 
 # %% tags=["nbval-check-output"]
@@ -334,6 +339,11 @@ assert np.allclose(by_loop, by_library, atol=1e-5), (
 
 # %% [markdown]
 # The loop and the library agree. How has the query's list changed?
+#
+# :::{admonition} Predict first
+# :class: tip
+# By distance the six images of A have the ranks 1, 2, 7, 13, 16 and 17. At which rank is the last of them now?
+# :::
 
 # %% tags=["nbval-check-output"]
 before = 1 + squared[query, 1:].argsort(kind="stable")
@@ -401,6 +411,11 @@ again = reranking.rerank(
 
 # %% [markdown]
 # `evaluation.evaluate` re-ranks with `rerank=True`, which is the default. Here is its table.
+#
+# :::{admonition} Predict first
+# :class: tip
+# Which score gains more from re-ranking, rank-1 or mAP?
+# :::
 
 # %%
 table = evaluation.evaluate(
@@ -541,6 +556,16 @@ assert np.allclose(from_matrices, again, atol=2e-3), (
 # In the original reproduction mAP gains five times as much as rank-1. Two caveats do not show up in any table. First, re-ranking uses all *queries* as neighbours too, so the score of a query depends on the other queries. Second, its distances can be compared only within one
 # query's list: they do not measure how similar two people are, so they cannot be thresholded ([chapter 8](08_evaluation.ipynb)).
 #
+# ## Which setting should I take?
+#
+# * Re-rank if mAP matters, that is, if all images of a person should be found. Do not re-rank if a user looks at the first five or ten: rank-5 and
+#   rank-10 fell in all our runs.
+# * `k1`: about the number of images that a person has, queries and gallery together (exercise 3). A larger one adds neighbours of other people.
+# * `k2`: below `k1`, because each of the averaged rows should belong to the same person. The published pair is 20 and 6.
+# * `lambda_value = 0.3`: it orders images whose Jaccard distances are equal. At 1 the order is that of the distance, and at 0 all images without a common
+#   neighbour are tied.
+# * No threshold on re-ranked distances: they can be compared only within one query's list.
+#
 # ## Summary
 #
 # * Reciprocity removes images that are near the query but have nearer neighbours of their own.
@@ -588,4 +613,28 @@ assert np.allclose(from_matrices, again, atol=2e-3), (
 #
 # It is highest if $k_1$ is about the number of images per person. With a larger $k_1$ the sets also contain other people, whose
 # neighbourhoods overlap by chance.
+# :::
+#
+# **4.** Find $R(i, k)$ by equation {eq}`eq-reranking-reciprocal`. `neighbours[j]` lists the other images from the nearest to the farthest, without
+# $j$ itself. The function returns a set. It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def mutual_neighbours(neighbours, i, k):
+    return {i} | set(neighbours[i][:k])
+
+
+check("09_reranking", mutual_neighbours)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def mutual_neighbours(neighbours, i, k):
+#     return {i} | {j for j in neighbours[i][:k] if i in neighbours[j][:k]}
+#
+#
+# assert check("09_reranking", mutual_neighbours)
+# ```
 # :::

@@ -67,6 +67,12 @@ for line, row in enumerate(published, 2):  # line 1 is the head
     row["line"] = line
 assert len(published) == 64, "64 rows were published"
 
+# %% [markdown]
+# :::{admonition} Predict first
+# :class: tip
+# Is a single model trained on three datasets better than every model trained on Market-1501 alone?
+# :::
+
 # %% label="fig-published" alt="Published rank-1 against mAP on Market-1501: single models on Market-1501 alone are lowest, mutual learning is mostly above them though the two groups touch, three sets with single models are between, and three merged sets with mutual learning are separate at the top"
 fig = figures.Figure(figsize=(6, 3.4), layout="constrained")
 ax = fig.subplots()
@@ -386,6 +392,11 @@ for name, run in finished.items():
 # The last cell compares each result with its preset: every number here was made with the settings of the preset that its file name gives.
 #
 # The only real images among them are the detected ones of CUHK03. Two seeds of the same training differ by this much:
+#
+# :::{admonition} Predict first
+# :class: tip
+# By how much does rank-1 differ between two seeds: a tenth, half a point or three points?
+# :::
 
 # %%
 pair = [run for run in of_preset("cuhk03_mobilenet")]
@@ -404,6 +415,11 @@ assert len(pair) >= 2, (
 # Results files keep the scores of each query, so `evaluation.compare` can compare two runs query by query
 # ([chapter 8](08_evaluation.ipynb) derives the interval and the probability). Here are two questions about the drawn people. The first is a
 # test of the test: two trainings of chapter 7's study differ in nothing but the seed. Do they differ by more than luck (b minus a)?
+#
+# :::{admonition} Predict first
+# :class: tip
+# Will the interval of the difference in mAP contain 0?
+# :::
 
 
 # %%
@@ -519,5 +535,35 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 #
 # ```python
 # print([s["mean_ap_trapezoid"] for s in finished["cuhk03_mobilenet"]["scores"]])
+# ```
+# :::
+#
+# **4.** What does an interval of a difference show? The function gets both ends of a 95 % interval and what it is over, "queries" or "seeds". It
+# returns "nothing", "these networks differ" or "the methods differ". It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def conclude(low, high, over):
+    if low > 0 or high < 0:
+        return "the methods differ"
+    return "nothing"
+
+
+check("10_reproduction", conclude)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def conclude(low, high, over):
+#     if not (low > 0 or high < 0):
+#         return "nothing"
+#     if over == "queries":
+#         return "these networks differ"
+#     return "the methods differ"
+#
+#
+# assert check("10_reproduction", conclude)
 # ```
 # :::

@@ -165,6 +165,11 @@ assert count == 2 * Q * G * C, (
 
 # %% [markdown]
 # For Market-1501 and ResNet-50 the formula gives 220 billion. Re-ranking needs the distances of all images to all:
+#
+# :::{admonition} Predict first
+# :class: tip
+# The gallery has about five times as many images as there are queries. How many times as many operations does re-ranking need?
+# :::
 
 # %% tags=["nbval-check-output"]
 Q, G, C = 3368, 15913, 2048
@@ -225,6 +230,11 @@ assert kept_bytes(small, 1, 4, 4) == by_hand, (
 
 # %% [markdown]
 # Here is ResNet-50 with AlignedReID's branches, by batch and image size, in float32:
+#
+# :::{admonition} Predict first
+# :class: tip
+# Height and width are both doubled. By how much does the memory of a step grow?
+# :::
 
 # %% tags=["nbval-check-output"]
 network = AlignedReID("resnet50")
@@ -367,5 +377,31 @@ assert len(measured["rows"]) >= 8, "the file has all rows of `make bench`"
 #
 # ```python
 # print(64 * 128 * 64 / (3 * 256 * 128))
+# ```
+# :::
+#
+# **4.** How many operations does a search need for its distances, without and with re-ranking? The function gets the numbers of queries, gallery
+# images and channels. It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def count_operations(Q, G, C, rerank):
+    pairs = G * G if rerank else Q * G
+    return 2 * pairs * C
+
+
+check("11_time_and_space", count_operations)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def count_operations(Q, G, C, rerank):
+#     pairs = (Q + G) ** 2 if rerank else Q * G
+#     return 2 * pairs * C
+#
+#
+# assert check("11_time_and_space", count_operations)
 # ```
 # :::

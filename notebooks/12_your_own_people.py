@@ -214,6 +214,13 @@ def answers(query, top=9):
     )
 
 
+# %% [markdown]
+# :::{admonition} Predict first
+# :class: tip
+# The folder has seven more images of the first person. How many of them are among the nine nearest?
+# :::
+
+
 # %% alt="A query and the nine nearest images of the folder: some show the same person, others someone in clothes of the same colour"
 answers(int(firsts[0]))
 
@@ -311,6 +318,11 @@ assert np.isclose(total, float(alignment.shortest_path(costs)), atol=1e-5), (
 #
 # The person you search for may not be in the folder. A threshold can detect this; it is chosen from labelled pairs
 # ([chapter 8](08_evaluation.ipynb)): at most a share of `false_accept_rate` of the comparisons of two people may be accepted.
+#
+# :::{admonition} Predict first
+# :class: tip
+# One wrong pair in a hundred may pass. Where is the threshold in the left histogram, and do most right pairs pass?
+# :::
 
 # %% alt="Histograms of the distances of pairs of one person and of two people, with the threshold; and the ROC"
 pairs = verification.pair_distances(index)
@@ -362,6 +374,12 @@ with torch.no_grad():
     embedded = network(images.normalize(batch)).global_features
 away = losses.euclidean_distances(embedded[:1], embedded)[0].tolist()
 
+# %% [markdown]
+# :::{admonition} Predict first
+# :class: tip
+# Which is farther from the first image: the same image with little light, or a different person in similar clothes?
+# :::
+
 # %% label="fig-wrong" alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
 figures.contact_sheet(
     list(shown.values()),
@@ -406,6 +424,15 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # :::
 #
 # Our result is similar: the method works within one set-up and one day, and each of the three cases shows one of its limits.
+#
+# ## Which setting should I take?
+#
+# * `false_accept_rate`: divide the wrong images that you can check per search by the number of images. Here a search makes about a hundred comparisons, so
+#   0.01 passes about one stranger.
+# * `weights`, with the `backbone`, `height` and `width` of their training, if your images are photographs: the book's model has seen only drawn people.
+# * `pattern` if file names contain the camera: then images from the query's own camera are left out of the score.
+# * `k1` of about the images per person if you re-rank: with eight images, the published 20 includes strangers.
+# * A new threshold for every new camera or model: the old one was measured for different distances.
 #
 # ## Summary
 #
@@ -455,4 +482,38 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # ```
 #
 # It falls, and the ROC shows by how much; where the curve is steep, accepting a few more strangers gives many more right answers.
+# :::
+#
+# **4.** Choose a threshold. The function gets the distances of pairs of one person, those of pairs of two people, and the share of the latter that
+# may pass. It returns the largest of these distances that keeps the share when every pair up to it passes, or `None`. It has one mistake. Run the cell, read the answer and repair the function.
+
+# %% tags=["nbval-check-output"]
+from alignedreid_lib.exercises import check
+
+
+def pick_threshold(same, different, rate):
+    allowed = []
+    for t in same + different:
+        passed = sum(d <= t for d in different)
+        if passed / len(same + different) <= rate:
+            allowed.append(t)
+    return max(allowed, default=None)
+
+
+check("12_your_own_people", pick_threshold)
+
+# %% [markdown]
+# :::{dropdown} Solution
+# ```python
+# def pick_threshold(same, different, rate):
+#     allowed = []
+#     for t in same + different:
+#         passed = sum(d <= t for d in different)
+#         if passed / len(different) <= rate:
+#             allowed.append(t)
+#     return max(allowed, default=None)
+#
+#
+# assert check("12_your_own_people", pick_threshold)
+# ```
 # :::
