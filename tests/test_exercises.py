@@ -313,7 +313,14 @@ def test_right_results_of_other_kinds_are_correct():
 
     assert check("04_alignment", of_tensors)
     assert check("09_reranking", lambda N, i, k: [*(j for j in N[i][:k] if i in N[j][:k]), i])
-    assert not check("09_reranking", lambda N, i, k: [*(j for j in N[i][:k] if i in N[j][:k]), i, i])
+    for wrong in (
+        lambda N, i, k: [*(j for j in N[i][:k] if i in N[j][:k]), i, i],
+        lambda N, i, k: [[i]],
+        lambda N, i, k: (i for _ in range(1)),
+        lambda N, i, k: 10**5000,
+    ):
+        assert not check("09_reranking", wrong)
+    assert not check("11_time_and_space", lambda Q, G, C, rerank: 10**400)
 
 
 def test_an_error_in_an_edge_case_does_not_hide_the_mistake():
