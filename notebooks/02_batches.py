@@ -764,8 +764,9 @@ print(
 # network at least learns to ignore mirror and crop. Images from a different camera would teach more.
 # :::
 #
-# **4.** Make P × K batches without chance: take people in the order of their first image, P per batch, and the first K images of each. A person
-# with fewer images repeats them from the first one, and an incomplete last batch is left out. The function has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Make P × K batches without chance: take people in the order of their first image, P per batch, and the first K images of each. A
+# person with fewer images repeats them from the first one, and an incomplete last batch is left out. The function has one mistake. Run the
+# cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

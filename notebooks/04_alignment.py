@@ -603,8 +603,8 @@ def explore(left=1, right=7, down=1.0):
 # `alignment.local_distances(ours.flip(1), theirs.flip(1))` equals the result without the flips, because each path is followed from the other end.
 # :::
 #
-# **4.** Fill the table of least sums by equation {eq}`eq-align-path`. The function gets a table of costs as a list of rows and returns the table of
-# sums in the same form. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Fill the table of least sums by equation {eq}`eq-align-path`. The function gets a table of costs as a list of rows and returns the
+# table of sums in the same form. It has one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

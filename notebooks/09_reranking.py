@@ -615,8 +615,8 @@ assert np.allclose(from_matrices, again, atol=2e-3), (
 # neighbourhoods overlap by chance.
 # :::
 #
-# **4.** Find $R(i, k)$ by equation {eq}`eq-reranking-reciprocal`. `neighbours[j]` lists the other images from the nearest to the farthest, without
-# $j$ itself. The function returns a set. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Find $R(i, k)$ by equation {eq}`eq-reranking-reciprocal`. `neighbours[j]` lists the other images from the nearest to the farthest,
+# without $j$ itself. The function returns a set. It has one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

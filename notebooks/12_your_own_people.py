@@ -484,8 +484,9 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # It falls, and the ROC shows by how much; where the curve is steep, accepting a few more strangers gives many more right answers.
 # :::
 #
-# **4.** Choose a threshold. The function gets the distances of pairs of one person, those of pairs of two people, and the share of the latter that
-# may pass. It returns the largest of these distances that keeps the share when every pair up to it passes, or `None`. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Choose a threshold. The function gets the distances of pairs of one person, those of pairs of two people, and the share of the
+# latter that may pass. It returns the largest of these distances that keeps the share when every pair up to it passes, or `None`. It has
+# one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -432,8 +432,9 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 # seen a shifted person, and its score should fall more with the misalignment; aligned stripes compare body parts, and should lose less.
 # :::
 #
-# **4.** Separate the two gains. The function gets the mAP of each seed for the global, the rigid and the aligned distance. It returns the mean gain of
-# the stripes, then the mean gain of their alignment. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Separate the two gains. The function gets the mAP of each seed for the global, the rigid and the aligned distance. It returns the
+# mean gain of the stripes, then the mean gain of their alignment. It has one mistake. Run the cell, read the answer and repair the
+# function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -19,6 +19,7 @@ from alignedreid_lib.exercises import check, judge
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 CHAPTERS = [path.stem for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))]
+WITHOUT_SETTINGS = ("00", "10", "11")  # they have nothing to choose but what they show
 
 
 def exercise_of(chapter):
@@ -55,6 +56,27 @@ def test_the_stub_is_refused_by_the_name_of_its_mistake(chapter):
 def test_the_committed_solution_is_correct(chapter):
     answer = run(programs(chapter)[1])
     assert answer and answer.words == f"Correct. {exercise_of(chapter).notice}"
+
+
+BOX = re.compile(r"^:::\{admonition\} Predict first\n:class: tip\n(.*?)\n:::$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_two_or_three_boxes_ask_to_predict_the_next_cell(chapter):
+    cells = jupytext.read(NOTEBOOKS / f"{chapter}.py", fmt="py:percent").cells
+    asked = [k for k, cell in enumerate(cells) if BOX.search(cell.source)]
+    assert 2 <= len(asked) <= 3
+    for k in asked:
+        assert cells[k].source.endswith("?\n:::") and cells[k + 1].cell_type == "code"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_settings_are_advised_before_the_summary(chapter):
+    text = (NOTEBOOKS / f"{chapter}.py").read_text("utf-8")
+    advice = re.search(r"^# ## Which setting should I take\?\n(.*?)^# ## (\w+)", text, re.DOTALL | re.MULTILINE)
+    assert bool(advice) == (chapter[:2] not in WITHOUT_SETTINGS)
+    if advice:
+        assert 3 <= advice[1].count("\n# * ") <= 6 and advice[2] == "Summary"
 
 
 # Typical wrong answers, as readers write them, and a part of the answer that names the mistake
