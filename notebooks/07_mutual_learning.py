@@ -590,7 +590,8 @@ assert all(
 # * `global_mutual_weight = 0.1` in a short training: in our study the models agreed more and scored slightly higher. With the published weight of 1, a
 #   short training on CUHK03 lost five points.
 # * `probability_weight = 0` until the classifier is better than guessing: in our study the term changed the mAP by less than its standard deviation.
-# * Different starts, by `weights = None`, different `backbones` or a loss on new layers: equal models have nothing to teach each other.
+# * Different starts, by `weights = None`, different `backbones` or a loss on new layers: equal models have nothing to teach each other. Where all of
+#   this is fixed, `own_views = True` or `twins = "noise"` makes them differ.
 # * Three seeds or more per side before you claim a gain: three left an interval from four points below 0 to seven above.
 #
 # ## Summary
