@@ -47,7 +47,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether the host runs ahead of the device, so that reading a result makes it wait: all devices but the CPU."""
+    """True if the host runs ahead of the device, so that reading a result makes it wait: all devices but the CPU."""
     return device.type != "cpu"
 
 
@@ -65,8 +65,7 @@ def choose_precision(name: str, device: torch.device, width: int) -> str:
 
     "auto" takes bfloat16 where the hardware supports it: on GPUs since Ampere, and on CPUs with AVX512-BF16 or AMX.
     Other CPUs emulate it, several times slower than float32. Volta and Turing (V100, T4, RTX 20) get float16.
-    On Apple's GPUs "auto" is float32: whether they have bfloat16 depends on the chip and on macOS, and PyTorch does not
-    tell.
+    On Apple's GPUs "auto" is float32: only some chips and versions of macOS have bfloat16, and PyTorch does not tell.
 
     Args:
         name: one of `PRECISIONS`.
