@@ -704,6 +704,7 @@ def test_long_overrides_make_a_name_that_a_folder_may_have() -> None:
 SMALL = {
     "dataset": "folder", "weights": None, "backbone": "shufflenet_v2_x0_5", "height": 32, "width": 16,
     "ids_per_batch": 2, "images_per_id": 2, "total_epochs": 1, "decay_at_epoch": 1, "precision": "float32",
+    "compiled": False,
 }  # fmt: skip
 
 
@@ -733,7 +734,7 @@ def test_torchrun_trains_a_preset_in_two_processes(tiny_data, tmp_path):
     given = {
         "data_root": tiny_data, "dataset": "tiny", "run_dir": tmp_path / "run", "processes": 2, "device": "cpu",
         "height": 32, "width": 16, "backbone": "shufflenet_v2_x0_5", "weights": None, "ids_per_batch": 4,
-        "images_per_id": 2, "total_epochs": 2, "decay_at_epoch": 2,
+        "images_per_id": 2, "total_epochs": 2, "decay_at_epoch": 2, "compiled": False,
     }  # fmt: skip
     words = [word for name, value in given.items() for word in ("-p", name, str(value))]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
