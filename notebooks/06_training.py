@@ -379,7 +379,7 @@ for name in ("naive", "library"):
             lambda images_, network=network: network(images_.double()),
             optimizer,
             batch.device,
-            torch.float32,
+            "float32",
         )
         loss = training.train_step(learner, batch, people, small)["loss"]
     found[name] = (

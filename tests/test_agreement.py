@@ -48,7 +48,7 @@ DIFFERENT = {  # the second process's settings, what is patched there
     "library": ({}, lambda: mock.patch.object(alignedreid_lib, "__file__", "/nowhere/alignedreid_lib/__init__.py")),
     "names": ({}, lambda: with_data(renamed)),
     "labels": ({}, lambda: with_data(relabelled)),
-    "precision": ({}, lambda: mock.patch.object(devices, "choose_precision", lambda *_: torch.bfloat16)),
+    "precision": ({}, lambda: mock.patch.object(devices, "choose_precision", lambda *_: "bfloat16")),
     "rate of an epoch": ({}, lambda: mock.patch.object(epochs, "learning_rate", faster)),
     "weights at the start": (
         {},
@@ -250,7 +250,7 @@ def test_alone_nothing_is_compared():
 
 def test_devices_that_cannot_exchange_are_refused(monkeypatch):
     monkeypatch.setattr(distributed, "started", lambda: True)
-    learner = step.Learner(None, None, None, torch.device("mps"), torch.float32)
+    learner = step.Learner(None, None, None, torch.device("mps"), "float32")
     with pytest.raises(
         InputError, match="several processes cannot exchange tensors of device mps; set device to 'cpu'"
     ):

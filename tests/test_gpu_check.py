@@ -151,7 +151,7 @@ def test_on_a_gpu_it_writes_into_the_results(tmp_path, monkeypatch, as_started):
     monkeypatch.setattr(running, "check", lambda setup: check(setup, {"none": lambda setup: []}))
     monkeypatch.setattr(running, "make_data", lambda setup: None)
     monkeypatch.setattr(devices, "choose_device", lambda name="auto": GPU)
-    monkeypatch.setattr(devices, "choose_precision", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(devices, "choose_precision", lambda *_: "bfloat16")
     monkeypatch.setattr(runs, "provenance", lambda device: {"device": "NVIDIA H100 80GB HBM3"})
     running.run(tmp_path)
     found = json.loads((tmp_path / "notebooks/results/gpu_check_nvidia_h100_80gb_hbm3.json").read_text())
@@ -211,7 +211,7 @@ def test_a_gpu_is_short_of_memory_only_inside(monkeypatch):
 
 def test_on_a_gpu_the_memory_is_really_short(monkeypatch):
     """The forward pass stays the network's own; on a CPU it is replaced by one that fails."""
-    learner = correct.training.Learner(None, "its own", None, GPU, torch.float32)
+    learner = correct.training.Learner(None, "its own", None, GPU, "float32")
     monkeypatch.setattr(card, "too_small", lambda device: pytest.MonkeyPatch.context())
     with correct.no_memory(learner):
         assert learner.forward == "its own"

@@ -56,7 +56,7 @@ def check_start(config: TrainConfig, dataset: Dataset, learner: Learner) -> None
             "give every process the same settings": settings,
             "set precision to float32, or device to 'cpu', for every process": {
                 "device type": learner.device.type,
-                "precision": str(learner.precision).removeprefix("torch."),
+                "precision": learner.precision,
             },
             "prepare the same dataset on every machine": {
                 "images": len(dataset),

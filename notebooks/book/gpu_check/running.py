@@ -57,7 +57,7 @@ def check(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> dict[str, Any]:
         **runs.provenance(setup.device),
         "kind": setup.device.type,
         "cuda": torch.version.cuda,
-        "precision": str(precision).removeprefix("torch."),
+        "precision": precision,
         "sizes": dataclasses.asdict(setup.sizes),
         "seconds": time.perf_counter() - began,
         "rows": [row.to_dict() for row in rows],

@@ -85,7 +85,7 @@ def _steps(setup: Setup) -> list[Row]:
     labels = training.train_labels(dataset)
     sampler = IdentitySampler(labels, config.ids_per_batch, config.images_per_id, config.seed)
     floor = bare_step(setup)
-    precision = str(devices.choose_precision("auto", setup.device, config.width)).removeprefix("torch.")
+    precision = devices.choose_precision("auto", setup.device, config.width)
     size = f"{config.backbone} {config.height} x {config.width}, batch {config.ids_per_batch * config.images_per_id}"
     rows = [Row("step", f"{BARE}; {size}, {precision}", floor, "images/s")]
     stores = places(dataset.paths, config, setup.device)
