@@ -421,11 +421,11 @@ book.dataset_folder("market1501")
 with tempfile.TemporaryDirectory() as folder:
     start = Path(folder) / "start.pth"
     torch.save(by_loop[0].network.state_dict(), start)
-    twins = dataclasses.replace(
+    equal = dataclasses.replace(
         pair, weights=str(start), id_weight=0.0, probability_weight=0.0
     )
     try:
-        training.train(twins, Path(folder) / "run")
+        training.train(equal, Path(folder) / "run")
     except InputError as error:
         message = str(error)
 assert "stay equal; set twins" in message, "equal models are rejected"
@@ -444,7 +444,7 @@ print(message.replace(str(start), "start.pth"))
 with tempfile.TemporaryDirectory() as folder:
     start = Path(folder) / "start.pth"
     torch.save(by_loop[0].network.state_dict(), start)
-    noisy = dataclasses.replace(twins, weights=str(start), twins="noise")
+    noisy = dataclasses.replace(equal, weights=str(start), twins="noise")
     parted = [training.make_learner(noisy, k, 8) for k in (0, 1)]
 first_step = training.mutual_step(parted, batch, people, noisy)
 assert first_step[0]["global_mutual_loss"] > 0, "noise makes the models differ"

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -20,6 +21,13 @@ hypothesis.settings.load_profile("anywhere")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def signals() -> None:
+    """Tests may have been started by `nohup`, or in the background of a shell, which ignore SIGHUP and SIGINT."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tests use tensors so small that a second thread costs more than it brings, above all on a busy machine."""
     torch.set_num_threads(1)
@@ -32,7 +40,7 @@ def seeded() -> None:
 
 
 @pytest.fixture(scope="session")
-def warm() -> BaseContext:
+def warm(signals: None) -> BaseContext:
     """Processes that are forked from one that has imported the library and these tests: a start takes 0.1 s, not 5."""
     context = multiprocessing.get_context("forkserver")
     modules = ("agreement", "datasets", "distributed", "exchange", "saving", "training")

@@ -335,15 +335,7 @@ def test_two_processes_killed_at_any_moment_go_on(config, quick, tmp_path):
     assert [row["epoch"] for row in runs.read_metrics(cut)] == list(range(1, config.total_epochs + 1))
 
 
-@pytest.fixture
-def interruptible():
-    """A shell starts jobs in the background with SIGINT ignored; these tests need Python's own handler."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_two_processes_interrupted_save_the_last_finished_epoch(config, quick, interruptible, tmp_path):
+def test_two_processes_interrupted_save_the_last_finished_epoch(config, quick, tmp_path):
     config = dataclasses.replace(config, processes=2, checkpoint_every=1e9)
     sent = []
 
@@ -377,7 +369,7 @@ def test_an_error_of_one_ends_all(where, quick, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_interrupted_all_end_and_the_interrupt_works_afterwards(quick, interruptible, tmp_path):
+def test_interrupted_all_end_and_the_interrupt_works_afterwards(quick, tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     sent = []
 

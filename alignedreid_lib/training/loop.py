@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
@@ -94,7 +95,9 @@ def train(
             )
     elif config.processes > 1 and (done := finished_epochs(config, run_dir)) < config.total_epochs:
         return _train_in_processes(config, run_dir, report, validate, done)
-    config = distributed.from_first(lambda: settle_precision(config, run_dir))
+    # The first process decides the precision alone: `agreement` compares all settings.
+    settled = distributed.from_first(lambda: settle_precision(config, run_dir).precision)
+    config = dataclasses.replace(config, precision=settled)
     dataset = open_dataset(config.folder, config.train_part)
     labels = train_labels(dataset)
     sampler = IdentitySampler(
