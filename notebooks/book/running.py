@@ -14,10 +14,12 @@ from typing import Any
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 import pairs
 import progress
 
+SAVE_SECONDS = 60  # for a kernel that is stopped: a training saves its last finished epoch
 READS = 10  # of a file that papermill writes, until it is whole
 
 
@@ -62,6 +64,7 @@ def execute(
             start_timeout=pairs.START_SECONDS,
             execution_timeout=seconds,
             extra_arguments=[*pairs.QUIET_KERNEL, *kernel],
+            config=Config({"KernelManager": {"shutdown_wait_time": SAVE_SECONDS}}),
             **streams,
         )
     except PapermillExecutionError as error:
