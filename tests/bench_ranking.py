@@ -15,7 +15,7 @@ import numpy as np
 from timing import measured, record
 
 from alignedreid_lib.evaluation import compare
-from alignedreid_lib.evaluation.matches import RankingProblem
+from alignedreid_lib.evaluation.matches_and_junk import RankingProblem
 from alignedreid_lib.evaluation.ranking import score_ranking
 from alignedreid_lib.evaluation.scores import QueryScores, ScoreRow
 

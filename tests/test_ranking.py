@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import counting
-from alignedreid_lib.evaluation.matches import RankingProblem
+from alignedreid_lib.evaluation.matches_and_junk import RankingProblem
 from alignedreid_lib.evaluation.ranking import average_precisions, score_ranking
 
 pytestmark = pytest.mark.arithmetic

@@ -58,7 +58,7 @@ def test_the_real_names_give_the_original_s_partitions(shared, tmp_path, monkeyp
     fixtures = shared / "fixtures"
     names = gzip.decompress((fixtures / "market1501_names.txt.gz").read_bytes()).decode().split()
     archive = pack(tmp_path / "m.zip", {f"{NAME}/{name}": JPEG for name in names})
-    monkeypatch.setattr(market_duke, "_copy_pictures", lambda *_: None)  # seconds, and nothing of the names
+    monkeypatch.setattr(market_duke, "copy_images", lambda *_: None)  # seconds, and nothing of the names
     made = prepare("market1501", archive, tmp_path / "data")
     partitions = pickle.loads((made / "partitions.pkl").read_bytes())
     expected = json.loads(gzip.decompress((fixtures / "market1501_partitions.json.gz").read_bytes()))

@@ -4,14 +4,11 @@ import re
 import warnings
 import zipfile
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from alignedreid_lib.datasets.archives import list_files, open_archive
 from alignedreid_lib.datasets.partitions import MULTI_QUERY, Partitions, format_name, make_partitions
-from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES, read_image
+from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES, copy_images
 from alignedreid_lib.datasets.sighting import count
 from alignedreid_lib.errors import InputError
 
@@ -74,7 +71,7 @@ def prepare_folders(name: str, path: Path, out: Path, num_val_ids: int) -> dict[
                 stacklevel=4,
             )
         (out / "images").mkdir()
-        _copy_pictures(archive, new_names, out / "images", name)
+        copy_images(archive, new_names, out / "images", name)
     partitions.save(out / "partitions.pkl")
     return {"/".join(entry.filename.split("/")[-2:]): new_name for entry, new_name in new_names}
 
@@ -167,14 +164,3 @@ def _plan(members: dict[str, list[Member]], num_val_ids: int) -> tuple[Partition
         names["bounding_box_train"], num_val_ids, names["query"], names["gt_bbox"], names["bounding_box_test"]
     )
     return partitions, copies
-
-
-def _copy_pictures(
-    archive: zipfile.ZipFile, copies: Sequence[tuple[zipfile.ZipInfo, str]], images: Path, title: str
-) -> None:
-    """Copy entries to `images/` under their new names, each decoded once."""
-    # One thread: the work without the GIL (inflate, decode, write) lasts 20 to 100 us per image, less than
-    # handing the GIL over twice costs; two threads measured slower than one.
-    for entry, new_name in tqdm(copies, desc=title, unit="img", disable=None):
-        with open(f"{images}/{new_name}", "wb", buffering=0) as file:
-            file.write(read_image(archive, entry))

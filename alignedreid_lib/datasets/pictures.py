@@ -1,17 +1,19 @@
 """Image files from outside: checked that they decode, and converted to the unified layout's format.
 
-A JPEG of a release is copied byte for byte, because recompressing it loses quality (`read_image`); the user's own
+A JPEG of a release is copied byte for byte, because recompressing it loses quality (`copy_images`); the user's own
 images have any format (`to_jpeg`). Derived in notebooks/01_datasets.
 """
 
 import io
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from tqdm import tqdm
 
 from alignedreid_lib.datasets.kinds import REPACK
 from alignedreid_lib.errors import InputError
@@ -60,6 +62,25 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
         raise
     except Exception:  # damaged EXIF can fail in any way
         return None
+
+
+def copy_images(
+    archive: zipfile.ZipFile, copies: Sequence[tuple[zipfile.ZipInfo, str]], images: Path, title: str
+) -> None:
+    """Copy JPEGs of a release's zip into a folder under new names, byte for byte.
+
+    Args:
+        copies: entries of the zip, and their new names.
+        title: written before the progress bar.
+
+    Raises:
+        InputError: see `read_image`.
+    """
+    # One thread: the work without the GIL (inflate, decode, write) lasts 20 to 100 us per image, less than
+    # handing the GIL over twice costs; two threads measured slower than one.
+    for entry, new_name in tqdm(copies, desc=title, unit="img", disable=None):
+        with open(f"{images}/{new_name}", "wb", buffering=0) as file:
+            file.write(read_image(archive, entry))
 
 
 def read_image(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.counting import over_blocks
-from alignedreid_lib.evaluation.matches import Columns, MatchRanks, RankingProblem, Values
+from alignedreid_lib.evaluation.matches_and_junk import Columns, MatchRanks, RankingProblem, Values
 
 Protocol = Literal["market1501", "allshots", "cuhk03"]
 AveragePrecision = Literal["trapezoid", "step"]
@@ -38,7 +38,7 @@ def score_ranking(
 
     Args:
         distances: [Q, G] numpy array or tensor, real numbers, smaller is nearer; infinity is allowed.
-        query_ids, ..., keep_same_camera: see `matches.RankingProblem`.
+        query_ids, ..., keep_same_camera: see `matches_and_junk.RankingProblem`.
         protocol: how the CMC counts. `market1501`: 1 once a match is found. `allshots`: the share of the matches
             with at most k images of other identities before them. `cuhk03`: only images of other
             cameras, and one image per identity, drawn at random; the exact expectation, not a sample.

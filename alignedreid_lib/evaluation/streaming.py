@@ -4,7 +4,7 @@ from typing import Literal
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import ranking
-from alignedreid_lib.evaluation.matches import Columns, RankingProblem, Values
+from alignedreid_lib.evaluation.matches_and_junk import Columns, RankingProblem, Values
 
 
 def score_stream(

@@ -16,7 +16,7 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import ranking
 from alignedreid_lib.evaluation.distances import DISTANCES, distance_matrices, reranked_matrices
 from alignedreid_lib.evaluation.features import Features
-from alignedreid_lib.evaluation.matches import RankingProblem, Values
+from alignedreid_lib.evaluation.matches_and_junk import RankingProblem, Values
 from alignedreid_lib.evaluation.scores import SCORES, QueryScores, ScoreRow, ScoreTable
 
 _BLOCK_BYTES = 32 << 20  # limit for a block of one distance: 500 queries for a gallery of Market-1501's size
