@@ -51,6 +51,14 @@ def is_accelerator(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+def send(values: Any, device: torch.device) -> Tensor:
+    """The values of a tensor, or of a packed batch, on a device; from pinned memory to CUDA the host does not wait.
+
+    Only CUDA keeps the source's memory until an asynchronous copy has read it.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def fetch(values: Tensor) -> NDArray[Any]:
     """The values on the host, bfloat16 as float32; the host waits until an accelerator has computed them."""
     values = values.detach().cpu()
@@ -83,10 +91,13 @@ def choose_precision(name: str, device: torch.device, width: int) -> str:
         raise InputError(f"precision {name} is not safe on this CPU for images {width} pixels wide; use float32")
     if name == "tf32" and not (device.type == "cuda" and _of(device, torch.cuda.is_tf32_supported)):
         raise InputError(f"precision tf32 needs an NVIDIA GPU since Ampere, not {device}; use float32")
+    bfloat16 = device.type == "cuda" and _of(device, torch.cuda.is_bf16_supported, including_emulation=False)
+    if name == "bfloat16" and device.type == "cuda" and not bfloat16:
+        raise InputError(f"precision bfloat16 needs an NVIDIA GPU since Ampere, not {device}; use float16 or float32")
     if name != "auto":
         return name
     if device.type == "cuda":
-        if _of(device, torch.cuda.is_bf16_supported, including_emulation=False):
+        if bfloat16:
             return "bfloat16"
         return "float16" if torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -200,7 +200,7 @@ def test_what_is_sent_to_a_device_is_pinned_and_sent_without_waiting(monkeypatch
     views = draw_views([(4, 2)], generator(), *CROPS)
     for where, expected in (("cpu", [(8, 3), (1, 7)]), ("meta", [(1, 7)])):
         pixels = torch.zeros(8, 3, dtype=torch.uint8, device=where)
-        PackedBatch.of(pixels, [0], [2], views, (4, 2)).pin_memory().to(torch.device("meta"))
+        PackedBatch.of(pixels, [0], [2], views, (4, 2)).pin_memory().to(torch.device("meta"), non_blocking=True)
         assert pinned == expected, "what is on the device stays there"
         moved = [more for place, more in sent if isinstance(place, torch.device)]
         assert moved == [{"non_blocking": True}] * 3

@@ -369,4 +369,21 @@ def test_the_goal_is_that_of_the_published_preset():
     sizes = made.MARKET
     assert (sizes.image, sizes.backbone) == ((settings["height"], settings["width"]), settings["backbone"])
     assert (sizes.ids_per_batch, sizes.images_per_id) == (settings["ids_per_batch"], settings["images_per_id"])
-    assert settings["total_epochs"] == speed.EPOCHS
+    assert settings["total_epochs"] == speed.EPOCHS and settings["compiled"] is True
+    assert {name: settings[name] for name in speed.AS_PUBLISHED} == speed.AS_PUBLISHED
+
+
+def test_a_compiled_step_is_compared_with_the_eager_one(tmp_path, monkeypatch):
+    """With the graphs of a compiled backward, by a backend that needs no compiler; CUDA graphs are refused here."""
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiler(network, backend="aot_eager"))
+    setup = made.Setup(CPU, TINY, tmp_path)
+    made.make_data(setup)
+    how = {"precision": "float32", **correct.GLOBAL_ALONE}
+    wanted = correct.one_step(setup.config("few", **how), tmp_path / "eager")
+    found = correct._compiled(setup, "one", True, how, wanted)
+    assert {row.verdict for row in found} == {rows.OK} and len(found) == 2
+    (refused,) = correct._compiled(setup, "other", "reduce-overhead", how, wanted)
+    assert refused.verdict == rows.ABSENT and "no CUDA graphs" in refused.reason
+    (differs,) = correct._compiled(setup, "third", True, how, (wanted[0], torch.cat([wanted[1], wanted[1]])))
+    assert differs.verdict == rows.FAILED and "other parameters" in differs.reason

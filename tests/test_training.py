@@ -499,11 +499,17 @@ def test_a_checkpoint_cut_short_is_named(config, tmp_path):
 
 
 def test_compiled_is_the_same_run(config, tmp_path, monkeypatch):
+    """Also what has no loss stays: a compiled backward gives it gradients of 0, which weight decay would use."""
     compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network: compiler(network, backend="eager"))  # no C++, same wrapper
+    monkeypatch.setattr(torch, "compile", lambda network: compiler(network, backend="aot_eager"))  # no C++, same graphs
+    config = dataclasses.replace(config, weight_decay=0.1, base_lr=1e-3)
     plain = train(config, tmp_path / "plain")
     compiled = train(dataclasses.replace(config, compiled=True), tmp_path / "compiled")
-    assert same(plain.weights, compiled.weights), "and its weights bear the network's names"
+    one, other = map(torch.load, (plain.weights, compiled.weights))
+    assert one.keys() == other.keys(), "its weights bear the network's names"
+    for name in one:
+        if name.startswith("local_") and "running" not in name:
+            assert torch.equal(one[name], other[name]), f"{name} has no loss and stays"
 
 
 def test_compiled_without_a_compiler_is_refused_before_anything_is_made(config, tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ class PackedBatch(NamedTuple):
         pixels = self.pixels if self.pixels.device.type != "cpu" else self.pixels.pin_memory()
         return self._replace(pixels=pixels, table=self.table.pin_memory())
 
-    def to(self, device: torch.device, non_blocking: bool = True) -> Tensor:
+    def to(self, device: torch.device, non_blocking: bool = False) -> Tensor:
         """The batch, uint8 [N, 3, h, w] in channels-last layout, computed where the pixels are or on `device`.
 
         Bilinear as `resize`, whose pixels it gives up to rounding: at most one grey level differs.

@@ -125,7 +125,7 @@ def extract(
     def batch(begin: int) -> Tensor:  # uint8 [n, 3, h, w]
         pictures = store.fetch(range(begin, min(begin + batch_size, len(dataset))))
         stacked = torch.stack([images.resize(picture, (height, width)) for picture in pictures])
-        return stacked.pin_memory() if pinned else stacked
+        return stacked.pin_memory() if pinned and stacked.device.type == "cpu" else stacked
 
     begins = range(0, len(dataset), batch_size)
     # On a CPU, decoding while the network runs makes their threads wait for each other; taking turns is faster.
@@ -143,7 +143,7 @@ def extract(
             devices.out_of_memory(work),
         ):
             for pictures in batches:
-                batch_images = images.normalize(pictures.to(there, non_blocking=True))
+                batch_images = images.normalize(devices.send(pictures, there))
                 views = [model(view) for view in ((batch_images, batch_images.flip(3)) if flip else (batch_images,))]
                 both = ([view.global_features for view in views], [view.local_features for view in views])
                 # Kept on the device: a copy of each batch would make the GPU wait for the host.

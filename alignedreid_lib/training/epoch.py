@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignedreid_lib import devices
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.augmentation import PackedBatch
 from alignedreid_lib.batches.sampling import IdentitySampler
@@ -70,7 +71,7 @@ def train_epoch(
         try:
             # Sent here, not by the thread that works ahead: each thread has a current GPU of its own.
             where = zip(learners, batches, strict=False)  # one batch for all, or one each
-            views = [batch.to(learner.device, non_blocking=True) for learner, batch in where]
+            views = [devices.send(batch, learner.device) for learner, batch in where]
             steps.append(mutual_step(learners, views if config.own_views else views[0], batch_labels, config))
         except torch.OutOfMemoryError:
             share = len(batch_labels) // processes

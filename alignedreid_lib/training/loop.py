@@ -127,6 +127,7 @@ def train(
         first = distributed.rank() == 0
         save = partial(runs.save_checkpoint, run.folder)
         facts = runs.provenance(*(learner.device for learner in learners)) | {"processes": distributed.count()}
+        facts["device"] = ", ".join(dict.fromkeys(distributed.gather_objects(facts["device"])))
         began -= run.progress.wall_seconds
         with (
             SummaryWriter(run.folder / "tensorboard", purge_step=resumed_at + 1) if first else nullcontext() as board,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,9 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     part_twins(network, config, k)
     if config.sync_batch_norm:
         distributed.synchronize_batch_norm(network, device)
+    if config.local_weight == 0:  # compiled, its gradients would be 0, not absent, and weight decay would shrink it
+        for branch in (network.local_conv, network.local_bn):
+            branch.requires_grad_(False)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
     forward = compile_network(network, device, config.compiled) if config.compiled else network
@@ -124,7 +128,7 @@ class StepOutput(NamedTuple):
 
 def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: TrainConfig) -> StepOutput:
     """Forward and the model's own losses; args are those of `mutual_step`."""
-    batch, labels = batch.to(learner.device, non_blocking=True), labels.to(learner.device, non_blocking=True)
+    batch, labels = devices.send(batch, learner.device), devices.send(labels, learner.device)
     with devices.autocast(learner.device, learner.precision):
         own = learner.forward(images.normalize(batch))
     # From here everything is of the whole batch, also with several processes.
@@ -210,6 +214,9 @@ def compile_network(network: AlignedReID, device: torch.device, mode: bool | str
         raise InputError(
             f"compiled is {mode} and there is no {language} compiler {needed[0]!r}; install g++ or set it to False"
         )
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.is_file():
+        raise InputError(f"compiled is {mode} and {header} is absent; install python3-dev or set it to False")
     if mode not in GRAPH_MODES:
         return torch.compile(network)
     graphs = torch.compile(network, mode=mode, dynamic=False)  # a graph for each shape: the last batch may be smaller

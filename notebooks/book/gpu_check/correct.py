@@ -19,7 +19,7 @@ from alignedreid_lib.training import TrainConfig
 from alignedreid_lib.training.epoch import train_epoch
 from gpu_check import card
 from gpu_check.made import Setup
-from gpu_check.rows import ABSENT, Row, attempt, compared
+from gpu_check.rows import ABSENT, FAILED, Row, attempt, compared
 
 Step = tuple[dict[str, float], Tensor]  # the losses by name, and the gradient
 
@@ -44,6 +44,8 @@ TERMS = {  # two models, and every term of the loss
     "weight_decay": 0.0,  # so that Adam's first moment is a tenth of the gradient
 }
 
+GLOBAL_ALONE = {"mirror_prob": 0.0, "weight_decay": 0.0}
+
 
 def one_step(config: TrainConfig, folder: Path) -> Step:
     """A training of one step: its losses by name, and the gradient [parameters], from Adam's first moment."""
@@ -63,7 +65,7 @@ def differences(found: Step, wanted: Step) -> dict[str, float]:
     """
     largest: dict[str, float] = {}
     for name, value in wanted[0].items():
-        model = "model1_" if name.startswith("model1_") else "model2_"
+        model = next((start for start in ("model1_", "model2_") if name.startswith(start)), "")
         term = name.removeprefix(model)
         differs = abs(found[0][name] - value) / max(abs(value), abs(wanted[0][f"{model}loss"]) / 100)
         largest[term] = max(largest.get(term, 0.0), differs)
@@ -77,6 +79,33 @@ def step_against_cpu(setup: Setup) -> list[Row]:
     names = [name for name in devices.PRECISIONS if name != "auto"]
     parts = [attempt("step", f"{name} against the CPU", partial(_in_precision, setup, name, wanted)) for name in names]
     return [row for rows in parts for row in rows]
+
+
+def compiled_against_eager(setup: Setup) -> list[Row]:
+    """The same step in float32, compiled and as CUDA graphs, against the eager one.
+
+    Of two models with all terms, and of one without a local loss, whose local branch has to stay as it is.
+    """
+    if setup.device.type == "cpu":
+        return [Row("compiled", "against eager", reason="compiling for a CPU takes minutes", verdict=ABSENT)]
+    rows = []
+    for what, terms in (("two models", TERMS), ("no local loss", GLOBAL_ALONE)):
+        how = {"precision": "float32", **terms}
+        wanted = one_step(setup.config("few", **how), setup.folder / f"eager_{len(terms)}")
+        for form in (True, "reduce-overhead"):
+            name = f"{what}, compiled {form}"
+            rows += attempt("compiled", name, partial(_compiled, setup, name, form, how, wanted))
+    return rows
+
+
+def _compiled(setup: Setup, name: str, form: bool | str, how: dict[str, Any], wanted: Step) -> list[Row]:
+    try:
+        found = one_step(setup.config("few", compiled=form, **how), setup.folder / name.replace(" ", "_"))
+    except InputError as error:
+        return [Row("compiled", name, reason=str(error), verdict=ABSENT)]
+    if found[1].shape != wanted[1].shape:
+        return [Row("compiled", name, reason="other parameters are trained than without", verdict=FAILED)]
+    return _compare("compiled", name, found, wanted, BOUNDS["float32"])
 
 
 def _in_precision(setup: Setup, precision: str, wanted: Step) -> list[Row]:

@@ -22,6 +22,7 @@ Check = Callable[[Setup], list[Any]]
 
 CHECKS: dict[str, Check] = {
     "step": correct.step_against_cpu,
+    "compiled": correct.compiled_against_eager,
     "twins": correct.twins,
     "resume": correct.resume,
     "processes": correct.processes,
