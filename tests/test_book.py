@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import tool
 import yaml
 from PIL import Image
 
+from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.runs import lock
@@ -764,3 +767,23 @@ def test_hosted_checks_call_what_a_laptop_calls():
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     assert commands == ["make test"]
     assert (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1] == "exec make test"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_training_that_is_ended_saves_its_last_epoch(tiny_data, tmp_path, number) -> None:
+    """Through all processes: tool, papermill, the notebook's kernel."""
+    given = SMALL | {
+        "data_root": tiny_data, "dataset": "tiny", "run_dir": tmp_path / "run", "total_epochs": 1000,
+        "checkpoint_every": 1e6,
+    }  # fmt: skip
+    words = [word for name, value in given.items() for word in ("-p", name, str(value))]
+    command = [sys.executable, "notebooks/book/tool.py", "train", "market1501_gl", *words]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    rows = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (rows.exists() and len(rows.read_text().splitlines()) >= 2):
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert (process.returncode, said.splitlines()[-1]) == (1, "stopped"), said
+    state = runs.load_checkpoint(tmp_path / "run")
+    assert state is not None and state["epoch"] >= 2

@@ -5,11 +5,13 @@ import dataclasses
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import portable
 import running
 from presets import plan, read_overrides, read_preset, run_folder
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROOT = Path(__file__).resolve().parents[2]
 # Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
 # full run counts them as 0. Said before anything else, since threads that exist already do not hear it.
@@ -34,16 +37,37 @@ LOG = (
 )
 
 
-def end_with_make() -> None:
-    """Ends this process when the make that started it is gone, so that a killed `make train` leaves nothing behind."""
+@contextmanager
+def stopped_softly() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP stop this process as Ctrl-C does: the kernel ends, a training saves its last epoch.
+
+    So does the end of the make that started it, since a killed `make train` has to leave nothing behind.
+    """
+    before = {number: signal.getsignal(number) for number in ENDING}
+
+    def stop(number: int, frame: object) -> None:
+        for other in ENDING:  # a second one while the kernel saves changes nothing
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in ENDING:
+        if before[number] is not signal.SIG_IGN:  # as `nohup` starts it
+            signal.signal(number, stop)
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * running.SAVE_SECONDS)
         os._exit(1)
 
     if "MAKELEVEL" in os.environ:
         threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
@@ -209,8 +233,8 @@ def main(words: list[str]) -> None:
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else every kernel warns of frozen modules
     try:
         if args.command == "train":
-            end_with_make()
-            train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
+            with stopped_softly():
+                train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
         elif args.command == "portable-pass":
             portable.run_pass(ROOT, args.profile, args.seed)
         elif args.command == "pairs":
