@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import zipfile
 from collections import Counter
@@ -986,3 +987,9 @@ def test_another_test_set_comes_from_beside_the_training_s_archive(tmp_path, mon
     config = TrainConfig(dataset="market1501", data_root=str(tmp_path / "data"))
     book.prepare_data(config, str(archive), test_sets=("market1501", "dukemtmc"))
     assert calls == [("market1501", archive), ("dukemtmc", tmp_path)]
+
+
+def test_datasets_need_no_torch():
+    """Its import takes seconds and 700 MB, more than preparing Market-1501."""
+    code = "import sys; sys.modules['torch'] = None; import alignedreid_lib.datasets"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,16 +14,16 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-import torchvision
+from typing import TYPE_CHECKING, Any
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import files, tensorfiles
 
+# Functions import PyTorch themselves, because `datasets` uses this package and works without its 700 MB.
+if TYPE_CHECKING:
+    import torch
+
 CHECKPOINT_FORMAT = 3
-CPU = torch.device("cpu")
 # What a number depends on: the library, the chapters' sources with the book's tools, and the presets.
 SOURCES = ("alignedreid_lib", ":(glob)notebooks/**/*.py", "notebooks/presets")
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
@@ -97,12 +97,16 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
 
 def save_weights(path: Path, network: torch.nn.Module) -> None:
     """A plain state dict on the CPU."""
+    import torch
+
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     files.write_atomic(path, lambda beside: torch.save(weights, beside))
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """checkpoint.pt: everything needed to resume, with the format's version."""
+    import torch
+
     content = {"format": CHECKPOINT_FORMAT, **state}
     files.write_atomic(folder / "checkpoint.pt", lambda beside: torch.save(content, beside))
 
@@ -131,9 +135,13 @@ def provenance(*devices: torch.device) -> dict[str, Any]:
     The commit and `changed_since_commit` are `None` where the project's folder is not the top of a git repository: a
     repository around it does not track this code.
     """
+    import torch
+    import torchvision
+
     commit, changed = _git_state(files.project_root())
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    names = [torch.cuda.get_device_name(device) if device.type == "cuda" else cpu for device in devices or (CPU,)]
+    places = devices or (torch.device("cpu"),)
+    names = [torch.cuda.get_device_name(place) if place.type == "cuda" else cpu for place in places]
     return {
         "commit": commit,
         "changed_since_commit": changed,

@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 AGAIN = "copy or download it again"
 UNPACK = "unpack it and give the .pth file inside"
 SAVE = "save model.state_dict() with torch.save and give that file"
@@ -65,6 +63,8 @@ def load(path: str | Path) -> Any:
         FileNotFoundError: no such file.
         UnreadableError: it cannot be read, or refers to more than data.
     """
+    import torch  # here: see `folder`
+
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe or a device may never end
             raise UnreadableError("a folder" if os.path.isdir(path) else "not a regular file", "name the file itself")
