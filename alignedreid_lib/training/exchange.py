@@ -23,7 +23,8 @@ class GradientExchange:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], bucket_bytes: int = BUCKET) -> None:
-        self.parameters, self.bucket_bytes = list(parameters), bucket_bytes
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.bucket_bytes = bucket_bytes
         self.buckets: list[list[nn.Parameter]] = []  # none before the end of the first step
         self.missing: list[set[nn.Parameter]] = []  # what each bucket still waits for in this step
         self.sent: list[tuple[dist.Work, Tensor]] = []  # the messages of this step, one per bucket
