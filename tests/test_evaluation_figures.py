@@ -2,13 +2,13 @@
 
 import base64
 import io
-import re
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 from PIL import Image
+from test_interactive import check_output, static
 
 from alignedreid_lib import figures
 from alignedreid_lib.errors import InputError
@@ -17,12 +17,6 @@ from alignedreid_lib.evaluation import verification
 RNG = np.random.default_rng(0)
 SAME, DIFFERENT = RNG.gamma(6, 0.8, 300).astype(np.float32), RNG.gamma(12, 1.1, 9000).astype(np.float32)
 LABELS = [[(9, 2), (4, 2), (9, 1)], [(9, 3), (4, 3), (9, 1)]]
-
-
-def static() -> figures.Figure:
-    fig = figures.Figure(figsize=(2, 1))
-    fig.subplots().plot([1, 2])
-    return fig
 
 
 def ordered(labels=LABELS, start=(0, 2), counts=(3, 3)) -> figures.Interactive:
@@ -38,12 +32,7 @@ def thresholded(same=SAME, different=DIFFERENT, num_queries=30, rates=(0.1, 0.00
 
 @pytest.mark.parametrize("make", [ordered, thresholded])
 def test_the_output_is_small_self_contained_and_the_same_every_time(make) -> None:
-    text = make()._repr_html_()
-    assert text == make()._repr_html_()
-    assert not re.search(r"\bid=|https?://(?!www\.w3\.org)|<link|@import|url\(", text), "no ids, no other files"
-    data = text.split('<script type="application/json">')[1].split("</script>")[0]
-    picture = re.search(r'src="[^"]*"', text)
-    assert picture and len(text) - len(data) - len(picture[0]) < 15_000, "a small script"
+    check_output(make)
 
 
 def test_the_sheet_has_a_column_for_the_query_and_one_for_each_card() -> None:

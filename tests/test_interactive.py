@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def known(count: int = 14, people: list[str] = PEOPLE, **settings: float) -> fig
     return figures.who_knows_whom(points, people, **settings, static=static(), words="points")
 
 
-@pytest.mark.parametrize("make", [sliding, pulled, known])
-def test_the_output_is_small_self_contained_and_the_same_every_time(make) -> None:
+def check_output(make: Callable[[], figures.Interactive]) -> None:
+    """The output of a figure is small, self-contained, and the same every time."""
     text = make()._repr_html_()
     assert text == make()._repr_html_()
     assert not re.search(r"\bid=|https?://(?!www\.w3\.org)|<link|@import|url\(", text), "no ids, no other files"
@@ -57,6 +58,11 @@ def test_the_output_is_small_self_contained_and_the_same_every_time(make) -> Non
     picture = re.search(r'src="[^"]*"', text)
     assert picture and len(text) - len(data) - len(picture[0]) < 15_000, "a small script"
     assert make()._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("make", [sliding, pulled, known])
+def test_the_output_is_small_self_contained_and_the_same_every_time(make) -> None:
+    check_output(make)
 
 
 def test_words_and_data_cannot_end_the_html_that_holds_them() -> None:

@@ -4,12 +4,12 @@ import functools
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from playwright.sync_api import Browser, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Locator, ViewportSize, sync_playwright
 
 SITE = Path(__file__).resolve().parents[2] / "site"
 FLAGS = [
@@ -22,6 +22,14 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+Open = Callable[..., Locator]  # opens the page of an interactive figure, see the fixture `figure`
+FIGURES = {
+    "slide_the_box": "04_alignment.html",
+    "pull_the_points": "05_losses.html",
+    "order_the_list": "08_evaluation.html",
+    "choose_the_threshold": "08_evaluation.html",
+    "who_knows_whom": "09_reranking.html",
+}
 PATIENCE = 300_000  # ms; a busy machine is no fault
 PHONE: ViewportSize = {"width": 390, "height": 844}
 # What reaches beyond the right edge, if the page can be scrolled sideways.

@@ -2,45 +2,21 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from browsing import PATIENCE, PHONE, SITE, WIDE, serve
+from browsing import FIGURES, PHONE, SITE, WIDE, Open, serve
 from playwright.sync_api import Browser, Locator, Page
 
 from alignedreid_lib import alignment, losses
 
-PAGES = {
-    "slide_the_box": "04_alignment.html",
-    "pull_the_points": "05_losses.html",
-    "who_knows_whom": "09_reranking.html",
-}
+PAGES = ("slide_the_box", "pull_the_points", "who_knows_whom")  # chapter 08's have tests of their own
 HUNDREDTH, THOUSANDTH = 0.0051, 0.00051  # of numbers shown with two and with three digits
 POINT = 0.1  # what an arrow key moves
-
-
-Open = Callable[..., Locator]
-
-
-@pytest.fixture
-def figure(browser: Browser, site: str) -> Iterator[Open]:
-    """Opens a page and returns the figure in it; options are those of a browser context."""
-    contexts = []
-
-    def visit(name: str, **options: Any) -> Locator:
-        contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(PATIENCE)
-        page = contexts[-1].new_page()
-        page.goto(f"{site}/{PAGES[name]}", wait_until="load")
-        return page.locator(f".touch.{name}")
-
-    yield visit
-    for context in contexts:
-        context.close()
 
 
 def numbers(text: str) -> list[float]:
@@ -550,7 +526,8 @@ def test_focus_is_seen_and_everything_is_named(figure: Open) -> None:
 
 
 def test_two_on_a_page_do_not_disturb_each_other(browser: Browser, site: str, tmp_path: Path) -> None:
-    for name, page_name in PAGES.items():
+    for name in PAGES:
+        page_name = FIGURES[name]
         source = (SITE / page_name).read_text()
         start = source.index(f'<div class="touch {name}"')
         (piece := source[start : source.index("</div>", source.index("})();</script>", start)) + 6])

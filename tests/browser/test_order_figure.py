@@ -10,33 +10,15 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
-from browsing import PATIENCE, PHONE, SITE, WIDE, serve
+from browsing import FIGURES, PHONE, SITE, WIDE, Open, serve
 from playwright.sync_api import Browser, Locator, Page
-from test_moving_figures import CONTRAST, THOUSANDTH, Open, data_of, middle, numbers, touch
+from test_moving_figures import CONTRAST, THOUSANDTH, data_of, middle, numbers, touch
 
 from alignedreid_lib import figures
 from alignedreid_lib.evaluation import ranking, verification
 
-PAGE = "08_evaluation.html"
 NAMES = ["order_the_list", "choose_the_threshold"]
 PROTOCOLS = ("market1501", "allshots", "cuhk03")
-
-
-@pytest.fixture
-def figure(browser: Browser, site: str) -> Iterator[Open]:
-    """Opens the page and returns a figure in it; options are those of a browser context."""
-    contexts = []
-
-    def visit(name: str, **options: Any) -> Locator:
-        contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(PATIENCE)
-        page = contexts[-1].new_page()
-        page.goto(f"{site}/{PAGE}", wait_until="load")
-        return page.locator(f".touch.{name}")
-
-    yield visit
-    for context in contexts:
-        context.close()
 
 
 # The list.
@@ -581,7 +563,7 @@ def test_focus_is_seen_and_everything_is_named(figure: Open) -> None:
 
 
 def test_two_on_a_page_do_not_disturb_each_other(browser: Browser, site: str, tmp_path: Path) -> None:
-    source = (SITE / PAGE).read_text()
+    source = (SITE / FIGURES["order_the_list"]).read_text()
     for name in NAMES:
         start = source.index(f'<div class="touch {name}"')
         piece = source[start : source.index("</div>", source.index("})();</script>", start)) + 6]
