@@ -161,14 +161,14 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def out_of_memory(work: str) -> Iterator[None]:
+def out_of_memory(work: str, advice: str = "lower batch_size, height or width") -> Iterator[None]:
     """Inside, an InputError that names the work takes the place of a device's error that its memory is full."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise InputError(
-            f"{work}: out of memory; end other programs that use the device, lower batch_size, height or width, or use "
-            "precision bfloat16 or device 'cpu'"
+            f"{work}: out of memory; end other programs that use the device, {advice}, or use precision bfloat16 or "
+            "float16, or device 'cpu'"
         ) from None
 
 

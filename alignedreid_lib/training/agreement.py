@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import torchvision
 from torch import Tensor, nn
 
 import alignedreid_lib
-from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import FREE_SETTINGS, TrainConfig
@@ -28,8 +27,11 @@ OWN_STATISTICS = ("running_mean", "running_var")  # without synchronised batch n
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of an element of that many bytes
 
 
-def check_start(config: TrainConfig, dataset: Dataset, learner: Learner) -> None:
+def check_start(config: TrainConfig, data: Mapping[str, Any], learner: Learner) -> None:
     """Compare what decides the results; `device`, `workers` and the like, and where the data is, may differ.
+
+    Args:
+        data: of `checkpoint.Run`: images, ids, and the digest of names and labels.
 
     Raises:
         InputError: a process differs from process 0; the message names what differs. Or the device cannot exchange.
@@ -38,7 +40,6 @@ def check_start(config: TrainConfig, dataset: Dataset, learner: Learner) -> None
         return
     if learner.device.type not in ("cpu", "cuda"):
         raise InputError(f"several processes cannot exchange tensors of device {learner.device}; set device to 'cpu'")
-    names, labels = "\n".join(path.name for path in dataset.paths), np.asarray(dataset.labels).tobytes()
     code = sorted(Path(alignedreid_lib.__file__).parent.rglob("*.py"))
     settings = {
         name: value
@@ -59,9 +60,9 @@ def check_start(config: TrainConfig, dataset: Dataset, learner: Learner) -> None
                 "precision": learner.precision,
             },
             "prepare the same dataset on every machine": {
-                "images": len(dataset),
-                "names of images": _digest([names.encode()]),
-                "labels": _digest([labels]),
+                "images": data["images"],
+                "identities": data["ids"],
+                "digest of names and labels": data["digest"],
             },
         }
     )

@@ -68,17 +68,13 @@ def train_epoch(
 
     steps: list[list[dict[str, Tensor]]] = []
     for batches, batch_labels in images.prefetch(prepare, enumerate(sampler)):
-        try:
+        share = len(batch_labels) // processes
+        work = f"epoch {epoch}, step {len(steps) + 1}, {share} images of {config.height} x {config.width}"
+        with devices.out_of_memory(work, "lower ids_per_batch"):
             # Sent here, not by the thread that works ahead: each thread has a current GPU of its own.
             where = zip(learners, batches, strict=False)  # one batch for all, or one each
             views = [devices.send(batch, learner.device) for learner, batch in where]
             steps.append(mutual_step(learners, views if config.own_views else views[0], batch_labels, config))
-        except torch.OutOfMemoryError:
-            share = len(batch_labels) // processes
-            raise InputError(
-                f"epoch {epoch}, step {len(steps) + 1}: out of memory with a batch of {share} images of "
-                f"{config.height} x {config.width}; lower ids_per_batch, or use precision bfloat16 or float16"
-            ) from None
     names, tables = [], []
     for k, prefix in enumerate(prefixes(len(learners))):  # read here, all at once: each reading waits for the device
         names += [prefix + name for name in steps[0][k]]

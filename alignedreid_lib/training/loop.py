@@ -115,7 +115,7 @@ def train(
     run = Run(config, runs.resolve(run_dir), learners, data)
     if not os.path.exists(run.folder / "checkpoint.pt"):
         check_twins(config, [learner.device for learner in learners])
-    agreement.check_start(config, dataset, learners[0])
+    agreement.check_start(config, data, learners[0])
     patient = distributed.patient_group()
     run.restore(distributed.from_first(run.open, patient))
     agreement.share_weights(learners)

@@ -21,7 +21,7 @@ from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, Embedding, load_weights
 from alignedreid_lib.training import distributed
-from alignedreid_lib.training.config import GRAPH_MODES, TrainConfig
+from alignedreid_lib.training.config import GRAPH_MODES, SEED_STEP, TrainConfig
 from alignedreid_lib.training.exchange import GradientExchange
 from alignedreid_lib.training.twins import part_twins
 
@@ -50,7 +50,7 @@ def set_seeds(seed: int) -> None:
 def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     """Model k of a training, from a seed of its own."""
     device = devices.choose_device(config.model_devices[k] if config.model_devices else config.device)
-    set_seeds(config.seed + 1000 * k)
+    set_seeds(config.seed + SEED_STEP * k)
     weights = config.weights if config.weights in (None, "imagenet") else str(runs.resolve(config.weights))
     head = num_ids if config.id_weight > 0 else None
     backbone = config.backbones[k] if config.backbones else config.backbone
