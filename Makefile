@@ -44,7 +44,7 @@ run: env  ## chapters 00-09 on the drawn people into runs/book/, then the score 
 test: env browser  ## every check: style, types, unit tests, pairs, chapters cell by cell, site, site in a browser
 	@$(TOOL) test
 
-portable: env  ## does every check hold on other processors? Chapters and tests under four arithmetic profiles (50 minutes)
+portable: env  ## do all checks pass on other processors? Chapters and tests under four arithmetic profiles (50 minutes)
 	@$(TOOL) portable
 
 train: env  ## a full run, PRESET=name [ARGS="-p name value ..."], into runs/<preset>/; asked again, it resumes

@@ -10,14 +10,15 @@
 #
 # **What you will learn**
 # * what a dataset of drawn pedestrians looks like, in the format of a real release;
-# * how a trained network finds people whom it has never seen;
+# * how a trained network finds people that it has never seen;
 # * how to read its ranked lists and its score, in comparison with a network that has learned nothing.
 #
 # **Time** on two cores: half a minute, plus one minute if the book's people and model are not made yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: how many queries to show; the seed picks them, and the weights of the untrained network
+# Parameters: how many queries to show; the seed picks them, and the weights
+# of the untrained network
 queries_shown = 4
 seed = 3
 
@@ -46,7 +47,8 @@ class Settings:
         check_types(self)
         if not 1 <= self.queries_shown <= 20:
             raise InputError(
-                f"queries_shown is {self.queries_shown}; it has to be from 1 to 20"
+                f"queries_shown is {self.queries_shown}; it has to be from 1"
+                " to 20"
             )
         if not 0 <= self.seed < 2**32:
             raise InputError(
@@ -230,7 +232,8 @@ assert rank1["untrained"] < 0.30, (
     "the untrained network finds less than 30 % of the people at rank 1"
 )
 assert rank1["colour histogram"] < 0.45, (
-    "colour histograms find less than 45 %, because each camera has its own light"
+    "colour histograms find less than 45 %, because each camera has its own"
+    " light"
 )
 
 # %% [markdown]

@@ -36,7 +36,8 @@ class Settings:
         check_types(self)
         if not 0 <= self.seed < 2**32:
             raise InputError(
-                f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}"
+                f"seed is {self.seed}; give a whole number from 0 to"
+                f" {2**32 - 1}"
             )
 
 
@@ -527,7 +528,8 @@ def split(names, num_ids):
 three = ["00000001_0001_00000000.jpg", "00000001_0001_00000001.jpg",
          "00000001_0002_00000000.jpg",
          "00000004_0001_00000000.jpg", "00000004_0003_00000000.jpg",
-         "00000006_0002_00000000.jpg", "00000006_0002_00000001.jpg"]  # fmt: skip
+         "00000006_0002_00000000.jpg",
+         "00000006_0002_00000001.jpg"]  # fmt: skip
 for part, names in zip(
     ("train", "query", "gallery"), split(three, 2), strict=True
 ):
@@ -682,7 +684,8 @@ def with_boxes(shot):
 
 
 # %%
-# Two people in their streets with the right and the wrong box, and cut out by boxes of growing error
+# Two people in their streets with the right and the wrong box, and cut out by
+# boxes of growing error
 cut_out = []
 for shot in (Shot(person=3, camera=3, moment=0, box=1), Shot(8, 2, 0, box=1)):
     cut_out += [with_boxes(shot)]
@@ -772,7 +775,8 @@ for kind, pictures in found.items():
     print(f"{kind:9}", len(pictures), "images in", first * 10, "cells")
 
 # %%
-# Which of the ten cells of each person contain an image, in detected and in labeled
+# Which of the ten cells of each person contain an image, in detected and in
+# labeled
 fig = figures.Figure(figsize=(7, 2.6), layout="constrained")
 axes = fig.subplots(1, 2, sharey=True)
 for ax, (kind, pictures) in zip(axes, found.items(), strict=True):
@@ -788,7 +792,7 @@ for ax, (kind, pictures) in zip(axes, found.items(), strict=True):
 fig
 
 # %% [markdown]
-# A bright cell contains an image. The detector finds almost everybody whom the annotators boxed but misses a few people, so `detected` has
+# A bright cell contains an image. The detector finds almost everybody that the annotators boxed but misses a few people, so `detected` has
 # slightly fewer images. Here are the same moments in both boxes:
 
 # %%
@@ -928,7 +932,8 @@ for member in members:
         expected[member.name, person] = first + label
     first += len(set(part.labels.tolist()))
     print(
-        f"{member.name:10} people {first - len(set(part.labels.tolist()))} to {first - 1}"
+        f"{member.name:10} people {first - len(set(part.labels.tolist()))} to"
+        f" {first - 1}"
     )
 
 # %%

@@ -155,7 +155,8 @@ print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 for j in range(3):
     u = (j + 0.5) * 2 / 3 - 0.5
     print(
-        f"new column {j}: u = {u:+.3f}, held within 0 ... 1: {min(max(u, 0), 1):.1f}"
+        f"new column {j}: u = {u:+.3f}, held within 0 ... 1:"
+        f" {min(max(u, 0), 1):.1f}"
     )
 
 # %% [markdown]
@@ -564,7 +565,8 @@ for keep in (False, True):
         for batch in IdentitySampler(market, 32, 4, 1, keep_last_batch=keep)
     ]
     print(
-        f"keep_last_batch={keep}: {len(sizes)} batches, the last of {sizes[-1]} people"
+        f"keep_last_batch={keep}: {len(sizes)} batches, the last of {sizes[-1]}"
+        " people"
     )
 replaced = IdentitySampler([0, 0, 1, 1, 1, 1], 2, 4, seed=1, draw="replace")
 alike = sum(

@@ -277,14 +277,21 @@ def draw_path(axes, costs, path):
     for i, j in path:
         good = costs[i, j] < 0.3
         line = ConnectionPatch(
-            (4, i + 1), (0, j + 1), "data", "data", axesA=axes[0], axesB=axes[1],
-            color=figures.BLUE if good else figures.GREY, linewidth=2.5 if good else 0.9, linestyle="-" if good else ":",
-        )  # fmt: skip
+            (4, i + 1),
+            (0, j + 1),
+            "data",
+            "data",
+            axesA=axes[0],
+            axesB=axes[1],
+            color=figures.BLUE if good else figures.GREY,
+            linewidth=2.5 if good else 0.9,
+            linestyle="-" if good else ":",
+        )
         axes[0].figure.add_artist(line)
 
 
 def aligned_pair(one, two, titles):
-    """Two images with the path between them, and the path in the table of costs."""
+    """Two images with the path between them, and the path in the costs."""
     costs = alignment.stripe_distances(colours(one), colours(two))
     path = alignment.trace_path(costs)
     fig = figures.Figure(figsize=(7.5, 3.4), layout="constrained")
@@ -453,7 +460,8 @@ assert torch.allclose(curves["rigid"][0], torch.zeros(24), atol=0.1), (
     "the rigid distance of an image to itself is 0"
 )
 assert (curves["aligned"][0] > 1).all(), (
-    "the aligned distance of an image to itself is above 1: the path has seven cells off the diagonal"
+    "the aligned distance of an image to itself is above 1: the path has seven"
+    " cells off the diagonal"
 )
 shift = list(downs).index(2)
 assert curves["rigid"][shift].mean() > 0.9 * yardsticks["rigid"].mean(), (
@@ -479,7 +487,10 @@ figures.slide_the_box(
     (float(yardsticks["rigid"].mean()), float(yardsticks["aligned"].mean())),
     full=12.0,
     static=aligned_pair(straight, low, ("perfect box", "2/8 too low")),
-    words="One person in two boxes, with the path between their stripes and in the costs",
+    words=(
+        "One person in two boxes, with the path between their stripes and in"
+        " the costs"
+    ),
 )
 
 # %% [markdown]

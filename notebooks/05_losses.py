@@ -59,7 +59,8 @@ network = AlignedReID(
 ).eval()
 report = load_weights(network, trained.result.weights)
 assert report.missing == report.unexpected == [], (
-    "the weights of the trained model fit the network exactly, identity head included"
+    "the weights of the trained model fit the network exactly, identity head"
+    " included"
 )
 
 # %% [markdown]
@@ -198,7 +199,7 @@ def draw_line(ax, title):
 
 
 def draw_matrix(ax, matrix, names, title, mined=None, form=".0f"):
-    """A distance matrix with its numbers; mined positives framed full, negatives dashed."""
+    """A distance matrix; mined positives framed full, negatives dashed."""
     ax.imshow(matrix, cmap="Greys", vmax=2 * float(matrix.max()))
     for i in range(len(matrix)):
         for j in range(len(matrix)):
@@ -311,7 +312,8 @@ mined = losses.mine_batch_hard(distances, people)
 by_loop = mine_by_loop(distances, people)
 for a, (p, n) in enumerate(by_loop):
     print(
-        f"anchor {names[a]}: positive {names[p]} at {distances[a, p]:.0f}, negative {names[n]} at {distances[a, n]:.0f}"
+        f"anchor {names[a]}: positive {names[p]} at {distances[a, p]:.0f},"
+        f" negative {names[n]} at {distances[a, n]:.0f}"
     )
 assert mined.positive.tolist() == [p for p, _ in by_loop], (
     "the mask finds the loop's positives"
@@ -381,11 +383,9 @@ for wrong in (
 # middle are above $-0.3$. They contribute 2.3 and 1.3, and the mean is $3.6 / 6 = 0.6$.
 
 # %% tags=["nbval-check-output"]
-gap = mined.positive_distance - mined.negative_distance
-print("gaps", gap.round().int().tolist())
-print(
-    f"loss {losses.triplet_loss(mined.positive_distance, mined.negative_distance, margin=0.3):.4f}"
-)
+near, far = mined.negative_distance, mined.positive_distance
+print("gaps", (far - near).round().int().tolist())
+print(f"loss {losses.triplet_loss(far, near, margin=0.3):.4f}")
 
 # %%
 by_hand = sum(max(0.0, d + 0.3) for d in (-2, -2, 2, 1, -1, -2)) / 6
@@ -536,7 +536,8 @@ fig
 for normalize, chosen in both.items():
     typical = float(chosen.negative_distance.mean())
     print(
-        f"{'unit length' if normalize else 'as they are'}: d_an {typical:.2f} on average, margin {config.margin}"
+        f"{'unit length' if normalize else 'as they are'}: d_an {typical:.2f}"
+        f" on average, margin {config.margin}"
     )
 assert both[True].negative_distance.max() <= 2, (
     "distances of unit features are at most 2"
@@ -618,7 +619,8 @@ fig
 same = labels[:, None] == labels
 same_person = same & ~torch.eye(len(labels), dtype=torch.bool)
 assert term.distances[same_person].mean() < term.distances[~same].mean(), (
-    "on average images of one person are nearer to each other than images of two people"
+    "on average images of one person are nearer to each other than images of"
+    " two people"
 )
 
 # %%
@@ -674,10 +676,12 @@ precision, satisfaction = (
     losses.satisfied(term.mined, config.margin or 0.0),
 )
 print(
-    f"precision {precision:.0%}, margin satisfaction {satisfaction:.0%}, loss {term.loss:.3f}"
+    f"precision {precision:.0%}, margin satisfaction {satisfaction:.0%}, loss"
+    f" {term.loss:.3f}"
 )
 assert satisfaction <= precision, (
-    "an anchor that satisfies the margin also has its negative farther than its positive"
+    "an anchor that satisfies the margin also has its negative farther than its"
+    " positive"
 )
 assert torch.isclose(precision, (gaps < 0).float().mean()), (
     "precision is the share of negative gaps"
@@ -791,7 +795,8 @@ global_choice = losses.local_triplet(
     stripes, two_people, 0.3, normalize=False, mined=by_global.mined
 )
 print(
-    f"mined by the local distance {own_choice.loss:.3f}, by the global one {global_choice.loss:.3f}"
+    f"mined by the local distance {own_choice.loss:.3f}, by the global one"
+    f" {global_choice.loss:.3f}"
 )
 assert own_choice.mined.negative.tolist() == [3, 2, 1, 0], (
     "the negatives are the hardest by the local distance"
@@ -819,10 +824,12 @@ paper = losses.local_triplet(
 other_positive = (own.mined.positive != paper.mined.positive).float().mean()
 other_negative = (own.mined.negative != paper.mined.negative).float().mean()
 print(
-    f"a different positive for {other_positive:.0%} of the anchors, a different negative for {other_negative:.0%}"
+    f"a different positive for {other_positive:.0%} of the anchors, a different"
+    f" negative for {other_negative:.0%}"
 )
 print(
-    f"local loss {own.loss:.3f} by its own choice, {paper.loss:.3f} by the global one"
+    f"local loss {own.loss:.3f} by its own choice, {paper.loss:.3f} by the"
+    " global one"
 )
 assert own.loss >= paper.loss, "the local choice gives the largest local loss"
 
@@ -872,7 +879,8 @@ assert math.isclose(float(fresh), math.log(ids), abs_tol=1e-4), (
 )
 identification = losses.identification(embedding.logits, labels)
 print(
-    f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the trained head"
+    f"of {ids} people: {fresh:.2f} at the start, {identification:.3f} for the"
+    " trained head"
 )
 
 # %% [markdown]
@@ -895,8 +903,9 @@ total = (
     + config.id_weight * identification
 )
 print(
-    f"{config.global_weight:g} x {term.loss:.3f} + {config.local_weight:g} x {paper.loss:.3f} + "
-    f"{config.id_weight:g} x {identification:.3f} = {total:.3f}"
+    f"{config.global_weight:g} x {term.loss:.3f} + {config.local_weight:g} x"
+    f" {paper.loss:.3f} + {config.id_weight:g} x {identification:.3f} ="
+    f" {total:.3f}"
 )
 
 # %% [markdown]
@@ -938,7 +947,8 @@ print(
 fair = torch.tensor([[0.5, 0.5]]).log()
 biased = torch.tensor([[0.75, 0.25]]).log()
 print(
-    f"{losses.mutual_probability(fair, [biased]):.4f} {losses.mutual_probability(biased, [fair]):.4f}"
+    f"{losses.mutual_probability(fair, [biased]):.4f}"
+    f" {losses.mutual_probability(biased, [fair]):.4f}"
 )
 
 # %%
@@ -1035,7 +1045,8 @@ assert torch.allclose(hard.sum(0), torch.zeros(2), atol=1e-5), (
 )
 still = hard.norm(dim=1) < 1e-6
 assert still.sum() == 2, (
-    "two features get no gradient: satisfied anchors that are nobody's hardest sample"
+    "two features get no gradient: satisfied anchors that are nobody's hardest"
+    " sample"
 )
 assert smooth[still].norm(dim=1).min() > 0.1, (
     "the soft margin moves every feature"
@@ -1088,7 +1099,8 @@ id_push = push(heads_points, lambda x: losses.identification(x @ head.T, three))
 probabilities = (heads_points @ head.T).softmax(1)
 by_hand = (torch.eye(3)[three] - probabilities) @ head / len(three)
 assert torch.allclose(id_push, by_hand, atol=1e-5), (
-    "a feature moves towards its own row and away from the others, by their probability"
+    "a feature moves towards its own row and away from the others, by their"
+    " probability"
 )
 
 # %% [markdown]
@@ -1128,7 +1140,7 @@ assert after < before, (
 
 # %%
 def draw_arrows(ax, x, arrows, who, scale, title):
-    """Features of the plane, a colour and a mark a person, and where each is pushed."""
+    """Features of the plane by person, and where each is pushed."""
     marks = ((figures.GREEN, "o"), (figures.PURPLE, "s"), (figures.SKY, "D"))
     for person in who.unique().tolist():
         colour, marker = marks[person]

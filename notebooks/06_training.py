@@ -159,15 +159,16 @@ assert len(batch_set) == P * K and len(set(batch_set.ids)) == P, (
 
 # %%
 def pair_distances(network):
-    """Distances of all pairs in the batch, and which pairs are of one person."""
+    """Distances of all pairs of the batch, and which are of one person."""
     # The image size, precision and device are those of the run.
     found = full_run.embed(network, batch_set, config)
     x = losses.unit_length(found.global_features)
     people = torch.from_numpy(found.ids)
     pairs = torch.triu_indices(len(x), len(x), offset=1)
-    return losses.euclidean_distances(x, x)[pairs[0], pairs[1]], (
-        people[:, None] == people
-    )[pairs[0], pairs[1]]
+    return (
+        losses.euclidean_distances(x, x)[pairs[0], pairs[1]],
+        (people[:, None] == people)[pairs[0], pairs[1]],
+    )
 
 
 def draw_pairs(networks):
@@ -412,7 +413,8 @@ result = (
 )
 if result:
     print(
-        f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked"
+        f"{len(result.metrics)} epochs, {result.resumed_at} of them done before"
+        " this notebook asked"
     )
 
 # %% [markdown]
@@ -477,7 +479,8 @@ draw_pairs(
 # %% tags=["demonstration", "bound"]
 distances, same = pair_distances(model)
 assert distances[same].mean() < distances[~same].mean(), (
-    "after training images of one person are nearer than images of different people"
+    "after training images of one person are nearer than images of different"
+    " people"
 )
 
 # %% [markdown]
@@ -554,7 +557,7 @@ labels_of_four = torch.tensor([0, 0, 1, 1])
 
 
 def gradient_of(followed):
-    """The gradient that reaches the weight through the points that are followed."""
+    """The gradient that reaches the weight through the given points."""
     weight = torch.tensor(1.0, requires_grad=True)
     mine = torch.tensor([[k in followed] for k in range(4)])
     seen = torch.where(mine, points * weight, (points * weight).detach())
@@ -565,7 +568,8 @@ def gradient_of(followed):
 
 
 print(
-    f"{gradient_of((0, 1)):.2f} + {gradient_of((2, 3)):.2f} = {gradient_of((0, 1, 2, 3)):.2f}"
+    f"{gradient_of((0, 1)):.2f} + {gradient_of((2, 3)):.2f} ="
+    f" {gradient_of((0, 1, 2, 3)):.2f}"
 )
 
 # %% tags=["demonstration"]
@@ -657,7 +661,7 @@ assert not train_people & val_people, (
 # %% [markdown]
 # ## The result
 #
-# The value of a loss shows on people whom the network has never seen. We rank the test gallery for every query
+# The value of a loss shows on people that the network has never seen. We rank the test gallery for every query
 # ([chapter 8](08_evaluation.ipynb) explains the table).
 
 # %%

@@ -44,7 +44,7 @@ base_lr = 1e-3
 total_epochs = 10
 decay_at_epoch = 6
 precision = "float32"
-# the study at the end: seeds of the trainings to make; none reads the committed results
+# the study at the end: seeds of the trainings; none reads committed results
 study_seeds = ()
 
 # %%
@@ -77,7 +77,8 @@ if plan.only_test:
     raise InputError(
         "only_test is a setting of chapter 6: test the file of each model there"
     )
-# The study at the end trains in three ways. Their settings are checked here, before the first training.
+# The study at the end trains in three ways. Their settings are checked here,
+# before the first training.
 WAYS = {
     "side by side": {"probability_weight": 0.0, "global_mutual_weight": 0.0},
     "probability": {"probability_weight": 1.0, "global_mutual_weight": 0.0},
@@ -123,7 +124,7 @@ labels = torch.from_numpy(train_set.labels[indices])
 
 
 def matrix_of(network):
-    """The distances [P * K, P * K] that a network sees in the batch, over their mean."""
+    """The distances [P * K, P * K] in the batch, over their mean."""
     with torch.no_grad():
         x = network.eval()(images.normalize(batch)).global_features
     distances = losses.euclidean_distances(x, x)
@@ -131,7 +132,7 @@ def matrix_of(network):
 
 
 def draw_matrices(matrices, title):
-    """Two distance matrices and how they differ; the one of a single model is drawn twice."""
+    """Two distance matrices (a single model's twice) and how they differ."""
     matrices = (matrices * 2)[:2]
     ticks = range(0, len(batch) + 1, 8)
     fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
@@ -244,7 +245,8 @@ assert e.grad is None, "the partner gets no gradient from this loss"
 
 # %% tags=["demonstration"]
 def naive_mutual_step(networks, optimizers, batch, labels, settings):
-    """Forward of all; then each model's own losses and its two terms against constants; then all step."""
+    """Forward of all; each model's own losses and its two terms against
+    constants; then all step."""
     seen = []
     for network in networks:
         embedding = network(images.normalize(batch))
@@ -327,7 +329,8 @@ for one, other in zip(by_loop, by_library, strict=True):
 validate = full_run.validation(config) if config.validate_every else None
 result = training.train(config, plan.run_dir, validate=validate)
 print(
-    f"{len(result.metrics)} epochs, {result.resumed_at} of them done before this notebook asked"
+    f"{len(result.metrics)} epochs, {result.resumed_at} of them done before"
+    " this notebook asked"
 )
 print([path.name for path in result.all_weights])
 
@@ -527,7 +530,8 @@ for way in WAYS:
         for v in (of_way(way, "rank1"), of_way(way, "mean_ap_step"))
     ]
     print(
-        f"{way:26} {parts[0]}    {parts[1]}    {statistics.mean(of_way(way, 'difference')):.3f}"
+        f"{way:26} {parts[0]}    {parts[1]}   "
+        f" {statistics.mean(of_way(way, 'difference')):.3f}"
     )
 
 # %%

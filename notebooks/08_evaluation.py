@@ -36,7 +36,8 @@ class Settings:
         check_types(self)
         if not 0 <= self.seed < 2**32:
             raise InputError(
-                f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}"
+                f"seed is {self.seed}; give a whole number from 0 to"
+                f" {2**32 - 1}"
             )
 
 
@@ -110,7 +111,7 @@ figures.contact_sheet(pictures, titles, columns=7)
 
 # %% tags=["nbval-check-output"]
 def find_hits(distances, query_id, query_camera, ids, cameras):
-    """True for a match and False for a wrong image, nearest first, ignored ones left out."""
+    """True for a match, False for a wrong image; ignored ones left out."""
     order = sorted(range(len(ids)), key=lambda g: distances[g])
     kept = [
         g for g in order if ids[g] != query_id or cameras[g] != query_camera
@@ -205,7 +206,8 @@ points = [
     (1, 0.5, "4"),
 ]
 areas = {"step: 1/2": ([0, 0, 0.5, 0.5, 1, 1], [0, 0.5, 0.5, 0.5, 0.5, 0]),
-         "trapezoid: 1/3": ([0, 0.5, 0.5, 1, 1], [0, 0.5, 1 / 3, 0.5, 0])}  # fmt: skip
+         "trapezoid: 1/3": ([0, 0.5, 0.5, 1, 1],
+                            [0, 0.5, 1 / 3, 0.5, 0])}  # fmt: skip
 for axes, (title, area) in zip(
     figure.subplots(1, 2), areas.items(), strict=True
 ):
@@ -416,7 +418,10 @@ figures.order_the_list(
     card_images,
     start=[4, 3, 0, 2, 0, 2, 1, 1],  # which of its images each card is
     static=figure,
-    words="Precision over recall with matches at ranks 2 and 4: step and trapezoid",
+    words=(
+        "Precision over recall with matches at ranks 2 and 4: step and"
+        " trapezoid"
+    ),
 )
 
 # %% [markdown]
@@ -526,7 +531,7 @@ trained = book.model()
 print(trained.origin)
 
 # %% [markdown]
-# The test set contains people whom the model has never seen. A mark gives the role of each image: 0 for a query, 1 for the gallery. (Mark 2,
+# The test set contains people that the model has never seen. A mark gives the role of each image: 0 for a query, 1 for the gallery. (Mark 2,
 # multi-query, is not used here.)
 
 # %% tags=["nbval-check-output"]
@@ -539,7 +544,8 @@ people = set(dataset.ids[is_query].tolist())
 distractors = is_gallery & (dataset.ids == 0)
 print(f"{is_query.sum()} queries of {len(people)} people")
 print(
-    f"{is_gallery.sum()} gallery images, {distractors.sum()} of them distractors"
+    f"{is_gallery.sum()} gallery images, {distractors.sum()} of them"
+    " distractors"
 )
 training_people = set(
     open_dataset(book.dataset_folder(), "trainval").ids.tolist()
@@ -584,9 +590,13 @@ colours = evaluation.colour_histograms(dataset)
 # The table has one row for each of the three sets of features. `evaluation.evaluate` ranks by the Euclidean distance of global features.
 
 # %%
-table = (evaluation.evaluate(learned, ("global",), False, name="trained model")
-         + evaluation.evaluate(untrained, ("global",), False, name="the same network, untrained")
-         + evaluation.evaluate(colours, ("global",), False, name="colour histogram"))  # fmt: skip
+table = evaluation.ScoreTable([])
+for name, found in {
+    "trained model": learned,
+    "the same network, untrained": untrained,
+    "colour histogram": colours,
+}.items():
+    table += evaluation.evaluate(found, ("global",), False, name=name)
 table
 
 # %% [markdown]
@@ -748,7 +758,8 @@ sums = [
 ]
 as_far = sum(abs(total) >= abs(sum(changes)) for total in sums)
 print(
-    f"in {as_far} of {len(sums)} ways: the probability is {as_far / len(sums):.4f}"
+    f"in {as_far} of {len(sums)} ways: the probability is"
+    f" {as_far / len(sums):.4f}"
 )
 
 # %% [markdown]
@@ -849,7 +860,8 @@ assert accepted <= 0.001, (
     "at most one pair of different people in a thousand is accepted"
 )
 print(
-    f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are accepted"
+    f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are"
+    " accepted"
 )
 
 # %% [markdown]
@@ -995,7 +1007,8 @@ assert np.isclose(1 - wrong.mean(), model_row.rank1), (
 both = np.stack([queries.ids, gallery.ids[first]])[:, wrong].T.tolist()
 confused = [(a, b) for a, b in both if b != 0]
 print(
-    f"wrong first places: {len(both)}, {len(confused)} of them show a test person"
+    f"wrong first places: {len(both)}, {len(confused)} of them show a test"
+    " person"
 )
 
 # %% [markdown]
@@ -1014,7 +1027,8 @@ for what, look in wearing.items():
     share = np.mean([looks[a] == looks[b] for a, b in confused])
     usual = np.mean([looks[a] == looks[b] for a, b in anybody])
     print(
-        f"same {what:<22} {share:4.0%} of the confused, {usual:4.0%} of all pairs"
+        f"same {what:<22} {share:4.0%} of the confused, {usual:4.0%} of all"
+        " pairs"
     )
     times[what] = share / usual
 
@@ -1044,7 +1058,8 @@ luck = (
     by_chance * (1 - by_chance) / wrong.sum()
 ) ** 0.5  # standard deviation of a share of so few
 print(
-    f"of the query's own camera: {observed:.0%} of the wrong, by chance {by_chance:.0%} ± {luck:.0%}"
+    f"of the query's own camera: {observed:.0%} of the wrong, by chance"
+    f" {by_chance:.0%} ± {luck:.0%}"
 )
 
 # %% [markdown]

@@ -49,7 +49,8 @@ class Settings:
             and 0 <= self.lambda_value <= 1
         ):
             raise InputError(
-                f"{self}: k1 and k2 are from 1 to 100, lambda_value is from 0 to 1"
+                f"{self}: k1 and k2 are from 1 to 100, lambda_value is from 0"
+                " to 1"
             )
 
 
@@ -96,7 +97,7 @@ N, query = len(points), 0
 
 # %%
 def draw(ax, title, marked=(), lines=(), numbers=True):
-    """The points by person, the query as a star, some of them ringed and joined."""
+    """The points by person, the query as a star, some ringed and joined."""
     for name, colour, shape in (
         ("A", figures.BLUE, "o"),
         ("B", figures.VERMILLION, "s"),
@@ -522,7 +523,8 @@ fig
 # %% tags=["bound"]
 helped, hurt = (change > 1e-9).sum(), (change < -1e-9).sum()
 print(
-    f"of {len(change)} queries {helped / len(change):.0%} are helped, {hurt / len(change):.0%} are hurt"
+    f"of {len(change)} queries {helped / len(change):.0%} are helped,"
+    f" {hurt / len(change):.0%} are hurt"
 )
 assert helped > hurt > 0, (
     "re-ranking helps more queries than it hurts, and it hurts some"
@@ -568,7 +570,8 @@ near, largest, _ = reranking.nearest(
 stored = reranking.expanded(near.indices.numpy(), settings.k1).nnz
 share_stored = stored / len(whole) ** 2
 print(
-    f"{len(whole)} images, {stored / len(whole):.0f} weights each: {share_stored:.1%} of the matrix"
+    f"{len(whole)} images, {stored / len(whole):.0f} weights each:"
+    f" {share_stored:.1%} of the matrix"
 )
 
 # %% tags=["bound"]

@@ -48,7 +48,8 @@ class Settings:
             runs.resolve(self.results_folder) / "published_scores.csv"
         ).is_file():
             raise InputError(
-                f"{self.results_folder} holds no published_scores.csv; give the folder of the results"
+                f"{self.results_folder} holds no published_scores.csv; give the"
+                " folder of the results"
             )
 
 
@@ -129,7 +130,8 @@ fig
 three = [0.70, 0.71, 0.75]
 mean = sum(three) / 3
 print(
-    f"{100 * mean:.1f} ± {100 * (sum((s - mean) ** 2 for s in three) / 2) ** 0.5:.2f}"
+    f"{100 * mean:.1f} ±"
+    f" {100 * (sum((s - mean) ** 2 for s in three) / 2) ** 0.5:.2f}"
 )
 
 # %%
@@ -152,7 +154,7 @@ assert np.isclose(row.rank1, mean) and np.isclose(
 
 # %%
 def lines_of(text):
-    """The lines of the published table that a preset answers, by its comment."""
+    """The published lines that a preset answers, by its comment."""
     match = re.search(r"Answers lines ((?:\d+[,\s#]*)+)", text)
     return (
         [int(number) for number in re.findall(r"\d+", match[1])]
@@ -205,7 +207,7 @@ def is_of(score, row):
 
 
 def our_score(row, reranked=False):
-    """Our rank-1 and mAP (trapezoid) for a published row, mean and spread over the runs."""
+    """Our rank-1 and mAP (trapezoid) for a published row: mean and spread."""
     values = [
         (score["rank1"], score["mean_ap_trapezoid"])
         for run in of_preset(preset_of[row["line"]])
@@ -237,7 +239,10 @@ assert not is_of(
     {"name": "market1501, model 2", "distance": "local"}, example
 ), "a score of a different test set is not of the row"
 
-head = "| line | train set, epochs, decay from | test | losses | distance | published rank-1 / mAP | ours | published, re-ranked | ours | preset |"
+head = (
+    "| line | train set, epochs, decay from | test | losses | distance |"
+    " published rank-1 / mAP | ours | published, re-ranked | ours | preset |"
+)
 lines = [head, "|---:|---|---|---|---|---:|---:|---:|---:|---|"]
 gaps = 0
 for row in published:
@@ -316,12 +321,16 @@ parts = [
 assert origins(test | {"parts": parts[1:]})[0] == "bbbbbbb", (
     "a part like the test is not named"
 )
-assert origins(test | {"parts": parts})[0] == (
-    "aaaaaaa (1-9); bbbbbbb (10-12); bbbbbbb (test)"
+assert (
+    origins(test | {"parts": parts})[0]
+    == "aaaaaaa (1-9); bbbbbbb (10-12); bbbbbbb (test)"
 ), "different parts are named with their epochs"
 
 # %%
-head = "| result | data | model | models | rank-1 / mAP (step), global | seed | minutes | commit | torch | machine |"
+head = (
+    "| result | data | model | models | rank-1 / mAP (step), global | seed |"
+    " minutes | commit | torch | machine |"
+)
 lines = [head, "|---|---|---|---:|---:|---:|---:|---|---|---|"]
 for name, run in finished.items():
     config = run.get("config", {})
@@ -403,7 +412,9 @@ pair = [run for run in of_preset("cuhk03_mobilenet")]
 for run in pair:
     (score,) = run["scores"]
     print(
-        f"seed {run['config']['seed']}: rank-1 {100 * score['rank1']:.1f}, mAP {100 * score['mean_ap_step']:.1f} (step), {100 * score['mean_ap_trapezoid']:.1f} (trapezoid)"
+        f"seed {run['config']['seed']}: rank-1 {100 * score['rank1']:.1f}, mAP"
+        f" {100 * score['mean_ap_step']:.1f} (step),"
+        f" {100 * score['mean_ap_trapezoid']:.1f} (trapezoid)"
     )
 assert len(pair) >= 2, (
     "there are at least two runs, so that the spread is known"

@@ -13,7 +13,8 @@
 # five on a machine with a GPU. **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: the measurements to show, made by `make bench`; your own are in runs/bench.json.
+# Parameters: the measurements to show, made by `make bench`; your own are in
+# runs/bench.json.
 bench = "notebooks/results/time_and_space_cpu.json"
 
 # %% [markdown]
@@ -39,7 +40,8 @@ class Settings:
         check_types(self)
         if not runs.resolve(self.bench).is_file():
             raise InputError(
-                f"{self.bench} is not there; make it with `make bench` and name runs/bench.json"
+                f"{self.bench} is not there; make it with `make bench` and name"
+                " runs/bench.json"
             )
 
 
@@ -184,7 +186,8 @@ print(f"re-ranking: {2 * (Q + G) ** 2 * C / 1e9:6.0f} billion operations")
 row = find("re-ranking", "3368")
 rate = 2 * (Q + G) ** 2 * C / row["floor"]
 print(
-    f"at least {rate / 1e9:.0f} billion operations a second, finding the nearest included"
+    f"at least {rate / 1e9:.0f} billion operations a second, finding the"
+    " nearest included"
 )
 assert row["seconds"] > row["floor"], "re-ranking takes longer than its floor"
 
@@ -201,7 +204,7 @@ assert row["seconds"] > row["floor"], "re-ranking takes longer than its floor"
 
 # %% tags=["nbval-check-output"]
 def kept_bytes(network, batch, height, width):
-    """Bytes that a training step's forward keeps for its backward, each storage once."""
+    """Bytes that a forward keeps for its backward, each storage once."""
     storages = {}
 
     def keep(tensor):
@@ -302,7 +305,10 @@ def on_gpus(step, what):
 
 names = ", ".join(gpu["device"] for gpu in gpus) or "GPU"
 lines = [
-    f"| step | what | seconds | floor | the floor is | ratio | limit | {names} |",
+    (
+        "| step | what | seconds | floor | the floor is | ratio | limit |"
+        f" {names} |"
+    ),
     "|---|---|---:|---:|---|---:|---:|---:|",
 ]
 for row in measured["rows"]:
@@ -310,7 +316,9 @@ for row in measured["rows"]:
     ratio = f"{row['ratio']:.3f}" if "ratio" in row else "-"
     limit = f"{row['limit']:.3g}" if "limit" in row else "-"
     lines.append(
-        f"| {row['step']} | {row['what']} | {row['seconds']:.3g} | {floor} | {row['floor_is'] or '-'} | {ratio} | {limit} | {on_gpus(row['step'], row['what'])} |"
+        f"| {row['step']} | {row['what']} | {row['seconds']:.3g} | {floor} |"
+        f" {row['floor_is'] or '-'} | {ratio} | {limit} |"
+        f" {on_gpus(row['step'], row['what'])} |"
     )
 Markdown("\n".join(lines))
 

@@ -16,8 +16,9 @@
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: your own folder, and weights trained for people; without them the book's drawn people and its model.
-# weights.pth of a run of yours, the network it is of, and the size it was trained with
+# Parameters: your own folder, and weights trained for people; without them the
+# book's drawn people and its model.
+# weights.pth of a run of yours, its network, and the size it was trained with
 weights = ""
 backbone = "resnet50"
 local_channels = 128
@@ -70,15 +71,18 @@ class Settings:
         check_types(self)
         if not 0 < self.false_accept_rate < 1:
             raise InputError(
-                f"false_accept_rate is {self.false_accept_rate}; give a share between 0 and 1"
+                f"false_accept_rate is {self.false_accept_rate}; give a share"
+                " between 0 and 1"
             )
         if self.pictures and not runs.resolve(self.pictures).exists():
             raise InputError(
-                f"pictures is {self.pictures!r}, and nothing is there; give a folder or a CSV file"
+                f"pictures is {self.pictures!r}, and nothing is there; give a"
+                " folder or a CSV file"
             )
         if self.weights and not runs.resolve(self.weights).is_file():
             raise InputError(
-                f"weights is {self.weights!r}, which is not a file; give a weights.pth"
+                f"weights is {self.weights!r}, which is not a file; give a"
+                " weights.pth"
             )
 
 
@@ -200,7 +204,7 @@ assert first[0][0] == 0, "an image is nearest to itself"
 
 # %%
 def answers(query, top=9):
-    """A contact sheet of one query and its nearest other images, with who they show."""
+    """A contact sheet of one query and its nearest images, by person."""
     order = [
         k for k in matrix[query].argsort(stable=True).tolist() if k != query
     ][:top]
@@ -239,7 +243,8 @@ print(f"{right / len(people):.0%} of all images find their own person first")
 # %% tags=["bound"]
 if not settings.pictures:
     assert right / len(people) > 0.7, (
-        "the model finds more than 70 % of people who are drawn like its training people"
+        "the model finds more than 70 % of people who are drawn like its"
+        " training people"
     )
 
 # %% [markdown]
@@ -259,7 +264,7 @@ evaluation.evaluate(index, ("global",), rerank=True, name="this folder")
 
 # %%
 def stripes(path, count=8):
-    """The mean colour of the middle of each of `count` horizontal stripes, [count, 3]."""
+    """The mean colour of the middle of each of `count` stripes, [count, 3]."""
     picture = (
         4 * images.resize(images.decode(path), (count * 16, 64)).float() / 255
     )
@@ -337,7 +342,8 @@ assert passed <= settings.false_accept_rate, (
     "the share of accepted strangers is at most false_accept_rate"
 )
 print(
-    f"{(pairs.same <= threshold).mean():.0%} of the right pairs pass, {passed:.2%} of the wrong ones"
+    f"{(pairs.same <= threshold).mean():.0%} of the right pairs pass,"
+    f" {passed:.2%} of the wrong ones"
 )
 
 # %% [markdown]

@@ -77,7 +77,8 @@ class Study:
             not 0 <= seed <= max_seed() for seed in self.seeds
         ):
             raise InputError(
-                f"seeds is {self.seeds}; give different ones from 0 to {max_seed()}"
+                f"seeds is {self.seeds}; give different ones from 0 to"
+                f" {max_seed()}"
             )
         tested = self.misalignments
         if (
@@ -90,7 +91,8 @@ class Study:
             )
         if not 0 <= self.train_misalignment <= 1:
             raise InputError(
-                f"train_misalignment is {self.train_misalignment}; it has to be from 0 to 1"
+                f"train_misalignment is {self.train_misalignment}; it has to be"
+                " from 0 to 1"
             )
 
 
@@ -239,7 +241,12 @@ for step in steps:
     )
 
 # %% label="fig-study" alt="Two panels over the misalignment of the test. Left: mAP of four distances, all falling. Right: what alignment adds to rigid stripes, and what aligned stripes add to the global feature"
-STYLES = {"global": (figures.BLACK, ":"), "rigid": (figures.VERMILLION, "--"), "local": (figures.BLUE, "-"), "global+local": (figures.GREEN, "-.")}  # fmt: skip
+STYLES = {
+    "global": (figures.BLACK, ":"),
+    "rigid": (figures.VERMILLION, "--"),
+    "local": (figures.BLUE, "-"),
+    "global+local": (figures.GREEN, "-."),
+}
 
 
 def draw_band(ax, samples, label, colour, style):
@@ -373,9 +380,8 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
     for row in runs.read_json(runs.resolve(f"notebooks/results/{name}.json"))[
         "scores"
     ]:
-        print(
-            f"{name:<24}{row['distance']:<14}{100 * row['rank1']:5.1f}{100 * row['mean_ap_step']:7.1f}"
-        )
+        rank1, mean_ap = 100 * row["rank1"], 100 * row["mean_ap_step"]
+        print(f"{name:<24}{row['distance']:<14}{rank1:5.1f}{mean_ap:7.1f}")
 
 # %% [markdown]
 # The local loss improved the global feature by one and a half points, as AlignedReID claims. Stripes added about three points of rank-1 and

@@ -127,6 +127,14 @@ def test_a_full_run_needs_nothing_that_only_a_demonstration_defines(name: str) -
     assert (checked.returncode, checked.stdout) == (0, "")
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_code_fits_the_column_of_the_site(name: str) -> None:
+    """80 characters; what Python's formatter leaves longer scrolls sideways there."""
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > 80] == []
+
+
 def test_reference_lists_every_module() -> None:
     text = (NOTEBOOKS / "book" / "reference.md").read_text()
     named = re.findall(r"automodule:: alignedreid_lib\.(\S+)", text)

@@ -33,7 +33,7 @@ EXERCISE = Exercise(
         "an image from the query's own camera first": ([0.1, 0.4, 0.2, 0.3], [7, 7, 8, 9], [1, 2, 3, 2], 7, 1),
         "a stranger from the query's own camera first": ([0.1, 0.4, 0.2], [8, 7, 9], [1, 2, 3], 7, 1),
         "a right image at rank 1": ([0.1, 0.7], [7, 8], [2, 2], 7, 1),
-        "a person whom only the query's camera has seen": ([0.1, 0.2], [7, 8], [1, 2], 7, 1),
+        "a person that only the query's camera has seen": ([0.1, 0.2], [7, 8], [1, 2], 7, 1),
         "an empty gallery": ([], [], [], 7, 1),
     },
     mistakes={
@@ -43,7 +43,7 @@ EXERCISE = Exercise(
         "count the ranks.": _ranker(
             kept=lambda person, camera: True, match=lambda person, camera: person and not camera
         ),
-        "You leave out everybody whom the query's camera has seen: only images of the query's person are left out, "
+        "You leave out everybody that the query's camera has seen: only images of the query's person are left out, "
         "strangers stay.": _ranker(kept=lambda person, camera: not camera),
         "Your ranks begin with 0: the nearest image that stays has rank 1.": _ranker(first=0),
         "Your list begins with the farthest image: sort by distance, smallest first.": _ranker(nearest=-1),

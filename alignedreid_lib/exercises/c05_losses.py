@@ -21,7 +21,7 @@ def _miner(
     masked: bool = True,
     empty: float | None = None,
 ) -> Callable[..., Any]:
-    """A function that mines: what is hardest, among whom, and what is given where nobody is left."""
+    """A function that mines: what is hardest, among which images, and what is given where none is left."""
 
     def mine(distances: Matrix, labels: list[int]) -> list[tuple[float | None, float | None]]:
         mined = []

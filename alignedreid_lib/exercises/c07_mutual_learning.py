@@ -38,5 +38,5 @@ EXERCISE = Exercise(
             _right(ours, partner) / math.log(2)
         ),
     },
-    notice="People whom the partner excludes cost nothing; people whom we exclude and the partner does not cost most.",
+    notice="People excluded by the partner cost nothing; people excluded by us and not by the partner cost most.",
 )

@@ -1,4 +1,4 @@
-"""`make portable`: does every check hold on other processors?
+"""`make portable`: do all checks pass on other processors?
 
 Four arithmetic profiles stand in for other people's machines; each rounds differently, and training amplifies rounding.
 Under each the tests marked `arithmetic` and all chapters are run, and again from other seeds those chapters that hold
