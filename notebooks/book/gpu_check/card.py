@@ -4,8 +4,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 
@@ -69,13 +68,9 @@ def too_small(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def as_in_training(precision: Any) -> Iterator[None]:
+def as_in_training(precision: str) -> Iterator[None]:
     """Inside, the device computes as in `training.train`: the same choice of algorithms and of rounding."""
-    arithmetic = getattr(devices, "arithmetic", None)  # of versions that tell float32 from TF32
-    with ExitStack() as stack:
-        stack.enter_context(devices.deterministic(False))
-        if arithmetic is not None:
-            stack.enter_context(arithmetic(precision))
+    with devices.deterministic(False), devices.arithmetic(precision):
         yield
 
 

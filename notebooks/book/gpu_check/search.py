@@ -1,9 +1,7 @@
 """What a test costs after the features: local distances, scoring and re-ranking, at Market-1501's size on a GPU."""
 
-import inspect
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +15,7 @@ from alignedreid_lib.evaluation.ranking import score_ranking
 from alignedreid_lib.evaluation.reranking import rerank
 from gpu_check import card
 from gpu_check.made import Setup
-from gpu_check.rows import ABSENT, Row, compared
+from gpu_check.rows import Row, compared
 
 TILE = 256  # people of a tile of the floor of local distances
 PEOPLE = 750
@@ -107,8 +105,6 @@ def re_ranking(setup: Setup) -> list[Row]:
 def whole_test(setup: Setup) -> list[Row]:
     """The whole score table with local distances and re-ranking, from features on the CPU, on the device."""
     what = "the whole table, global, local and their sum, re-ranked"
-    if "device" not in inspect.signature(evaluate).parameters:
-        return [Row("test", what, reason="this version evaluates on the CPU", verdict=ABSENT)]
     sizes = setup.sizes
     ids, cameras = _people(setup)
     count = len(ids)
@@ -123,8 +119,7 @@ def whole_test(setup: Setup) -> list[Row]:
     )
     card.tidy(setup.device)
     card.reset_peak(setup.device)
-    there: dict[str, Any] = {"device": str(setup.device)}
-    seconds = card.seconds(lambda: evaluate(features, **there), setup.device, 1, warm_up=0)
+    seconds = card.seconds(lambda: evaluate(features, device=str(setup.device)), setup.device, 1, warm_up=0)
     rows = [Row("test", what, seconds, "s", peak_mb=card.peak_mb(setup.device))]
     if rows[0].peak_mb is not None:
         rows.append(compared("test", "peak memory of the table", rows[0].peak_mb, "MB", MOST_MEMORY, "a GPU of 8 GB"))

@@ -1,7 +1,6 @@
 """Images per second: the bare backbone, the step in all its forms, the checkpoint, the extraction of features."""
 
 import dataclasses
-import inspect
 import statistics
 import time
 from collections.abc import Iterator
@@ -57,18 +56,15 @@ def bare_step(setup: Setup) -> float:
 
 
 def places(paths: list[Any], config: TrainConfig, device: torch.device) -> dict[str, images.ImageStore | str]:
-    """The stores to take the images from, by place; in place of one that this version lacks, the reason."""
+    """The stores to take the images from, by place; in place of one that cannot be, the reason."""
     size = (config.height, config.width)
     found: dict[str, images.ImageStore | str] = {
         "host": images.ImageStore(paths, size, config.memory_limit, config.workers)
     }
     if device.type == "cpu":
         found["device"] = "the device is the CPU"
-    elif "device" not in inspect.signature(images.ImageStore).parameters:
-        found["device"] = "this version keeps images on the host"
     else:
-        more: dict[str, Any] = {"device": device}
-        store = images.ImageStore(paths, size, config.memory_limit, config.workers, **more)
+        store = images.ImageStore(paths, size, config.memory_limit, config.workers, device)
         there = store.fetch([0])[0].device.type == device.type
         found["device"] = store if there else "the images do not fit into the memory of the device"
     return found
@@ -124,17 +120,15 @@ def checkpoint(setup: Setup) -> list[Row]:
     config = setup.config("many", total_epochs=setup.sizes.epochs + 1, **AS_PUBLISHED)
     if setup.device.type == "cuda":  # as the published presets; for a CPU it takes minutes
         config = dataclasses.replace(config, compiled=True)
-    by_time: dict[str, Any] = {"checkpoint_every": 0.0}
-    pause = getattr(config, "checkpoint_every", None)  # seconds between checkpoints; None: each epoch has one
-    if pause is not None:
-        config = dataclasses.replace(config, **by_time)
+    pause = config.checkpoint_every  # seconds between the checkpoints of a training
+    config = dataclasses.replace(config, checkpoint_every=0.0)
     ends: list[float] = []
     result = training.train(config, setup.folder / "speed", report=lambda row: ends.append(time.perf_counter()))
     inside = statistics.median(row["seconds"] for row in result.metrics[1:])
     between = statistics.median(later - earlier for earlier, later in pairwise(ends))
     count = result.metrics[0]["seconds"] * result.metrics[0]["images_per_second"]
     speed, with_all = count / inside, count / between
-    saved = 1.0 if pause is None else min(1.0, inside / pause)  # checkpoints per epoch
+    saved = min(1.0, inside / pause)  # checkpoints per epoch
     minutes = EPOCHS * (inside + saved * max(0.0, between - inside)) / 60
     of_goal = (GOAL_MINUTES, "the goal, on an H100") if setup.sizes.backbone == "resnet50" else (None, "")
     return [
