@@ -630,6 +630,13 @@ def test_a_reader_that_goes_away_leaves_no_traceback(project: Path) -> None:
     assert done.stderr == ""
 
 
+def test_a_process_that_dies_is_said_once(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change_source(project, "import os; os._exit(1)")
+    with pytest.raises(ValueError, match=r"^00_example: its Python process died \(out of memory\?\); see runs/small/00_"):
+        tool.train(project, "small", {})
+    assert not caplog.records, "without a handler, records go to standard error"
+
+
 def test_a_run_that_is_refused_at_once_leaves_nothing(project: Path) -> None:
     raising = "from alignedreid_lib.errors import InputError\nraise InputError('no')"
     change_source(project, raising)

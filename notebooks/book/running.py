@@ -51,8 +51,9 @@ def execute(
     notebook = pairs.read(root / "notebooks" / f"{name}.ipynb")
     # An explorer is for a hand on its sliders; headless it is nothing.
     notebook.cells = [cell for cell in notebook.cells if not {"explorer", *skip} & set(pairs.tags(cell))]
-    # Papermill warns of parameters that the notebook's cell does not have; `presets.plan` has checked them.
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    # Papermill warns of parameters that the notebook's cell does not have (`presets.plan` has checked them) and
+    # reports a dead kernel on its own, at times also one that it ended itself since nobody reads its output any more.
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
         papermill.execute_notebook(
             notebook,
