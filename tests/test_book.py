@@ -1,7 +1,9 @@
 """The book's machinery: the committed pairs, and the commands that run chapters and presets."""
 
+import asyncio
 import csv
 import dataclasses
+import gc
 import json
 import os
 import re
@@ -22,8 +24,10 @@ import pairs
 import papermill
 import presets
 import pytest
+import running
 import tool
 import yaml
+from nbclient.exceptions import DeadKernelError
 from PIL import Image
 
 from alignedreid_lib import runs
@@ -632,9 +636,28 @@ def test_a_reader_that_goes_away_leaves_no_traceback(project: Path) -> None:
 
 def test_a_process_that_dies_is_said_once(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     change_source(project, "import os; os._exit(1)")
-    with pytest.raises(ValueError, match=r"^00_example: its Python process died \(out of memory\?\); see runs/small/00_"):
+    with pytest.raises(ValueError, match=r"^00_example: its Python process died \(out of memory\?\); see runs/small/"):
         tool.train(project, "small", {})
     assert not caplog.records, "without a handler, records go to standard error"
+
+
+def test_a_process_that_is_ended_is_no_news(project: Path, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    """A task of nbclient that waits for a kernel ends with an error that nobody collects, now and then."""
+
+    async def fail() -> None:
+        raise DeadKernelError("Kernel died")
+
+    async def stop() -> None:
+        task = asyncio.ensure_future(fail())
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running.papermill, "execute_notebook", lambda *_, **__: asyncio.run(stop()))
+    with pytest.raises(KeyboardInterrupt):
+        tool.train(project, "small", {})
+    assert not caplog.records
 
 
 def test_a_run_that_is_refused_at_once_leaves_nothing(project: Path) -> None:

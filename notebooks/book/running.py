@@ -51,9 +51,11 @@ def execute(
     notebook = pairs.read(root / "notebooks" / f"{name}.ipynb")
     # An explorer is for a hand on its sliders; headless it is nothing.
     notebook.cells = [cell for cell in notebook.cells if not {"explorer", *skip} & set(pairs.tags(cell))]
-    # Papermill warns of parameters that the notebook's cell does not have (`presets.plan` has checked them) and
-    # reports a dead kernel on its own, at times also one that it ended itself since nobody reads its output any more.
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    # Papermill warns of parameters that the notebook's cell does not have (`presets.plan` has checked them). It and
+    # asyncio also report a dead kernel on their own, at times one that was ended on purpose: by Ctrl-C, or since
+    # nobody reads its output any more.
+    for library in ("papermill", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         papermill.execute_notebook(
             notebook,
