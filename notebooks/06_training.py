@@ -78,6 +78,7 @@ test_share = None
 test_distances = ("global",)
 test_sets = ()
 test_rerank = False
+test_multi_query = ""
 combined_of = ()
 only_test = ()
 

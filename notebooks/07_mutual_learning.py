@@ -469,7 +469,10 @@ scores
 # %%
 written = full_run.write_results(config, plan, result, scores)
 rows_of_model = (
-    len(tested_on) * len(plan.test_distances) * (1 + plan.test_rerank)
+    len(tested_on)
+    * len(plan.test_distances)
+    * (1 + plan.test_rerank)
+    * (1 + bool(plan.test_multi_query))
 )
 assert len(runs.read_json(written)["scores"]) == len(networks) * rows_of_model
 

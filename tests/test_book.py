@@ -515,6 +515,7 @@ def test_another_test_or_another_place_of_the_data_is_the_same_run() -> None:
     """A finished run asked for them is tested, not trained again in a folder of its own."""
     for name, text in {
         "test_sets": "[market1501,dukemtmc]", "test_distances": "[global,local]", "test_rerank": "false",
+        "test_multi_query": "max",
         "data_root": "/elsewhere", "checkpoint_every": "5",
     }.items():  # fmt: skip
         overrides = presets.read_overrides(ROOT, "market1501_gl", [(name, text), ("seed", "2")])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alignedreid_lib import book, datasets, losses
+from alignedreid_lib import book, datasets, evaluation, losses
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
@@ -233,6 +233,27 @@ def test_a_test_decodes_once_with_the_runs_workers_and_only_what_it_ranks(tested
     for name, row in zip(networks, table.rows, strict=True):
         assert full_run.score(networks[name], own, "tiny").named(name).rows == [row]
     assert stores[1:] == [((48, 24), 0, 3)] * 2, "one network reads each image once, so none is kept"
+
+
+def test_multi_query_has_rows_of_its_own(tested):
+    own, networks = tested
+    plan = full_run.Plan("run", test_distances=("global", "local"), test_rerank=True, test_multi_query="average")
+    table = full_run.test({"one": networks["one"]}, own, plan, ["tiny"])
+    assert [row.name for row in table.rows] == ["one"] * 4 + ["multi-query, one"] * 4
+    features = full_run.embed(networks["one"], datasets.open_dataset(own.folder, "test"), own)
+    for way, rows in ((None, table.rows[:4]), ("average", table.rows[4:])):
+        name = rows[0].name
+        assert rows == evaluation.evaluate(features, ("global", "local"), True, way, name=name).rows
+
+
+def test_multi_query_is_refused_before_the_training_where_it_cannot_be(tested):
+    own, _ = tested
+    plan = full_run.Plan("run", test_multi_query="max")
+    assert book.prepare_data(own, **plan.data) == ("tiny",)
+    parts = datasets.Partitions.load(own.folder / "partitions.pkl")
+    dataclasses.replace(parts, test_marks=[0, 1, 1, 1] * 3).save(own.folder / "partitions.pkl")
+    with pytest.raises(InputError, match=r"tiny has no multi-query images: .*; leave test_multi_query empty"):
+        book.prepare_data(own, **plan.data)
 
 
 def test_a_test_ranks_on_the_runs_device(tested, monkeypatch):

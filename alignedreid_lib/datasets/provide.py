@@ -9,7 +9,7 @@ from typing import Any, Literal
 from alignedreid_lib.datasets.combine import COMBINED, combine
 from alignedreid_lib.datasets.dataset import open_dataset
 from alignedreid_lib.datasets.making import read_manifest
-from alignedreid_lib.datasets.partitions import GALLERY, QUERY, Partitions, TooFewPeopleError
+from alignedreid_lib.datasets.partitions import GALLERY, MULTI_QUERY, QUERY, Partitions, TooFewPeopleError
 from alignedreid_lib.datasets.prepare import prepare
 from alignedreid_lib.datasets.sources import SOURCES
 from alignedreid_lib.errors import InputError
@@ -29,6 +29,7 @@ def provide(
     pattern: str = "",
     test_share: float | None = None,
     draw: Callable[[str], Any] | None = None,
+    multi_query: bool = False,
 ) -> tuple[str, ...]:
     """Make the datasets that a full run trains and tests on, unless they exist.
 
@@ -44,6 +45,7 @@ def provide(
             people for that and the training does not need them; 0 for `folder`.
         pattern, test_share: for the dataset `folder`, see `prepare`; "" and None for its defaults.
         draw: makes the release dataset of that name if there is no archive.
+        multi_query: each test set needs multi-query images.
 
     Returns:
         the names of the datasets to test on.
@@ -51,7 +53,7 @@ def provide(
     Raises:
         InputError: a setting of a wrong type, no archive for an absent dataset, an archive that cannot be used, a
             dataset that was made from a different archive or with different settings, or a test set without test
-            people.
+            people or without the multi-query images asked for.
     """
     root, source = resolve(data_root), resolve(archive)
     dataset = typed("dataset", dataset, str)
@@ -99,7 +101,7 @@ def provide(
     if dataset == "combined":
         combine([root / name for name in trained_on], root)
     for name in tested:
-        _check_test_part(root / name)
+        _check_test_part(root / name, multi_query)
     return tested
 
 
@@ -132,11 +134,12 @@ def _prepare(root: Path, name: str, given: Path, asked: dict[str, Any], needs_va
         prepare(layout, given, root, **asked, num_val_ids=0)
 
 
-def _check_test_part(folder: Path) -> None:
+def _check_test_part(folder: Path, multi_query: bool) -> None:
     """Refuse a dataset that a test at the end of a training could not use.
 
     Raises:
-        InputError: it has no test people, or no query has a match from a different camera.
+        InputError: it has no test people, no multi-query images if they are asked for, or no query has a match from
+            a different camera.
     """
     file = folder / "partitions.pkl"
     if file.is_file() and not {QUERY, GALLERY} <= set(Partitions.load(file).test_marks or ()):
@@ -145,6 +148,8 @@ def _check_test_part(folder: Path) -> None:
             "larger test_share"
         )
     tested = open_dataset(folder, "test")
+    if multi_query and (tested.marks is None or MULTI_QUERY not in tested.marks):
+        raise InputError(f"{folder} has no multi-query images: only Market-1501 has them; leave test_multi_query empty")
     if tested.marks is None or not tested.cameras_known:
         return
     sightings = list(zip(tested.marks.tolist(), tested.ids.tolist(), tested.cameras.tolist(), strict=True))

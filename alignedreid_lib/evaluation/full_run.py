@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -48,6 +48,7 @@ class Plan:
     # The test.
     test_distances: tuple[str, ...] = ("global",)  # see `evaluation.evaluate`
     test_rerank: bool = False
+    test_multi_query: Literal["", "average", "max"] = ""  # adds rows with pooled queries, for Market-1501
     only_test: tuple[str, ...] = ()  # files of weights to test; nothing is trained then
     study_seeds: tuple[Annotated[int, Field(ge=0, le=max_seed(2))], ...] = ()  # one per training of chapter 07's study
 
@@ -78,7 +79,7 @@ class Plan:
     def data(self) -> dict[str, Any]:
         """The arguments of `book.prepare_data` after its config."""
         names = ("archive", "combined_of", "test_sets", "num_val_ids", "pattern", "test_share")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"multi_query": bool(self.test_multi_query)}
 
 
 def read_settings(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Plan]:
@@ -159,20 +160,28 @@ def score(
 
 
 def _score_all(
-    networks: Sequence[AlignedReID], config: TrainConfig, test_sets: Sequence[str], by: Sequence[str], rerank: bool
+    networks: Sequence[AlignedReID],
+    config: TrainConfig,
+    test_sets: Sequence[str],
+    by: Sequence[str],
+    rerank: bool,
+    multi_query: Literal["", "average", "max"] = "",
 ) -> list[ScoreTable]:
-    """The table of each network, see `score`."""
+    """The table of each network, see `score`; with `multi_query` also its rows with queries pooled that way."""
     tables = [ScoreTable([]) for _ in networks]
     for name in test_sets:
         dataset = open_dataset(runs.resolve(config.data_root) / name, "test")
-        # Multi-query images, 12 688 of Market-1501, have no row in the table.
-        dataset = dataset[np.asarray(dataset.marks) != MULTI_QUERY]
+        if not multi_query:
+            dataset = dataset[np.asarray(dataset.marks) != MULTI_QUERY]  # 12 688 of Market-1501
         store = _store(dataset, config, config.memory_limit if len(networks) > 1 else 0)  # decoded once for all
         shown = name if len(test_sets) > 1 else ""
         for k, network in enumerate(networks):
             found = embed(network, dataset, config, store=store)
-            how: dict[str, Any] = {"name": shown, "normalize": config.normalize, "device": config.device}
-            tables[k] += evaluate(found, by, rerank, **how)
+            how: dict[str, Any] = {"normalize": config.normalize, "device": config.device}
+            tables[k] += evaluate(found, by, rerank, name=shown, **how)
+            if multi_query:
+                pooled = ", ".join(filter(None, (shown, "multi-query")))
+                tables[k] += evaluate(found, by, rerank, multi_query, pooled, **how)
     return tables
 
 
@@ -198,7 +207,8 @@ def networks(config: TrainConfig, plan: Plan, result: TrainResult | None) -> dic
 
 def test(found: Mapping[str, AlignedReID], config: TrainConfig, plan: Plan, test_sets: Sequence[str]) -> ScoreTable:
     """The score table of a full run: the rows of each network, and the means over the files of `plan.only_test`."""
-    tables = _score_all(list(found.values()), config, test_sets, plan.test_distances, plan.test_rerank)
+    how = plan.test_distances, plan.test_rerank, plan.test_multi_query
+    tables = _score_all(list(found.values()), config, test_sets, *how)
     rows = [row for name, table in zip(found, tables, strict=True) for row in table.named(name).rows]
     if len(plan.only_test) > 1:
         rows += average(tables).named(f"mean of {len(plan.only_test)}").rows
@@ -211,6 +221,7 @@ def write_results(config: TrainConfig, plan: Plan, result: TrainResult | None, s
         name: list(getattr(plan, name)) for name in ("combined_of", "test_distances")
     }
     settings |= {"test_rerank": plan.test_rerank, "test_sets": list(plan.test_sets)}
+    settings |= {"test_multi_query": plan.test_multi_query} if plan.test_multi_query else {}
     minutes, training = 0.0, {}
     if result is None:
         settings["only_test"] = list(plan.only_test)

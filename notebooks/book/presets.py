@@ -15,7 +15,7 @@ import pairs
 
 # Parameters that say where to compute and save, where the data is, and what to test: not what is trained.
 WHERE = ("run_dir", "data_root", "device", "model_devices", "compiled", "workers", "memory_limit", "checkpoint_every")
-TEST = ("test_sets", "test_distances", "test_rerank")
+TEST = ("test_sets", "test_distances", "test_rerank", "test_multi_query")
 # The project's own folders, and those that its commands empty.
 OWN = ("notebooks", "alignedreid_lib", "tests", ".git", ".venv", "site", "build", "runs/book", "data/synthetic")
 
