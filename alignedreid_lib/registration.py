@@ -1,7 +1,7 @@
 """Image registration: where in one image of a person a second image of the same shot lies. Derived in notebooks/13.
 
 Two boxes around one person in one frame, a detector's and one drawn by hand, are cut out and scaled to one size. Their
-pixels are the same up to this scaling, so the box error can be measured: it is the scale and the shift of each side with
+pixels are the same up to this scaling, so the box error can be measured: it is the scale and the shift of each side at
 which the images correlate best.
 """
 
