@@ -1,4 +1,4 @@
-"""Image registration: where in one image of a person a second image of the same shot lies. Derived in notebooks/13.
+"""Image registration: the place of a second image of the same shot in the first one. Derived in notebooks/13.
 
 Two boxes around one person in one frame, a detector's and one drawn by hand, are cut out and scaled to one size. Their
 pixels are the same up to this scaling, so the box error can be measured: it is the scale and the shift of each side at
@@ -20,15 +20,15 @@ SCALES = (0.71, 0.84, 1.0, 1.19, 1.41)  # tried for each side at first
 MOST_STRETCH = 1.45  # largest ratio of the two sides' scales that is tried
 LEAST_OVERLAP = 0.4  # share of the smaller box that has to be inside the other one
 SEARCHED, REFINED = (32, 16), (64, 32)  # pixels [height, width] of the two stages
-STEPS, RATE = 40, 0.01  # of the second stage
+STEPS, RATE = 40, 0.01  # second stage
 
 
 class Registration(NamedTuple):
-    """Where N boxes lie relative to N reference boxes; down and right are positive."""
+    """The places of N boxes relative to N reference boxes; down and right are positive."""
 
     shift: Tensor  # [N, 2] of the centre, down and right, in heights and widths of the reference box
     scale: Tensor  # [N, 2] height and width over those of the reference box
-    correlation: Tensor  # [N] of the grey values that both show, -1 to 1; a low one is no measurement
+    correlation: Tensor  # [N] of the grey values that both show, -1 to 1; the measurement fails if it is low
 
 
 def register(images: Tensor, references: Tensor, batch_size: int = 500) -> Registration:
@@ -69,7 +69,7 @@ def _search(images: Tensor, references: Tensor) -> Tensor:
         h, w = round(tall * height), round(wide * width)
         correlations = _cross_correlation(F.interpolate(images, (h, w), mode="area")[:, 0], references)
         highest, place = correlations.flatten(1).max(1)
-        down, right = place // correlations.shape[2] - h + 1, place % correlations.shape[2] - w + 1  # of the corner
+        down, right = place // correlations.shape[2] - h + 1, place % correlations.shape[2] - w + 1  # the corner
         scale = torch.tensor([h / height, w / width])
         shift = torch.stack([down / height, right / width], 1) + (scale - 1) / 2
         better = highest > best
