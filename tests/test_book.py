@@ -54,7 +54,7 @@ assert seed > 0
 assert 1 + 1 == 2
 2 * 21
 
-# %%
+# %% caption="It rises."
 # A line that rises from 0 to 1.
 import matplotlib.pyplot as plt
 
@@ -233,8 +233,13 @@ FAULTS: dict[str, Callable[[Any], object]] = {
     "names a path of a machine (/home/": lambda n: n.cells[2].outputs.append(
         output("stream", text="in /home/ann/data")
     ),
-    "holds image/svg+xml": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/svg+xml": ""})),
-    "cell 5: its picture has no words": lambda n: n.cells[4].update(source="plt.plot([0, 1])"),
+    "holds image/gif": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/gif": ""})),
+    "cell 5: its figure has no words": lambda n: n.cells[4].update(source="plt.plot([0, 1])"),
+    "cell 5: its figure has no caption": lambda n: n.cells[4].metadata.update(caption=""),
+    "cell 5: its caption is its alt": lambda n: n.cells[4].metadata.update(caption="a line that rises from 0 to 1."),
+    "cell 5: its words end in '..'": lambda n: n.cells[4].metadata.update(caption="It rises.."),
+    "cell 5: its caption does not end in": lambda n: n.cells[4].metadata.update(caption="It rises"),
+    "cell 5: alt or caption not as in the .py": lambda n: n.cells[4].metadata.update(caption="It falls."),
     "not tagged `parameters`": lambda n: n.cells[1].metadata.update(tags=[]),
     "base_lr is not a literal": lambda n: n.cells[1].update(source="seed = 1\nbase_lr = 2 * seed"),
     "is not `name = literal`": lambda n: n.cells[1].update(source="import os"),
@@ -632,7 +637,9 @@ def test_a_reader_that_goes_away_leaves_no_traceback(project: Path) -> None:
 
 def test_a_process_that_dies_is_said_once(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     change_source(project, "import os; os._exit(1)")
-    with pytest.raises(ValueError, match=r"^00_example: its Python process died \(out of memory\?\); see runs/small/00_"):
+    with pytest.raises(
+        ValueError, match=r"^00_example: its Python process died \(out of memory\?\); see runs/small/00_"
+    ):
         tool.train(project, "small", {})
     assert not caplog.records, "without a handler, records go to standard error"
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import oracles
@@ -56,8 +58,11 @@ def every_figure(dataset):
 
 def test_every_figure_is_a_page_wide_and_all_its_text_lies_inside(dataset):
     for name, fig in every_figure(dataset).items():
-        picture = Image.open(io.BytesIO(fig._repr_png_()))
-        assert 500 <= picture.width <= 800 and picture.height <= 1000 and picture.mode == "P", name
+        assert 5 <= fig.get_figwidth() <= 8 and fig.get_figheight() <= 10, name
+        if isinstance(fig, figures.Sheet):
+            png, size = fig._repr_png_()
+            picture = Image.open(io.BytesIO(png))
+            assert picture.mode == "P" and picture.width == 2 * size["width"], "twice the density"
         drawn = fig.get_tightbbox()  # of all that is drawn, in inches
         assert min(drawn.x0, drawn.y0) > -0.01, f"{name}: something is cut at the left or below"
         assert drawn.x1 < fig.get_figwidth() + 0.01 and drawn.y1 < fig.get_figheight() + 0.01, f"{name}: cut"
@@ -143,10 +148,50 @@ def test_the_palette_keeps_rare_colours(dataset, tmp_path):
         Image.fromarray(greys).save(path)
     grey = dataclasses.replace(dataset, paths=paths)
     fig = figures.ranked_lists([0], grey, np.random.default_rng(2).random((3, 14)))
-    shown = np.asarray(Image.open(io.BytesIO(fig._repr_png_())).convert("RGB")).astype(int)
+    shown = np.asarray(Image.open(io.BytesIO(fig.png())).convert("RGB")).astype(int)
     own = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in (figures.BLUE, figures.VERMILLION)]
     for colour in [(255, 255, 255), *own, *bags]:
         assert (np.abs(shown - colour).max(axis=2) <= 16).sum() > 50, colour
+
+
+def chart() -> figures.Figure:
+    """A matrix with a number and a line on it, a curve with a title, and a photograph."""
+    fig = figures.Figure(figsize=(6, 2), layout="constrained")
+    left, middle, right = fig.subplots(1, 3)
+    left.imshow(np.arange(4).reshape(2, 2))
+    left.text(0, 0, "17", color="white")
+    left.plot([0, 1], [0, 1], color=figures.BLACK)
+    middle.plot([0, 1], [0, 1], color=figures.SAME)
+    middle.set_title("A curve & its title")
+    right.imshow(make_pictures(1)[0])
+    right.text(0, -9, "beside", color=figures.BLACK)
+    return fig
+
+
+def test_a_chart_is_an_svg_whose_text_is_text():
+    fig = chart()
+    svg = fig._repr_svg_()
+    assert svg == fig.svg() == chart().svg(), "the same bytes at every execution"
+    root = ElementTree.fromstring(svg)
+    texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"17", "beside", "A curve & its title"} <= set(texts)
+    assert len(svg) < 60_000
+    matrix, photograph = list(root.iter("{http://www.w3.org/2000/svg}image"))
+    assert (matrix.get("width"), matrix.get("height")) == ("2", "2"), "one pixel per cell"
+    assert "pixelated" in matrix.get("style") and photograph.get("class") == "photograph"
+    assert (photograph.get("width"), photograph.get("style")) == ("64", None), "its own pixels, smoothed by the reader"
+    groups = [node for node in root.iter() if node.get("class") == "on-image"]
+    assert len(groups) == 2 and "17" in "".join(groups[0].itertext()), "what is over the matrix, and nothing else"
+
+
+def test_names_in_charts_of_one_page_are_different():
+    other = chart()
+    other.axes[1].plot([1, 0], [0, 1])
+    names = [set(re.findall(r'id="([^"]+)"', fig.svg())) for fig in (chart(), other)]
+    assert names[0] and names[1] and not names[0] & names[1]
+    for svg in (chart().svg(), other.svg()):
+        used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
+        assert used == set(re.findall(r'id="([^"]+)"', svg)), "every name is used, and every used name is there"
 
 
 def test_training_curves_draw_the_metrics():

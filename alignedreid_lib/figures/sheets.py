@@ -1,63 +1,41 @@
 """Sheets of images: people in rows, framed and titled; and the palette of all figures.
 
-Blue means right and vermillion wrong; a tick, a cross or a line style shows the same, so colour is never needed.
-Used by every chapter, through `figures`.
+One colour has one meaning in the whole book: blue is the same person, or right; vermillion a different person, or
+wrong. A tick, a cross, a marker or a line style shows the same, so colour is never needed. Used by every chapter,
+through `figures`.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import figure
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import GALLERY, QUERY, ranked_list
+from alignedreid_lib.figures.drawing import Sheet
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
 )  # fmt: skip  # Okabe and Ito 2008, without yellow
+SAME, OTHER = RIGHT, WRONG = BLUE, VERMILLION
 GREY = "#666666"
 STYLES = ("-", "--", "-.", ":")
 
-WIDTH = 8.0  # inches; 800 pixels in a notebook
+WIDTH = 8.0  # inches; 800 pixels in a notebook, a page of the site
 LINE = 0.16  # inches: a line of small text
 GAP = 0.05  # inches between images
 SMALL = 7.5  # points
 
 
-class Figure(figure.Figure):
-    """A matplotlib figure that a notebook shows as a small PNG: a palette instead of true colour.
-
-    Ranked lists of four queries take a quarter of the bytes, so that a notebook of real images stays small.
-    """
-
-    def _repr_png_(self) -> bytes:
-        rendered, data = io.BytesIO(), io.BytesIO()
-        self.savefig(rendered, format="png")
-        pixels = np.array(Image.open(rendered).convert("RGB"))
-        # A palette that covers all colours: one by frequency would give all of them to the greys of real images.
-        some = Image.fromarray(np.ascontiguousarray(pixels[::3, ::3]))
-        palette = some.quantize(128, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette() or []
-        colours = np.array(palette, np.float32).reshape(-1, 3)
-        lengths = (colours**2).sum(axis=1)
-        nearest = [(lengths - 2 * (row.astype(np.float32) @ colours.T)).argmin(axis=1) for row in pixels]
-        indexed = Image.fromarray(np.array(nearest, np.uint8))
-        indexed.putpalette(palette)
-        indexed.save(data, "PNG", optimize=True)
-        return data.getvalue()
-
-
-def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = 10) -> Figure:
+def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = 10) -> Sheet:
     """Images in rows, each with a title.
 
     Args:
@@ -84,7 +62,7 @@ def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, 
     return fig
 
 
-def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> Figure:
+def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> Sheet:
     """A batch of P identities x K images; the K images of an identity are adjacent, under its label.
 
     Args:
@@ -116,9 +94,7 @@ def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> F
     return fig
 
 
-def ranked_lists(
-    queries: Sequence[int], dataset: Dataset, distances: ArrayLike | torch.Tensor, top: int = 10
-) -> Figure:
+def ranked_lists(queries: Sequence[int], dataset: Dataset, distances: ArrayLike | torch.Tensor, top: int = 10) -> Sheet:
     """The nearest gallery images of some queries; a frame and a mark tell right from wrong.
 
     Images of the query's identity from the query's own camera are left out, as they are in the scores.
@@ -185,9 +161,9 @@ def _aspect(pixels: Sequence[np.ndarray]) -> float:
     return max(picture.shape[0] / picture.shape[1] for picture in pixels)
 
 
-def _sheet(height: float) -> tuple[Figure, Axes]:
+def _sheet(height: float) -> tuple[Sheet, Axes]:
     """A figure and one invisible axes that covers it, measured in inches from the upper left."""
-    fig = Figure(figsize=(WIDTH, height))
+    fig = Sheet(figsize=(WIDTH, height))
     fig.set_layout_engine("none")  # whatever the style sets
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(height, 0), autoscale_on=False)

@@ -1,0 +1,117 @@
+"""How a figure becomes an output: a chart is an SVG whose text is text, a sheet of photographs a PNG.
+
+Which of the two is decided where the figure is made: `Figure` or `Sheet`. The same figure gives the same bytes at every
+execution. Used by every chapter, through `figures`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import figure
+from matplotlib.image import AxesImage
+from PIL import Image
+
+# Text stays text, and a matrix is stored with one pixel per cell.
+SVG_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "alignedreid", "image.composite_image": False}
+NO_DATE = {"Date": None, "Creator": None, "Format": None, "Type": None}
+FONTS = "font-family: 'DejaVu Sans', Verdana, Arial, sans-serif"
+PHOTOGRAPH, ON_IMAGE = "photograph", "on-image"  # classes in the SVG, see `_mark`
+SHEET_DPI = 200  # twice what a page shows, for screens of twice the density
+
+
+class Figure(figure.Figure):
+    """A matplotlib figure that a notebook shows as an SVG; for charts, and for charts beside a few photographs.
+
+    The site puts the SVG into the page and gives its colours those of the page, except in groups of class `on-image`:
+    what is written or drawn over an image keeps its colour, because the image does.
+    """
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+    def svg(self) -> str:
+        """The figure as an SVG, without what the file does not need."""
+        data = io.StringIO()
+        with mpl.rc_context(SVG_SETTINGS):
+            _mark(self)
+            self.savefig(data, format="svg", metadata=NO_DATE)
+        return _small(data.getvalue())
+
+    def address(self) -> str:
+        """The figure as a data address, for `<img src>`."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg().encode()).decode()}"
+
+
+class Sheet(figure.Figure):
+    """A matplotlib figure that a notebook shows as a PNG of twice the density; for photographs.
+
+    The PNG has a palette instead of true colour, which takes a quarter of the bytes: a notebook stays small.
+    """
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.png(), {"width": round(self.get_figwidth() * SHEET_DPI / 2)}
+
+    def png(self) -> bytes:
+        """The figure as a PNG of 200 pixels per inch."""
+        rendered, data = io.BytesIO(), io.BytesIO()
+        self.savefig(rendered, format="png", dpi=SHEET_DPI)
+        pixels = np.array(Image.open(rendered).convert("RGB"))
+        # A palette that covers all colours: one by frequency would give all of them to the greys of real images.
+        some = Image.fromarray(np.ascontiguousarray(pixels[::5, ::5]))
+        palette = some.quantize(128, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette() or []
+        colours = np.array(palette, np.float32).reshape(-1, 3)
+        lengths = (colours**2).sum(axis=1)
+        nearest = [(lengths - 2 * (row.astype(np.float32) @ colours.T)).argmin(axis=1) for row in pixels]
+        indexed = Image.fromarray(np.array(nearest, np.uint8))
+        indexed.putpalette(palette)
+        indexed.save(data, "PNG", optimize=True)
+        return data.getvalue()
+
+    def address(self) -> str:
+        """The figure as a data address, for `<img src>`."""
+        return f"data:image/png;base64,{base64.b64encode(self.png()).decode()}"
+
+
+def _mark(fig: figure.Figure) -> None:
+    """Name photographs, and what is drawn over an image, so that the SVG tells them from the rest."""
+    fig.draw_without_rendering()  # positions are known after it
+    for ax in fig.axes:
+        shown = [image for image in ax.get_images() if isinstance(image, AxesImage)]
+        for image in shown:
+            image.set_interpolation("none")  # one pixel per cell, never resampled
+            image.set_gid(PHOTOGRAPH if np.ndim(image.get_array()) == 3 else None)
+        boxes = [image.get_window_extent() for image in shown]
+        for artist in [*ax.texts, *ax.lines, *ax.patches, *ax.collections]:
+            x, y = _centre(artist.get_window_extent())
+            if any(box.contains(x, y) for box in boxes):
+                artist.set_gid(ON_IMAGE)
+
+
+def _centre(box: Any) -> tuple[float, float]:
+    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+
+
+def _small(svg: str) -> str:
+    """An SVG of matplotlib with classes for its marked groups, one list of fonts, and no id that nothing refers to."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(rf'\bid="({PHOTOGRAPH}|{ON_IMAGE})"', r'class="\1"', svg)
+    svg = re.sub(rf'(<image\b[^>]*class="{PHOTOGRAPH}"[^>]*?) style="image-rendering[^"]*"', r"\1", svg)
+    used = dict.fromkeys(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
+    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r"font-family: [^;\"]+(?:; )?", "", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", svg)
+    svg = svg.replace('<style type="text/css">*{', '<style type="text/css">text{' + FONTS + "} *{", 1)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
+    # matplotlib's names differ between executions; a page has many figures, so each has names of its own.
+    for k, name in enumerate(used):
+        svg = re.sub(rf'(id="|#){re.escape(name)}\b', rf"\1NAME{k}", svg)
+    digest = hashlib.sha1(svg.encode()).hexdigest()[:8]
+    return re.sub(r'(id="|#)NAME(\d+)\b', rf"\1f{digest}-\2", svg)
