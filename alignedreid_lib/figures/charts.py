@@ -20,11 +20,12 @@ from alignedreid_lib.evaluation.verification import choose_threshold, roc
 from alignedreid_lib.figures.drawing import Figure, Sheet
 from alignedreid_lib.figures.sheets import (
     BLACK,
-    BLUE,
-    COLOURS,
+    GREY,
+    NEUTRAL,
+    OTHER,
+    SAME,
     SMALL,
     STYLES,
-    VERMILLION,
     WIDTH,
     pixels_of,
     short,
@@ -55,7 +56,9 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     epochs = [row["epoch"] for row in metrics]
     fig = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     for ax, (title, lines) in zip(fig.subplots(1, len(panels)), panels.items(), strict=True):
-        for (name, label), colour, style in zip(lines.items(), COLOURS, STYLES, strict=False):
+        signs = {"positive": SAME, "negative": OTHER}
+        for (name, label), neutral, style in zip(lines.items(), NEUTRAL, STYLES, strict=False):
+            colour = signs.get(label, neutral)
             values = [row[name] for row in metrics]
             ax.plot(epochs, values, style, color=colour, label=label, marker="o" if len(epochs) == 1 else None)
         ax.set(title=title, xlabel="epoch")
@@ -89,7 +92,7 @@ def cmc_curves(curves: Mapping[str, ArrayLike]) -> Figure:
     ax = fig.subplots()
     for k, (name, line) in enumerate(lines.items()):
         ranks = np.arange(1, len(line) + 1)
-        colour, style = COLOURS[k % len(COLOURS)], STYLES[k % len(STYLES)]
+        colour, style = NEUTRAL[k % len(NEUTRAL)], STYLES[k % len(STYLES)]
         ax.plot(ranks, line, style, color=colour, label=f"{name}: rank-1 {line[0]:.1%}")
         ax.plot(1, line[0], "o", color=colour, clip_on=False, zorder=3)
     longest = max(map(len, lines.values()))
@@ -115,14 +118,14 @@ def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) ->
     fig = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     left, right = fig.subplots(1, 2)
     span = (float(curve.thresholds[0]), float(curve.thresholds[-1]))
-    for values, label, colour, style in ((same, "one person", BLUE, "-"), (different, "two people", VERMILLION, "--")):
+    for values, label, colour, style in ((same, "one person", SAME, "-"), (different, "two people", OTHER, "--")):
         heights, edges = np.histogram(np.asarray(values), bins=60, range=span, density=True)
         left.stairs(heights, edges, color=colour, linestyle=style, label=label, linewidth=1.8)
     if at >= 0:
         left.axvline(threshold, color=BLACK, linestyle=":", label=f"threshold {short(threshold)}")
     left.set(xlabel="distance", yticks=[], title="Pairs")
     left.legend()
-    right.plot(curve.false_accept_rate, curve.true_accept_rate, color=BLUE)
+    right.plot(curve.false_accept_rate, curve.true_accept_rate, color=BLACK)
     right.plot(false, true, "o", color=BLACK)
     right.annotate(
         f"{true:.0%} found\nat {false:.2%} false alarms", (false, true), (8, -18), textcoords="offset points", va="top"
@@ -194,7 +197,7 @@ def draw_images_per_id(ax: Axes, ids: np.ndarray) -> None:
     counts = np.unique(ids, return_counts=True)[1]
     values, heights = np.unique(counts, return_counts=True)
     width = 0.85 if np.ptp(values) < 60 else max(0.85, np.ptp(values) / 60)
-    ax.bar(values, heights, width=width, color=BLUE)
+    ax.bar(values, heights, width=width, color=GREY)
     ax.set(
         xlabel="images of an identity",
         ylabel="identities",

@@ -95,14 +95,26 @@ def _mark(fig: figure.Figure) -> None:
 
 
 def _centre(box: Any) -> tuple[float, float]:
-    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+    """Of what is drawn; nan where nothing is."""
+    with np.errstate(invalid="ignore"):
+        return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+
+
+def _photograph(element: re.Match[str]) -> str:
+    """An image element without transparency, and smoothed where it is enlarged."""
+    text = re.sub(r' style="image-rendering[^"]*"', "", element[0])
+    address = re.compile(r"(data:image/png;base64,)([^\"]+)")
+    data = io.BytesIO()
+    if found := address.search(text):
+        Image.open(io.BytesIO(base64.b64decode(found[2]))).convert("RGB").save(data, "PNG", optimize=True)
+    return address.sub(lambda found: found[1] + base64.b64encode(data.getvalue()).decode(), text)
 
 
 def _small(svg: str) -> str:
     """An SVG of matplotlib with classes for its marked groups, one list of fonts, and no id that nothing refers to."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(rf'\bid="({PHOTOGRAPH}|{ON_IMAGE})"', r'class="\1"', svg)
-    svg = re.sub(rf'(<image\b[^>]*class="{PHOTOGRAPH}"[^>]*?) style="image-rendering[^"]*"', r"\1", svg)
+    svg = re.sub(rf'<image\b[^>]*class="{PHOTOGRAPH}"[^>]*', _photograph, svg)
     used = dict.fromkeys(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = re.sub(r"font-family: [^;\"]+(?:; )?", "", svg)

@@ -27,15 +27,17 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLOURS = (
 )  # fmt: skip  # Okabe and Ito 2008, without yellow
 SAME, OTHER = RIGHT, WRONG = BLUE, VERMILLION
 GREY = "#666666"
+NEUTRAL = (BLACK, GREEN, PURPLE, ORANGE, SKY, GREY)  # of things that are neither: models, terms, distances
 STYLES = ("-", "--", "-.", ":")
 
 WIDTH = 8.0  # inches; 800 pixels in a notebook, a page of the site
 LINE = 0.16  # inches: a line of small text
 GAP = 0.05  # inches between images
 SMALL = 7.5  # points
+MOST = 8  # images in a row: more of them are too small to compare
 
 
-def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = 10) -> Sheet:
+def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = MOST) -> Sheet:
     """Images in rows, each with a title.
 
     Args:
@@ -80,9 +82,9 @@ def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> S
     people = labels.reshape(-1, images_per_id)
     if (people != people[:, :1]).any():
         raise InputError(f"the images of an identity are not adjacent in labels {labels.tolist()}")
-    side = min(max(1, 16 // images_per_id), len(people))  # identities side by side: one per row would be too high
+    side = min(max(1, MOST // images_per_id), len(people))  # identities side by side: one per row would be too high
     apart = 4 * GAP
-    cell = min((WIDTH - (side - 1) * apart) / (side * images_per_id), 0.9)
+    cell = min((WIDTH - (side - 1) * apart) / (side * images_per_id), 0.7)
     height = cell * _aspect(pixels)
     fig, ax = _sheet(-(-len(people) // side) * (LINE + height + 2 * GAP) - 2 * GAP)
     for p, person in enumerate(people):
@@ -94,7 +96,9 @@ def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> S
     return fig
 
 
-def ranked_lists(queries: Sequence[int], dataset: Dataset, distances: ArrayLike | torch.Tensor, top: int = 10) -> Sheet:
+def ranked_lists(
+    queries: Sequence[int], dataset: Dataset, distances: ArrayLike | torch.Tensor, top: int = MOST - 1
+) -> Sheet:
     """The nearest gallery images of some queries; a frame and a mark tell right from wrong.
 
     Images of the query's identity from the query's own camera are left out, as they are in the scores.
