@@ -161,6 +161,7 @@ def chart() -> figures.Figure:
     left.imshow(np.arange(4).reshape(2, 2))
     left.text(0, 0, "17", color="white")
     left.plot([0, 1], [0, 1], color=figures.BLACK)
+    left.hlines([0.5], -0.5, 1.5, color="white")
     middle.plot([0, 1], [0, 1], color=figures.SAME)
     middle.set_title("A curve & its title")
     right.imshow(make_pictures(1)[0])
@@ -181,7 +182,7 @@ def test_a_chart_is_an_svg_whose_text_is_text():
     assert "pixelated" in matrix.get("style") and photograph.get("class") == "photograph"
     assert (photograph.get("width"), photograph.get("style")) == ("64", None), "its own pixels, smoothed by the reader"
     groups = [node for node in root.iter() if node.get("class") == "on-image"]
-    assert len(groups) == 2 and "17" in "".join(groups[0].itertext()), "what is over the matrix, and nothing else"
+    assert len(groups) == 3 and "17" in "".join(groups[0].itertext()), "what is over the matrix, and nothing else"
 
 
 def test_names_in_charts_of_one_page_are_different():

@@ -10,11 +10,11 @@ import base64
 import hashlib
 import io
 import re
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import figure
+from matplotlib.collections import Collection
 from matplotlib.image import AxesImage
 from PIL import Image
 
@@ -89,15 +89,14 @@ def _mark(fig: figure.Figure) -> None:
             image.set_gid(PHOTOGRAPH if np.ndim(image.get_array()) == 3 else None)
         boxes = [image.get_window_extent() for image in shown]
         for artist in [*ax.texts, *ax.lines, *ax.patches, *ax.collections]:
-            x, y = _centre(artist.get_window_extent())
+            if isinstance(artist, Collection):  # its own window extent knows markers, not lines
+                where = artist.get_datalim(ax.transData).transformed(ax.transData)
+            else:
+                where = artist.get_window_extent()
+            with np.errstate(invalid="ignore"):  # nothing is drawn: no centre
+                x, y = (where.x0 + where.x1) / 2, (where.y0 + where.y1) / 2
             if any(box.contains(x, y) for box in boxes):
                 artist.set_gid(ON_IMAGE)
-
-
-def _centre(box: Any) -> tuple[float, float]:
-    """Of what is drawn; nan where nothing is."""
-    with np.errstate(invalid="ignore"):
-        return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
 
 
 def _photograph(element: re.Match[str]) -> str:
