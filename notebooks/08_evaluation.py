@@ -53,21 +53,9 @@ figures.contact_sheet(framed, titles, columns=6)
 seed = 1
 
 # %% tags=["hide-input"]
-from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
-
 from alignedreid_lib import runs
 
-
-@dataclass(frozen=True)
-class Settings:
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
-    __post_init__ = runs.check_types
-
-
-settings = runs.read_parameters(Settings, globals())
+settings = runs.read_settings(globals(), seed=runs.SEED)
 
 # %% [markdown]
 # ## The problem

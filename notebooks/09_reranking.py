@@ -99,26 +99,18 @@ k2 = 6
 lambda_value = 0.3
 
 # %% tags=["hide-input"]
-from dataclasses import dataclass
-from typing import Annotated
-
 import torch
-from pydantic import Field
 
 from alignedreid_lib import book, evaluation, runs
 from alignedreid_lib.datasets import open_dataset
 from alignedreid_lib.evaluation import features, ranking, reranking
 
-
-@dataclass(frozen=True)
-class Settings:
-    k1: Annotated[int, Field(ge=1, le=100)] = 20
-    k2: Annotated[int, Field(ge=1, le=100)] = 6
-    lambda_value: Annotated[float, Field(ge=0, le=1)] = 0.3
-    __post_init__ = runs.check_types
-
-
-settings = runs.read_parameters(Settings, globals())
+settings = runs.read_settings(
+    globals(),
+    k1=runs.between(1, 100),
+    k2=runs.between(1, 100),
+    lambda_value=runs.between(0.0, 1.0),
+)
 
 # %% [markdown]
 # ## The problem

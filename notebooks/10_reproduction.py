@@ -14,7 +14,6 @@ import dataclasses
 import json
 import re
 import statistics
-from dataclasses import dataclass
 
 import numpy as np
 import yaml
@@ -25,23 +24,13 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.scores import ScoreRow, ScoreTable, average
 from alignedreid_lib.training.config import FREE_SETTINGS
 
-
-@dataclass(frozen=True)
-class Settings:
-    results_folder: str = "notebooks/results"
-
-    def __post_init__(self):
-        runs.check_types(self)
-        if not (
-            runs.resolve(self.results_folder) / "published_scores.csv"
-        ).is_file():
-            raise InputError(
-                f"{self.results_folder} holds no published_scores.csv; give the"
-                " folder of the results"
-            )
-
-
-folder = runs.resolve(runs.read_parameters(Settings, globals()).results_folder)
+settings = runs.read_settings(globals(), results_folder=str)
+folder = runs.resolve(settings.results_folder)
+if not (folder / "published_scores.csv").is_file():
+    raise InputError(
+        f"{folder} holds no published_scores.csv; give the folder of the"
+        " results"
+    )
 with open(folder / "published_scores.csv", newline="") as file:
     published = list(csv.DictReader(file))
 for line, row in enumerate(published, 2):  # line 1 is the head

@@ -8,8 +8,6 @@
 bench = "notebooks/results/time_and_space_cpu.json"
 
 # %% tags=["hide-input"]
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from IPython.display import Markdown
@@ -18,14 +16,7 @@ from alignedreid_lib import book, figures, runs
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 
-
-@dataclass(frozen=True)
-class Settings:
-    bench: str = "notebooks/results/time_and_space_cpu.json"
-    __post_init__ = runs.check_types
-
-
-settings = runs.read_parameters(Settings, globals())
+settings = runs.read_settings(globals(), bench=str)
 measured = runs.read_json(runs.resolve(settings.bench))
 if not (
     isinstance(measured, dict)
