@@ -4,7 +4,7 @@
 # In mutual learning two networks see the same batches. Each learns from the labels and also from the other network's output for the batch.
 # Neither is a fixed teacher; both learn at the same time. According to the paper both end up better than a network that is trained alone.
 
-# %% label="fig-partners" caption="A label names the person; a partner's answer also says who is easily confused." alt="Left: one batch goes into two networks; the labels go to both, and each also learns from the answer of the other. Right, an example with made-up numbers: the label gives probability 1 to this person and 0 to two others; the partner gives 0.6 to this person, 0.35 to a person in similar clothes and 0.05 to a third person"
+# %% label="fig-partners" caption="A label names the person; a partner's answer also shows who is easily confused." alt="Left: one batch goes into two networks; the labels go to both, and each also learns from the answer of the other. Right, an example with made-up numbers: the label gives probability 1 to this person and 0 to two others; the partner gives 0.6 to this person, 0.35 to a person in similar clothes and 0.05 to a third person"
 from alignedreid_lib import figures
 
 fig = figures.Figure(figsize=(8, 3), layout="constrained")
@@ -280,12 +280,13 @@ assert loss.item() == naive == 2.0, "the library's loss equals the sum by hand"
 assert e.grad is None, "the partner gets no gradient from this loss"
 
 # %% [markdown]
-# The gradient of the first model is $2 \cdot (3 - 5) / 4 = -1$: a larger distance lowers its loss. The second model has no gradient, and this
-# matters. Each model has its own loss, in which the partner's numbers are constants: the loss *pulls* the model towards the partner and does
-# not pull the partner. The partner is pulled by its own loss. A step of two models is therefore two separate steps that only exchange
-# numbers, and the models may be on two devices. The loss of one model is $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, here with
-# $w_P = 1$ (`probability_weight`) and $w_M = 0.1$ (`global_mutual_weight`). The published rows use $w_M = 1$, and $w_P = 0$ if there is no
-# classifier loss.
+# * **The first model** has the gradient $2 \cdot (3 - 5) / 4 = -1$: a larger distance lowers its loss.
+# * **The second model** has no gradient. Each model has its own loss, in which the partner's numbers are constants: the loss *pulls* the model
+#   towards the partner and does not pull the partner. The partner is pulled by its own loss.
+# * **A step** of two models is therefore two separate steps that only exchange numbers, and the models may be on two devices.
+#
+# The loss of one model is $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, here with $w_P = 1$ (`probability_weight`) and
+# $w_M = 0.1$ (`global_mutual_weight`). The published rows use $w_M = 1$, and $w_P = 0$ if there is no classifier loss.
 #
 # ## One step of two models by hand
 
@@ -413,13 +414,12 @@ def draw_of_models(ax, name, of_models):
     ax.set(title=name.replace("_", " "), xlabel="epoch")
     ax.set_ylim(0, 1.15 * values.max() or 1)
     if len(values) != 2 or abs(values[0] - values[1]).max() > values.max() / 20:
-        colours = figures.GREEN, figures.PURPLE, figures.ORANGE, figures.BLACK
         for k, line in enumerate(values):
-            style, colour = figures.STYLES[k % 4], colours[k % 4]
+            style, colour = figures.STYLES[k % 4], figures.NEUTRAL[k % 6]
             ax.plot(epochs, line, style, color=colour, label=f"model {k + 1}")
         ax.legend()
         return
-    ax.plot(epochs, values.mean(0), color=figures.GREEN)
+    ax.plot(epochs, values.mean(0), color=figures.NEUTRAL[0])
     low = values.mean(0)[len(epochs) // 2 :].mean() < values.max() / 2
     inset = ax.inset_axes((0.5, 0.62 if low else 0.2, 0.46, 0.24))
     inset.plot(epochs, values[1] - values[0], color=figures.BLACK, linewidth=1)

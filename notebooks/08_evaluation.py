@@ -783,12 +783,16 @@ print(
 )
 
 # %% [markdown]
-# A difference this large or larger happens by luck in nearly one of five cases, so five queries prove nothing. This is a *permutation test*. With hundreds of queries nobody can
-# list all signs, so `evaluation.compare` draws 999 of them. It also gives an interval for the difference: it draws as many queries as there
-# are, with replacement, 999 times, and leaves out the smallest and the largest 2.5 % of the mean changes (a *bootstrap*, Efron and Tibshirani
-# 1993). Queries of one person are not independent: a person who is hard to recognise in one image is often hard in the next. So `compare` draws
-# whole people with all their queries, and changes the sign of all of them together. For five queries of five people it lists all signs, as
-# we did:
+# A difference this large or larger happens by luck in nearly one of five cases, so five queries prove nothing. `evaluation.compare` answers
+# two questions:
+#
+# * *How probable is it by luck?* This is a *permutation test*, as above. With hundreds of queries nobody can list all signs, so it draws 999 of
+#   them.
+# * *How large is it?* It draws as many queries as there are, with replacement, 999 times, and leaves out the smallest and the largest 2.5 % of
+#   the mean changes: the rest is the interval (a *bootstrap*, Efron and Tibshirani 1993).
+#
+# Queries of one person are not independent: a person who is hard to recognise in one image is often hard in the next. So `compare` draws whole
+# people with all their queries, and changes the sign of all of them together. For five queries of five people it lists all signs, as we did:
 
 
 # %%

@@ -40,9 +40,8 @@ who = np.array(["A"] * 7 + ["B"] * 7 + ["?"] * 6)
 N, query = len(points), 0
 
 nearest = ((points[:, None] - points[None]) ** 2).sum(2).argsort(axis=1)
-ALL = (-3.0, 7.0), (-2.8, 3.6)  # the ends of both axes
-A_AND_B = (-0.9, 4.1), (-2.75, 3.2)
-NEAR = (-0.9, 2.9), (-2.75, 2.15)  # the query, B, and the chain's beginning
+A_AND_B = (-0.9, 4.2), (-2.8, 3.6)  # the ends of both axes
+NEAR = (-0.9, 2.9), (-2.8, 2.15)  # the query, B, and the chain's beginning
 
 
 def draw(ax, title, marked=(), lines=(), names=(), region=A_AND_B):
@@ -64,13 +63,18 @@ def draw(ax, title, marked=(), lines=(), names=(), region=A_AND_B):
     ax.plot(*points[query], "*", color=figures.BLUE, zorder=3, **star)
     names = names if isinstance(names, dict) else {i: str(i) for i in names}
     for i, name in names.items():
-        ax.annotate(name, points[i], (8, 4), textcoords="offset points")
+        shift = (-13, 5) if i == query else (0, 8) if i == 7 else (9, -9)
+        if who[i] == "B" and i != 7:
+            shift = (0, -18)  # below the crowd, where nothing else is
+        style = {"textcoords": "offset points", "fontsize": 8.5}
+        style["ha"] = "center" if who[i] == "B" else "left"
+        ax.annotate(name, points[i], shift, **style)
     ax.set(title=title, xticks=[], yticks=[], xlim=region[0], ylim=region[1])
     ax.set_aspect("equal")
     ax.grid(False)
 
 
-fig = figures.Figure(figsize=(7, 4), layout="constrained")
+fig = figures.Figure(figsize=(7, 4.4), layout="constrained")
 ax = fig.subplots()
 six = nearest[query, 1:7].tolist()
 draw(ax, "The query and its six nearest images", six, names=[query, *six])
@@ -355,7 +359,7 @@ assert precision[1] > precision[0], (
 )
 
 # %% label="fig-reranked" caption="Re-ranked, the list follows A's chain instead of B's cluster." alt="The points twice, the query joined to the first six of its list, which have their ranks: by distance four of them are B; re-ranked, five are A, and one is a stranger"
-fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
+fig = figures.Figure(figsize=(8, 3.8), layout="constrained")
 for ax, (title, order) in zip(
     fig.subplots(1, 2),
     {"by distance": before, "re-ranked": after}.items(),
@@ -363,7 +367,7 @@ for ax, (title, order) in zip(
 ):
     ranks = {int(j): f"{rank}" for rank, j in enumerate(order[:6], 1)}
     joined = [(query, j) for j in ranks]
-    draw(ax, f"{title}: ranks 1 to 6", list(ranks), joined, ranks, ALL)
+    draw(ax, f"{title}: ranks 1 to 6", list(ranks), joined, ranks)
 fig
 
 # %% [markdown]
@@ -385,7 +389,7 @@ fig
 # with weights from the sets of that stage, as if the method ended there.
 
 # %% tags=["interactive"] caption="Stage by stage: which images share the query's neighbours?" alt="The query joined to its six nearest, two mutual ones with solid lines and four of B with dashed lines; and to the first six of the re-ranked list, five of them A"
-fig = figures.Figure(figsize=(7, 2.6), layout="constrained")
+fig = figures.Figure(figsize=(7, 3.4), layout="constrained")
 left, right = fig.subplots(1, 2)
 draw(left, "solid: mutual, dashed: one-sided", names=[query, *six])
 for j in nearest[query, 1 : small_k + 1]:
@@ -399,7 +403,7 @@ for j in nearest[query, 1 : small_k + 1]:
 top = after[:6]
 ranks = {int(j): f"{rank}" for rank, j in enumerate(top, 1)}
 joined = [(query, j) for j in top]
-draw(right, "re-ranked: ranks 1 to 6", top, joined, ranks, ALL)
+draw(right, "re-ranked: ranks 1 to 6", top, joined, ranks)
 figures.who_knows_whom(
     points,
     list(who),
@@ -469,7 +473,7 @@ if how == (20, 6, 0.3):
 # above them. Rank-1 can gain little, because most images at rank 1 were right already; in our training runs it rose or fell by two or three
 # points from one run to the next. Rank-5 and rank-10 fell in all of them.
 
-# %% label="fig-reranked-cmc" caption="From rank 5 on, fewer people are found after re-ranking." alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20, on an axis that begins at 75 % or below the lower curve; the re-ranked curve ends lower"
+# %% label="fig-reranked-cmc" caption="At higher ranks, fewer people are found after re-ranking." alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20, on an axis that begins at 75 % or below the lower curve; the re-ranked curve ends lower"
 curves = {"by distance": scored[0].cmc, "re-ranked": scored[1].cmc}
 lowest = min(curve[0] for curve in curves.values())
 figures.cmc_curves(curves, bottom=min(0.75, np.floor(20 * lowest) / 20))

@@ -114,10 +114,12 @@ study = runs.read_parameters(Study, globals(), extra=of_training)
 # %% [markdown]
 # ## The problem
 #
-# In [the figure](#fig-misaligned) the person, the place and the moment stay the same, and the detector's box gets worse. At 1, on the right, a
-# box is up to a third of the person's height too high or too low and up to a fifth too large or too small, and half of the boxes cut off the
-# legs or the head. A distance that compares stripe 3 with stripe 3 then compares a jacket with a street. The shortest path may compare it with
-# a lower stripe instead. How much does that help, and does it cost something where the boxes are good?
+# In [the figure](#fig-misaligned) the person, the place and the moment stay the same, and the detector's box gets worse. At a misalignment
+# of 1 a box is up to a third of the person's height too high or too low and up to a fifth too large or too small, and half of the boxes cut
+# off the legs or the head.
+#
+# A distance that compares stripe 3 with stripe 3 then compares a jacket with a street. The shortest path may compare the jacket with a lower
+# stripe instead. How much does that help, and does it cost something where the boxes are good?
 #
 # :::{admonition} The paper says
 # AlignedReID++ (Luo et al. 2019) compared rigid and aligned stripes on the original Market-1501, 91.4 / 76.7 against 91.9 / 78.8 (rank-1 /
@@ -245,7 +247,7 @@ Markdown("\n".join(lines))
 # All four fall as the boxes get worse. To see what the stripes add, we subtract the score of the global feature from the other three, seed by
 # seed:
 
-# %% label="fig-study" caption="Rigid stripes lose to the global feature from one quarter on; aligned stripes never do." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose more and more from one quarter on, down to nearly thirty points. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and more again from there on; the sum stays between them and zero or near them"
+# %% label="fig-study" caption="With bad boxes rigid stripes lose to the global feature; aligned stripes never do." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose points at one quarter and more, nearly thirty at 1. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and four at 1; the sum stays between them and zero or near them"
 STYLES = {
     "rigid": ("local, rigid", figures.ORANGE, "--", "s"),
     "local": ("local, aligned", figures.GREEN, "-", "o"),
@@ -317,7 +319,7 @@ Markdown("\n".join(lines))
 # %% [markdown]
 # * **Where every box fits**, the whole gain comes from the stripes. Alignment adds nothing: stripe 3 belongs to stripe 3, and a path that bends
 #   can only be wrong.
-# * **From one quarter on** rigid stripes are worse than no stripes: they compare different parts of the body. The global feature sees the whole
+# * **At one quarter and more** rigid stripes are worse than no stripes: they compare different parts of the body. The global feature sees the whole
 #   box and changes little with a shift.
 # * **The worse the boxes**, the more alignment adds. Most of it only repairs what the rigid stripes lost.
 # * **The sum** of the global and the aligned distance is no better than the better of the two, except around one quarter and one half, by less
@@ -395,10 +397,12 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# The local loss improved the global feature by one and a half points, as AlignedReID claims. Stripes added about three points of rank-1 and
-# two of mAP. Alignment itself added nothing: rigid stripes are half a point better than aligned ones, in one training. We looked at the
-# ranked lists, which the licence does not allow us to show: the boxes fit, and the images ranked before the right person show people in the
-# same colours, dark with dark and red with red. This is the left end of our curve, where alignment has nothing to correct.
+# * **Training with the local loss** improved the global feature by one and a half points, as AlignedReID claims.
+# * **Stripes** added about three points of rank-1 and two of mAP.
+# * **Alignment** itself added nothing: rigid stripes are half a point better than aligned ones, in one training.
+#
+# We looked at the ranked lists, which the licence does not allow us to show: the boxes fit, and the images ranked before the right person show
+# people in the same colours, dark with dark and red with red. This is the left end of our curve, where alignment has nothing to correct.
 #
 # ## Which setting should I take?
 #
