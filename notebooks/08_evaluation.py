@@ -956,7 +956,7 @@ assert (
 scores = ranking.score_ranking(matrix, *labels, average_precision="step")
 perfect = np.flatnonzero((scores.ap_per_query == 1) & (found.counts == 3))
 best = perfect[[0, -1]]  # not of one person
-figures.ranked_lists(best.tolist(), dataset, matrix, top=5)
+figures.ranked_lists(best.tolist(), dataset, matrix)
 
 # %% [markdown]
 # The model finds the person from different sides, in different streets and in different light. After the last match, the list often continues
@@ -968,7 +968,7 @@ figures.ranked_lists(best.tolist(), dataset, matrix, top=5)
 first_ranks = found.rank[found.order == 0] + 1
 worst = np.argsort(-first_ranks, kind="stable")[:3]
 print("first match at rank", *first_ranks[worst])
-figures.ranked_lists(worst.tolist(), dataset, matrix, top=5)
+figures.ranked_lists(worst.tolist(), dataset, matrix)
 
 # %% [markdown]
 # A user who looks at ten images finds hardly any of these three people. Would a human have recognised them? Here is each query again, with

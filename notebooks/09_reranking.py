@@ -516,19 +516,19 @@ assert helped > hurt > 0, (
 
 # %% caption="By distance, the matches of this query are scattered." alt="Ranked list of the query that gains most, by distance: matches are scattered"
 best, worst = int(change.argmax()), int(change.argmin())
-figures.ranked_lists([best], dataset, plain, top=12)
+figures.ranked_lists([best], dataset, plain)
 
 # %% caption="Re-ranked, they come first." alt="The same query re-ranked: its matches come first"
-figures.ranked_lists([best], dataset, again, top=12)
+figures.ranked_lists([best], dataset, again)
 
 # %% [markdown]
 # Here is the query with the largest loss:
 
 # %% caption="By distance, this query has a match near the top." alt="Ranked list of the query that loses most, by distance"
-figures.ranked_lists([worst], dataset, plain, top=12)
+figures.ranked_lists([worst], dataset, plain)
 
 # %% caption="Re-ranked, people who look similar come before it." alt="The same query re-ranked: its first match has fallen behind people who look similar"
-figures.ranked_lists([worst], dataset, again, top=12)
+figures.ranked_lists([worst], dataset, again)
 
 # %% [markdown]
 # The mechanism is the same in both cases. Re-ranking relies on the whole neighbourhood rather than on the image at rank 1. In the first list

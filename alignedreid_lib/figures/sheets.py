@@ -35,7 +35,7 @@ LINE = 0.16  # inches: a line of small text
 GAP = 0.05  # inches between images
 SMALL = 7.5  # points
 MOST = 8  # images in a row: more of them are too small to compare
-WIDE = 0.9  # inches: an image of this width has space below for a word with the rank
+WIDE = 0.85  # inches: an image of this width has space below for a word with the rank
 
 
 def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = MOST) -> Sheet:
