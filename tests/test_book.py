@@ -240,7 +240,7 @@ FAULTS: dict[str, Callable[[Any], object]] = {
     "cell 5: its words end in '..'": lambda n: n.cells[4].metadata.update(caption="It rises.."),
     "cell 5: its caption does not end in": lambda n: n.cells[4].metadata.update(caption="It rises"),
     "cell 5: alt or caption not as in the .py": lambda n: n.cells[4].metadata.update(caption="It falls."),
-    "not tagged `parameters`": lambda n: n.cells[1].metadata.update(tags=[]),
+    "no code cell is tagged `parameters`": lambda n: n.cells[1].metadata.update(tags=[]),
     "base_lr is not a literal": lambda n: n.cells[1].update(source="seed = 1\nbase_lr = 2 * seed"),
     "is not `name = literal`": lambda n: n.cells[1].update(source="import os"),
     "2 cells contain an assert": lambda n: n.cells[2].update(source="seed > 0"),

@@ -45,6 +45,7 @@ def every_figure(dataset):
     labels = np.repeat(np.arange(5), 4)
     return {
         "sheet": figures.contact_sheet(make_pictures(23), [f"id {k}" for k in range(23)], 10),
+        "sheet of two lines": figures.contact_sheet(make_pictures(7), [f"id {k}\ncamera {k}" for k in range(7)], 6),
         "sheet of one": figures.contact_sheet(make_pictures(1)),
         "batch": figures.batch_grid(make_pictures(20), labels, 4),
         "lists": figures.ranked_lists([0, 2], dataset, distances),
@@ -107,23 +108,24 @@ def test_batch_grid_keeps_an_identity_in_one_row():
     assert titles == [f"identity {k}" for k in (3, 1, 4, 1, 5)]
 
 
-def test_ranked_lists_mark_right_and_wrong_and_leave_junk_out(dataset):
+@pytest.mark.parametrize(("top", "rank"), [(10, ""), (4, "rank ")])
+def test_ranked_lists_mark_right_and_wrong_and_leave_junk_out(dataset, top, rank):
     distances = np.random.default_rng(2).integers(0, 9, (3, 14))
     queries, gallery = np.flatnonzero(dataset.marks == 0), np.flatnonzero(dataset.marks == 1)
-    fig = figures.ranked_lists([2, 0], dataset, torch.from_numpy(distances), top=10)
+    fig = figures.ranked_lists([2, 0], dataset, torch.from_numpy(distances), top=top)
     ax = fig.axes[0]
     images, marks, colours, captions = [], [], [], []
     for q in (2, 0):
         query = queries[q]
         problem = (dataset.ids[query], dataset.ids[gallery], dataset.cameras[query], dataset.cameras[gallery])
-        order = oracles.ranked_list(distances[q], *problem)[:10]
+        order = oracles.ranked_list(distances[q], *problem)[:top]
         right = [dataset.ids[gallery[g]] == dataset.ids[query] for g in order]
         images += [query, *gallery[order]]
         marks += ["✓" if r else "✗" for r in right]
         colours += [figures.BLACK, *(figures.BLUE if r else figures.VERMILLION for r in right)]
         captions.append(f"id {dataset.ids[query]}, cam {dataset.cameras[query]}")
-        captions += [f"{k}: {distances[q, g]:#.3g}" for k, g in enumerate(order, start=1)]
-    assert {"✓", "✗"} == set(marks) and len(images) < 2 * 11 + 1
+        captions += [f"{rank}{k}: {distances[q, g]:#.3g}" for k, g in enumerate(order, start=1)]
+    assert ({"✓", "✗"} == set(marks) or top < 10) and len(images) <= 2 * (top + 1)
     for drawn, k in zip(ax.get_images(), images, strict=True):
         np.testing.assert_array_equal(drawn.get_array(), np.asarray(Image.open(dataset.paths[k])))
     texts = [text.get_text() for text in ax.texts]
@@ -226,6 +228,7 @@ def test_histogram_counts_identities():
         (lambda d: figures.cmc_curves({}), "nothing"),
         (lambda d: figures.cmc_curves({"percent": [50, 60]}), "percent"),
         (lambda d: figures.cmc_curves({"broken": [np.nan]}), "broken"),
+        (lambda d: figures.cmc_curves({"low": [0.5, 0.9]}, bottom=0.75), "bottom is 0.75, and a curve begins at 0.5"),
         (lambda d: figures.histogram_of_images_per_id([]), "at least one image"),
     ],
 )

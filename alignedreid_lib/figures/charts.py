@@ -74,20 +74,23 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     return fig
 
 
-def cmc_curves(curves: Mapping[str, ArrayLike]) -> Figure:
+def cmc_curves(curves: Mapping[str, ArrayLike], bottom: float = 0.0) -> Figure:
     """CMC of several models or distances over the rank.
 
     Args:
         curves: by name, [top] each, fractions; element k is the score of rank k + 1.
+        bottom: where the axis of the scores begins; for curves that cross near the top.
 
     Raises:
-        InputError: no curve, or one that is not a row of fractions.
+        InputError: no curve, one that is not a row of fractions, or one that is below `bottom`.
     """
     lines = {name: np.asarray(curve, dtype=float) for name, curve in curves.items()}
     good = {name: line.ndim == 1 and len(line) and ((line >= 0) & (line <= 1)).all() for name, line in lines.items()}
     bad = [name for name in lines if not good[name]]
     if bad or not lines:
         raise InputError(f"cmc_curves: {', '.join(bad) or 'nothing'} given; give fractions [top] for each name")
+    if (lowest := min(line.min() for line in lines.values())) < bottom:
+        raise InputError(f"bottom is {bottom:g}, and a curve begins at {lowest:.3g}: give at most that")
     fig = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     ax = fig.subplots()
     for k, (name, line) in enumerate(lines.items()):
@@ -98,7 +101,8 @@ def cmc_curves(curves: Mapping[str, ArrayLike]) -> Figure:
     longest = max(map(len, lines.values()))
     ticks = MaxNLocator(10, integer=True).tick_values(1, longest)
     ax.set_xticks(sorted({1, *(int(t) for t in ticks if 1 < t <= longest)}))
-    ax.set(xlabel="rank k", ylabel="queries with a match in the first k", xlim=(1, max(longest, 2)), ylim=(0, 1.02))
+    ax.set(xlabel="rank k", ylabel="queries with a match in the first k")
+    ax.set(xlim=(1, max(longest, 2)), ylim=(bottom, 1 + 0.02 * (1 - bottom)))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     return fig

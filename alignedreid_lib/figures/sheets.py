@@ -35,6 +35,7 @@ LINE = 0.16  # inches: a line of small text
 GAP = 0.05  # inches between images
 SMALL = 7.5  # points
 MOST = 8  # images in a row: more of them are too small to compare
+WIDE = 0.85  # inches: an image of this width has space below for a word with the rank
 
 
 def contact_sheet(
@@ -44,7 +45,7 @@ def contact_sheet(
 
     Args:
         pictures: uint8 each, tensors [3, h, w] or arrays [h, w, 3]; sizes may differ.
-        titles: short texts, one above each image.
+        titles: short texts of one line or more, one above each image.
         columns: images per row.
         width: of the sheet, in inches; a page has 8.
 
@@ -55,7 +56,7 @@ def contact_sheet(
     if not pixels or columns < 1 or (titles is not None and len(titles) != len(pixels)):
         given = "no titles" if titles is None else f"{len(titles)} titles"
         raise InputError(f"{len(pixels)} images, {given}, {columns} columns: give a title to each, or none")
-    head = LINE if titles is not None else 0.0
+    head = LINE * (1 + max(title.count("\n") for title in titles)) if titles is not None else 0.0
     cell = (width - (columns - 1) * GAP) / columns
     height = cell * _aspect(pixels)
     fig, ax = _sheet(-(-len(pixels) // columns) * (head + height + GAP) - GAP, width)
@@ -135,6 +136,7 @@ def ranked_lists(
     first = margin + apart + (cell := (WIDTH - apart - 2 * margin - top * 2 * GAP) / (top + 1))
     height = cell * _aspect([picture for row in shown for picture in row])
     pitch = height + LINE + 3 * GAP
+    size = SMALL if cell <= WIDE else SMALL + 1.5
     fig, ax = _sheet(LINE + GAP + len(found) * pitch)
     head: dict[str, Any] = {"y": LINE / 2, "va": "center", "weight": "bold"}
     _write(ax, margin, text="query", **head)
@@ -152,7 +154,9 @@ def ranked_lists(
             colour, mark = (BLUE, "✓") if dataset.ids[columns[image]] == person else (VERMILLION, "✗")
             _place(ax, shown[line][k + 1], left, y, cell, height, colour, mark)
             caption = f"{k + 1}: {short(distances[query, image])}"
-            _write(ax, left + cell / 2, y + height + GAP, caption, ha="center", va="top", color=colour)
+            if cell > WIDE:
+                caption = f"rank {caption}"
+            _write(ax, left + cell / 2, y + height + GAP, caption, ha="center", va="top", color=colour, size=size)
     return fig
 
 
@@ -195,8 +199,8 @@ def _place(
         _write(ax, x + 0.02, y + 0.02, mark, color="white", va="top", bbox=box)
 
 
-def _write(ax: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    ax.text(x, y, text, fontsize=SMALL, zorder=3, **style)
+def _write(ax: Axes, x: float, y: float, text: str, size: float = SMALL, **style: Any) -> None:
+    ax.text(x, y, text, fontsize=size, zorder=3, **style)
 
 
 def short(value: float) -> str:

@@ -43,9 +43,9 @@ def parameters(notebook: Any) -> dict[str, Any]:
     Raises:
         ValueError: there is no such cell, or it contains more than `name = literal`.
     """
-    cell = next((c for c in notebook.cells if c.cell_type == "code"), None)
-    if cell is None or "parameters" not in tags(cell):
-        raise ValueError("the first code cell is not tagged `parameters`")
+    cell = next((c for c in notebook.cells if c.cell_type == "code" and "parameters" in tags(c)), None)
+    if cell is None:
+        raise ValueError("no code cell is tagged `parameters`")
     found: dict[str, Any] = {}
     try:
         lines = ast.parse(cell.source).body
