@@ -1,7 +1,50 @@
 # %% [markdown]
 # # 01 Datasets
 #
-# This chapter turns a raw archive, as its makers publish it, into one simple layout, and checks every count.
+# *Person re-identification* is the task of deciding whether two images from different cameras show the same person. Here are two people, each
+# seen by six cameras:
+
+# %% tags=["parameters"]
+# Parameters: what this chapter may be run with.
+seed = 1  # of the two small archives drawn in this chapter
+
+# %%
+import io
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+from alignedreid_lib import book, datasets, figures, runs, synthetic
+from alignedreid_lib.errors import InputError
+
+settings = runs.read_settings(globals(), seed=runs.SEED)
+
+# %% label="fig-cameras" alt="Two people in two rows, each seen by six cameras: light, tint, sharpness, street and the visible side of the body differ" caption="The camera changes more than the person does."
+archive = zipfile.ZipFile(book.archive("market1501"))
+
+
+def show(entry):
+    """An image of the archive, uint8 [h, w, 3]."""
+    return np.asarray(Image.open(io.BytesIO(archive.read(entry))))
+
+
+by_person = {}
+for name in sorted(archive.namelist()):
+    if "/query/" in name and name.endswith(".jpg"):
+        by_person.setdefault(name.split("/")[-1][:4], []).append(name)
+six = [names for names in by_person.values() if len(names) == 6]
+figures.contact_sheet(
+    [show(name) for name in six[0] + six[1]],
+    [f"camera {c}" for c in (1, 2, 3, 4, 5, 6)] * 2,
+    columns=6,
+    width=6,
+)
+
+# %% [markdown]
+# Light, tint, sharpness and street change with the camera, and so does the visible side of the body. A network must learn to look at what
+# stays the same. A re-identification dataset is therefore a collection of cropped images with two labels each: **who** it shows (the identity)
+# and **which camera** took it. This chapter turns a raw archive, as its makers publish it, into one simple layout, and checks every count.
 #
 # **What you will learn**
 #
@@ -12,89 +55,15 @@
 #
 # **Time** on two cores: a quarter of a minute, plus half a minute if the book's people are not drawn yet.
 # **Hardware**: any laptop, no GPU.
-
-# %% tags=["parameters"]
-# Parameters: what this chapter may be run with.
-seed = 1  # of the two small archives drawn in this chapter
-
-# %% [markdown]
-# The next cell turns the parameters into settings. An unknown name or an invalid value stops the chapter here.
-
-# %%
-from dataclasses import dataclass
-
-from alignedreid_lib import runs
-from alignedreid_lib.errors import InputError
-from alignedreid_lib.runs import check_types
-
-
-@dataclass(frozen=True)
-class Settings:
-    seed: int = 1
-
-    def __post_init__(self):
-        check_types(self)
-        if not 0 <= self.seed < 2**32:
-            raise InputError(
-                f"seed is {self.seed}; give a whole number from 0 to"
-                f" {2**32 - 1}"
-            )
-
-
-settings = runs.read_parameters(Settings, globals())
-
-# %% [markdown]
-# ## The problem in one figure
 #
-# *Person re-identification* is the task of deciding whether two images from different cameras show the same person. A re-identification dataset is a collection
-# of cropped images with two labels each: **who** it shows (the identity) and **which camera** took it.
-#
-# The book's people are drawn, so that nobody has to be photographed for it. `book.archive` finds their archive, or draws it. Its format is
+# The book's people are drawn, so that nobody has to be photographed for it. `book.archive` found their archive, or drew it. Its format is
 # exactly that of the zip of Market-1501 (Zheng et al., ICCV 2015), a real dataset of 1 501 people.
 
-# %%
-import io
-import zipfile
-
-import numpy as np
-from PIL import Image
-
-from alignedreid_lib import book, datasets, figures, synthetic
-
-archive = zipfile.ZipFile(book.archive("market1501"))
-
-
-def show(entry):
-    return np.asarray(Image.open(io.BytesIO(archive.read(entry))))
-
-
-# %%
-# Thirty-two drawn pedestrians, one picture each
+# %% alt="Sixteen drawn pedestrians, one image each, in two rows" caption="Many people share a colour; only the combination of clothes, hair, shoes and bags distinguishes them."
 pictures = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
 pictures = [name for name in pictures if "/bounding_box_train/" in name]
 one_each = {name.split("/")[-1][:4]: name for name in pictures}  # by person
-shown = [show(name) for name in one_each.values()]
-figures.contact_sheet(shown[:32], columns=16)
-
-# %% [markdown]
-# These are thirty-two people of the training set. Many people share a colour; only the combination of clothes, hair, shoes and bags
-# distinguishes them.
-
-# %%
-# Two people, each seen by six cameras
-by_person = {}
-for name in sorted(archive.namelist()):
-    if "/query/" in name and name.endswith(".jpg"):
-        by_person.setdefault(name.split("/")[-1][:4], []).append(name)
-six = [names for names in by_person.values() if len(names) == 6]
-titles = [f"camera {c}" for c in (1, 2, 3, 4, 5, 6)] * 2
-figures.contact_sheet(
-    [show(name) for name in six[0] + six[1]], titles, columns=12
-)
-
-# %% [markdown]
-# These are two people, each seen by six cameras. Light, tint, sharpness and street change with the camera, and so does the visible side of
-# the body. A network must learn to look at what stays the same.
+figures.contact_sheet([show(name) for name in list(one_each.values())[:16]])
 
 # %% [markdown]
 # ## The raw archive, folder by folder
@@ -190,8 +159,8 @@ assert in_test.count(-1) + in_test.count(0) + people == len(in_test), (
 # In the real dataset the overlap of boxes decides. If a detector's box overlaps the hand-drawn box by more than 50 % (intersection over
 # union), it is good; below 20 % it is a distractor; in between it is junk.
 
-# %%
-# Six pictures of junk and six distractors of the gallery
+# %% caption="Junk is a person in a bad box, a distractor is nobody we search for."
+# Six images of junk and six distractors of the gallery
 root = "Market-1501-v15.09.15/bounding_box_test/"
 shown = []
 for start in ("-1", "0000"):
@@ -199,7 +168,7 @@ for start in ("-1", "0000"):
         file for file in files["bounding_box_test"] if file.startswith(start)
     ]
     shown += [show(root + file) for file in of_kind[:6]]
-figures.contact_sheet(shown, ["junk"] * 6 + ["distractor"] * 6, columns=12)
+figures.contact_sheet(shown, ["junk"] * 6 + ["distractor"] * 6, columns=6)
 
 # %% [markdown]
 # Junk shows a test person in a bad box: too high, too low, too wide. Distractors show strangers, also badly boxed, and empty streets.
@@ -386,8 +355,8 @@ assert test.marks.tolist() == expected, (
 # The marks agree with the folders. Here is the whole test set as one table, with one row per camera and one column per person (without
 # distractors); each cell is a count of images.
 
-# %%
-# Pictures of each test person in each camera: query, gallery and multi-query
+# %% caption="Every query has a gallery image of its own camera, and both have a hand-drawn box."
+# Images of each test person in each camera: query, gallery and multi-query
 people = np.unique(test.ids[test.ids > 0])
 table = np.zeros((3, 6, len(people)), int)
 known = test.ids > 0
@@ -643,7 +612,7 @@ assert card.camera_pairs.tolist() == pairs, (
     "the card counts the people that each pair of cameras shares"
 )
 
-# %% label="fig-dataset-card" alt="Three panels: a histogram of images per identity, a matrix of how many people each two cameras share, and sixteen people"
+# %% label="fig-dataset-card" alt="Three panels: a histogram of images per identity, a matrix of how many people each two cameras share, and eight people" caption="Everybody has at least four images, and every two cameras share people."
 figures.dataset_card(trainval, card)
 
 # %% [markdown]
@@ -683,7 +652,7 @@ def with_boxes(shot):
     return np.asarray(picture)
 
 
-# %%
+# %% caption="The larger the error, the less of the person is where it should be."
 # Two people in their streets with the right and the wrong box, and cut out by
 # boxes of growing error
 cut_out = []
@@ -692,7 +661,7 @@ for shot in (Shot(person=3, camera=3, moment=0, box=1), Shot(8, 2, 0, box=1)):
     cut_out += [
         synthetic.take(shot, cameras, error, seed=0) for error in errors
     ]
-figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=12)
+figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=6)
 
 # %% [markdown]
 # The first image of each person shows the street with the perfect box (black) and the worst box (orange); the next images are the crops of
@@ -774,7 +743,7 @@ for kind, of_pairs in tables.items():
 for kind, pictures in found.items():
     print(f"{kind:9}", len(pictures), "images in", first * 10, "cells")
 
-# %%
+# %% caption="The detector misses a few people that the annotators boxed."
 # Which of the ten cells of each person contain an image, in detected and in
 # labeled
 fig = figures.Figure(figsize=(7, 2.6), layout="constrained")
@@ -795,13 +764,13 @@ fig
 # A bright cell contains an image. The detector finds almost everybody that the annotators boxed but misses a few people, so `detected` has
 # slightly fewer images. Here are the same moments in both boxes:
 
-# %%
+# %% caption="The same moment in two boxes: every score must name its boxes."
 # Six moments, each as labeled by hand and as detected
 both = [name for name in found["labeled"] if name in found["detected"]][::12][
     :6
 ]
 pairs = [found[kind][name] for name in both for kind in ("labeled", "detected")]
-figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=12)
+figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=6)
 
 # %% [markdown]
 # Each pair shows the same person at the same moment in two boxes. Scores on `labeled` are usually slightly higher, so every reported score must name the boxes it was measured on.

@@ -1,16 +1,8 @@
 # %% [markdown]
 # # 02 Batches
 #
-# This chapter shows how image files become one batch of P identities with K images each, and why training needs that shape.
-#
-# **What you will learn**
-#
-# * how to compute by hand every step from a file to the numbers a network sees: resizing, mirror, crop, normalisation;
-# * why a batch is P identities × K images rather than random images: a probability, computed and simulated;
-# * what one batch of the book's own data looks like before and after augmentation.
-#
-# **Time** on two cores: 20 seconds, plus half a minute if the book's people are not drawn yet.
-# **Hardware**: any laptop, no GPU.
+# A network learns by comparing images. Here are sixteen images of a dataset, chosen at random, as most training programs choose their
+# batches. Look for two of the same person:
 
 # %% tags=["parameters"]
 # Parameters: the shape of a batch, and what is done to its pictures
@@ -25,53 +17,49 @@ memory_limit = 67108864
 workers = 2
 seed = 1
 
-# %% [markdown]
-# These settings belong to a training run, so the library's `TrainConfig` checks them. An unknown name, a wrong type or an impossible value
-# causes an error here, not a surprise an hour later.
-
-# %%
-from alignedreid_lib import runs
-from alignedreid_lib.training import TrainConfig
-
-config = runs.read_parameters(TrainConfig, globals())
-size = (config.height, config.width)
-
-# %% [markdown]
-# ## The problem in one figure
-#
-# [Chapter 1](01_datasets.ipynb) turned a raw archive into a dataset: a list of files, each with an identity and a camera.
-# `book.dataset_folder` finds the drawn people, or draws them.
-
 # %%
 import numpy as np
 import torch
 
-from alignedreid_lib import book, figures
+from alignedreid_lib import book, figures, runs
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import open_dataset
+from alignedreid_lib.training import TrainConfig
 
+config = runs.read_parameters(TrainConfig, globals())
+
+# %% label="fig-random" alt="Sixteen drawn pedestrians in two rows, each with the number of its identity; almost all of them are different people" caption="A random batch: hardly anyone appears twice, so there is almost nothing to compare."
+size = (config.height, config.width)
 dataset = open_dataset(book.dataset_folder("market1501"), "trainval")
-ids, counts = np.unique(dataset.ids, return_counts=True)
-print(len(dataset), "images of", len(ids), "identities")
-print("each has", counts.min(), "to", counts.max())
-
-# %% [markdown]
-# Here are sixteen of the images, chosen at random, as most training programs choose their batches.
-
-# %% alt="Sixteen drawn pedestrians in one row, almost all of them different people"
 rng = np.random.default_rng(config.seed)
 some = rng.choice(len(dataset), 16, replace=False)
 figures.contact_sheet(
     [images.decode(dataset.paths[k]) for k in some],
     [f"id {dataset.ids[k]}" for k in some],
-    columns=16,
 )
 
 # %% [markdown]
-# Look for two images of the same person: there are hardly any. A re-identification network learns by comparing images: two images of one
-# person (a *positive* pair) should have near features, and two images of different people (a *negative* pair) should have features that are
-# far apart. Most of these images have no positive in the batch, so they can teach only the second half of this. The second half of this
-# chapter computes how rare positives are and then builds better batches. The first half explains what a single image is for a network.
+# Two images of one person (a *positive* pair) should have near features, and two images of different people (a *negative* pair) features that
+# are far apart. Most of these images have no positive in the batch, so they can teach only the second half of this. This chapter shows how
+# image files become one batch of P identities with K images each, and why training needs that shape.
+#
+# **What you will learn**
+#
+# * how to compute by hand every step from a file to the numbers a network sees: resizing, mirror, crop, normalisation;
+# * why a batch is P identities × K images rather than random images: a probability, computed and simulated;
+# * what one batch of the book's own data looks like before and after augmentation.
+#
+# **Time** on two cores: 20 seconds, plus half a minute if the book's people are not drawn yet.
+# **Hardware**: any laptop, no GPU.
+#
+# [Chapter 1](01_datasets.ipynb) turned a raw archive into a dataset: a list of files, each with an identity and a camera.
+# `book.dataset_folder` found the drawn people above, or drew them. The settings in the parameters cell belong to a training run, so the
+# library's `TrainConfig` checks them: an unknown name, a wrong type or an impossible value causes an error here, not a surprise an hour later.
+
+# %%
+ids, counts = np.unique(dataset.ids, return_counts=True)
+print(len(dataset), "images of", len(ids), "identities")
+print("each has", counts.min(), "to", counts.max())
 
 # %% [markdown]
 # ## From a file to a tensor
@@ -241,13 +229,13 @@ assert plain.tolist() == [255, 255, 255], "only the columns 1, 4 and 7 are used"
 # antialias out, because the original reproduction did: its weights were trained on images with hard edges, and a network should see the same
 # kind of images in use as in training. [The next figure](#fig-antialias) shows images reduced to a quarter of their size in both ways.
 
-# %% label="fig-antialias" alt="Three pedestrians, each in full size, reduced without antialias (hard, jagged edges) and with antialias (soft)"
+# %% label="fig-antialias" alt="Two pedestrians, each in full size, reduced without antialias (hard, jagged edges) and with antialias (soft)" caption="Plain reduction keeps edges hard, antialias softens them."
 sheet, titles = [], []
-for k in some[:3]:
+for k in some[:2]:
     full = images.decode(dataset.paths[k])
     sheet += [full, images.resize(full, (32, 16)), smooth(full, (32, 16))]
     titles += ["128 × 64", "32 × 16, plain", "antialias"]
-figures.contact_sheet(sheet, titles, columns=9)
+figures.contact_sheet(sheet, titles, columns=6)
 
 # %% [markdown]
 # Plain reduction keeps edges hard and makes fine patterns appear and disappear; antialias softens both. At the book's own 64 × 32 the
@@ -281,9 +269,10 @@ assert high[1] <= 128 and high[2] <= 64, "a crop is never larger than the image"
 print(f"rows {low[1]} to {high[1]}, columns {low[2]} to {high[2]}")
 
 # %% [markdown]
-# `images.augment` does both: a crop with probability `crop_prob` and a mirror with probability `mirror_prob`. Here is one person, augmented fifteen times.
+# `images.augment` does both: a crop with probability `crop_prob` and a mirror with probability `mirror_prob`. Here is one person, augmented
+# fifteen times.
 
-# %% alt="One pedestrian and fifteen augmented versions: about half are mirrored, some are closer because they were cropped"
+# %% alt="One pedestrian and fifteen augmented versions: about half are mirrored, some are closer because they were cropped" caption="Sixteen images for the network, one person for us."
 rule = dict(
     mirror_prob=config.mirror_prob,
     crop_prob=config.crop_prob,
@@ -291,7 +280,7 @@ rule = dict(
 )
 person = everything[some[0]]
 fifteen = images.augment([person] * 15, (128, 64), generator, **rule)
-figures.contact_sheet([person, *fifteen], ["original", *[""] * 15], columns=16)
+figures.contact_sheet([person, *fifteen], ["original", *[""] * 15])
 
 # %% [markdown]
 # In some images the person faces the other way, in some the person is slightly larger; it is always the same person. All randomness comes
@@ -620,7 +609,7 @@ for wish in ((8, 2), (2, 9)):
 # Which images of a batch show the same person? The next figure is a matrix: rows and columns are the images of the batch, and a cell is dark
 # if both show the same person.
 
-# %% label="fig-batch-matrices" alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a row of full blocks along the diagonal"
+# %% label="fig-batch-matrices" alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a row of full blocks along the diagonal" caption="In a P × K batch every image has positives; in a random one few have."
 batch = epochs[0][0]
 fig = figures.Figure(figsize=(6, 3.1), layout="constrained")
 shown = {"random": np.sort(drawn[0]), f"{P} × {K}": dataset.ids[batch]}
@@ -637,7 +626,8 @@ fig
 
 # %% [markdown]
 # In [the figure](#fig-batch-matrices) the random batch (sorted by person to make it easy to see) has mostly single dots: images that match
-# only themselves. The other batch has full K × K blocks along the diagonal. Here are its images, resized:
+# only themselves. The other batch has full K × K blocks along the diagonal. Here are its first
+# six people, resized:
 
 # %%
 before = images.resize(torch.stack(store.fetch(batch)), size)
@@ -648,20 +638,20 @@ assert (positives(dataset.ids[batch]) == K - 1).all(), (
     "every anchor has K - 1 positives"
 )
 
-# %% label="fig-whole-batch" alt="A grid of a whole batch: identities side by side, the K images of each together under its number"
-figures.batch_grid(before, dataset.ids[batch], K)
+# %% label="fig-whole-batch" alt="Six people of a batch: identities side by side, the K images of each together under its number" caption="One person, four images: other cameras, other sides, boxes that fit differently."
+figures.batch_grid(before[: 6 * K], dataset.ids[batch[: 6 * K]], K)
 
 # %% [markdown]
 # Each group of K images is one person, seen by different cameras, from different sides, in boxes that do not fit equally well: heads and feet
 # are at different heights. AlignedReID addresses this last problem. Here are the first four people again, augmented:
 
-# %% alt="The first identities of the same batch after augmentation: some images are mirrored, some cropped"
+# %% alt="The first identities of the same batch after augmentation: some images are mirrored, some cropped" caption="What the network gets: the same people, mirrored and cropped at random."
 generator = torch.Generator().manual_seed(config.seed)
 after = images.augment(store.fetch(batch), size, generator, **rule)
 figures.batch_grid(after[: 4 * K], dataset.ids[batch[: 4 * K]], K)
 
 # %% [markdown]
-# Compare this with the first row of [the whole batch](#fig-whole-batch): about half of the images are mirrored, and about half are cropped.
+# Compare this with the first two rows of [the batch](#fig-whole-batch): about half of the images are mirrored, and about half are cropped.
 # The network gets this batch, normalised:
 
 # %%

@@ -1,17 +1,7 @@
 # %% [markdown]
 # # 03 Model
 #
-# This chapter shows how a network computes one feature of the whole person and one feature of each stripe, and how its weights are saved and
-# loaded.
-#
-# **What you will learn**
-#
-# * how to compute the two branches of AlignedReID, global and local, by hand on a feature map of eight cells;
-# * which shape the feature map has for three backbones and three input sizes, and how many parameters they have;
-# * how weights are saved and loaded bit for bit, and why three files are rejected.
-#
-# **Time** on two cores: a quarter of a minute, plus half a minute if the book's people are not drawn yet.
-# **Hardware**: any laptop, no GPU. The network of this chapter is untrained; it has the same shapes as a trained one.
+# Two cameras saw one person. Hardly a pixel of the two images agrees, and still we see one person. What should a network keep of an image?
 
 # %% tags=["parameters"]
 # Parameters: the network, and the size of its input
@@ -23,31 +13,19 @@ height = 256
 width = 128
 seed = 1
 
-# %% [markdown]
-# These are settings of a training run; its `TrainConfig` checks them. The seed makes the random weights the same each time.
-
 # %%
 import numpy as np
 import torch
 
-from alignedreid_lib import runs
+from alignedreid_lib import book, figures, runs
+from alignedreid_lib.batches import images
+from alignedreid_lib.datasets import open_dataset
 from alignedreid_lib.training import TrainConfig
 
 config = runs.read_parameters(TrainConfig, globals())
+
+# %% label="fig-stripes" alt="Two images of the same person from two cameras, each divided by horizontal lines into eight numbered stripes" caption="One person, two cameras: light, side and box differ, head and shoes keep their order."
 generator = torch.manual_seed(config.seed)
-
-# %% [markdown]
-# ## The problem in one figure
-#
-# [Chapter 2](02_batches.ipynb) ended with a batch of images. Comparing images pixel by pixel would compare light and background. A network
-# instead turns each image into a *feature*, a list of numbers that should be similar for images of one person and different for different
-# people. We take two images of one person from different cameras.
-
-# %%
-from alignedreid_lib import book, figures
-from alignedreid_lib.batches import images
-from alignedreid_lib.datasets import open_dataset
-
 dataset = open_dataset(book.dataset_folder("market1501"), "trainval")
 num_ids = len(np.unique(dataset.labels))
 mine = np.flatnonzero(dataset.labels == 3)
@@ -58,12 +36,7 @@ size = (config.height, config.width)
 pictures = torch.stack(
     [images.resize(images.decode(dataset.paths[k]), size) for k in two]
 )
-
-# %% [markdown]
-# The figure shows both images, divided into eight stripes:
-
-# %% label="fig-stripes" alt="Two images of the same person from two cameras, each divided by horizontal lines into eight numbered stripes"
-fig = figures.Figure(figsize=(3.4, 3.1), layout="constrained")
+fig = figures.Figure(figsize=(4.4, 3.6), layout="constrained")
 for ax, picture, title in zip(
     fig.subplots(1, 2), pictures, cameras, strict=True
 ):
@@ -71,9 +44,26 @@ for ax, picture, title in zip(
     ax.hlines(np.arange(1.5, 8), 0, 4, color="white", linewidth=1)
     ax.set(title=title, xticks=[], yticks=range(1, 9))
     ax.grid(False)
+fig.axes[0].set_ylabel("stripe")
 fig
 
 # %% [markdown]
+# Comparing images pixel by pixel would compare light and background. A network instead turns each image into a *feature*, a list of numbers
+# that should be similar for images of one person and different for different people. This chapter shows how it computes one feature of the
+# whole person and one feature of each stripe, and how its weights are saved and loaded.
+#
+# **What you will learn**
+#
+# * how to compute the two branches of AlignedReID, global and local, by hand on a feature map of eight cells;
+# * which shape the feature map has for three backbones and three input sizes, and how many parameters they have;
+# * how weights are saved and loaded bit for bit, and why three files are rejected.
+#
+# **Time** on two cores: a quarter of a minute, plus half a minute if the book's people are not drawn yet.
+# **Hardware**: any laptop, no GPU. The network of this chapter is untrained; it has the same shapes as a trained one. The seed makes its random
+# weights the same each time.
+#
+# ## One list for the whole, or one per stripe
+#
 # One list of numbers for the whole image describes what is visible, such as a jacket and blue trousers, but not where. One list per stripe
 # also describes where: the head is in stripe 1 and the shoes are in stripe 8, if the box fits. Compare the position of the head in the two
 # images of [the figure](#fig-stripes).
@@ -123,7 +113,7 @@ assert torch.allclose(x, feature_map[:1], atol=1e-4), (
     "running layer by layer gives the same feature map"
 )
 
-# %% label="fig-maps" alt="A pedestrian and five feature maps of it, each half as high and wide as the one before: outlines first, then a few bright cells"
+# %% label="fig-maps" alt="A pedestrian and five feature maps of it, each half as high and wide as the one before: outlines first, then a few bright cells" caption="Each halving trades rows and columns for channels; 8 × 4 cells remain."
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 panels = fig.subplots(1, 1 + len(maps))
 panels[0].imshow(pictures[0].permute(1, 2, 0))
@@ -139,12 +129,11 @@ fig
 # Each panel of [the figure](#fig-maps) is one channel, the one that varies most. The first feature map still shows the outline of the person;
 # the last has 8 × 4 cells. Here are sixteen channels of the last feature map, the tensor from which everything below is computed.
 
-# %% alt="Sixteen channels of the last feature map as small images of eight rows and four columns, bright cells at different places"
+# %% alt="Sixteen channels of the last feature map as small images of eight rows and four columns, bright cells at different places" caption="Different channels are bright at different heights."
 strongest = feature_map[0].flatten(1).std(1).argsort(descending=True)[:16]
-fig = figures.Figure(figsize=(8, 1.1), layout="constrained")
-for ax, channel in zip(
-    fig.subplots(1, 16), strongest.sort().values, strict=True
-):
+fig = figures.Figure(figsize=(6, 3.4), layout="constrained")
+panels = fig.subplots(2, 8).ravel()
+for ax, channel in zip(panels, strongest.sort().values, strict=True):
     ax.imshow(feature_map[0, channel])
     ax.set_title(f"{channel}", fontsize=7.5)
     ax.set_axis_off()
@@ -296,7 +285,7 @@ print(list(embedding.local_features.shape))
 # %% [markdown]
 # There are two images with eight stripes of 128 numbers each. The next figure shows the two tensors, one row per stripe:
 
-# %% alt="The local features of both images as two matrices of eight rows and 128 columns; about half of the cells are dark"
+# %% alt="The local features of both images as two matrices of eight rows and 128 columns; about half of the cells are dark" caption="Untrained, a channel says the same of every stripe and of both images."
 fig = figures.Figure(figsize=(8, 2.2), layout="constrained")
 top = embedding.local_features.max()
 for k, ax in enumerate(fig.subplots(2, 1, sharex=True)):
@@ -447,7 +436,7 @@ gradients = [
 reach = torch.stack([g.abs().sum(dim=(0, 1, 3)) for g in gradients])
 reach = reach / reach.sum(dim=1, keepdim=True)  # [H, h]: shares of each stripe
 
-# %% label="fig-listens" alt="A matrix of 8 stripes by 256 pixel rows; each stripe is brightest at its own rows or the neighbouring ones and fades on both sides"
+# %% label="fig-listens" alt="A matrix of 8 stripes by 256 pixel rows; each stripe is brightest at its own rows or the neighbouring ones and fades on both sides" caption="A stripe depends mostly on its own rows and on its neighbours'."
 fig = figures.Figure(figsize=(8, 2.3), layout="constrained")
 ax = fig.subplots()
 box = (0, config.height, H + 0.5, 0.5)

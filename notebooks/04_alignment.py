@@ -1,17 +1,7 @@
 # %% [markdown]
 # # 04 Alignment
 #
-# Two boxes around one person rarely fit in the same way. This chapter compares people stripe by stripe, and a shortest path decides which
-# stripe belongs to which.
-#
-# **What you will learn**
-#
-# * how to find the shortest path through a table of 3 × 4 numbers: by listing every path, by hand, with a loop and with the library;
-# * what this path looks like for two images of one person when one box is too low: it bends by as much as the box is off;
-# * how much a shift costs when stripes are compared rigidly and when they are aligned.
-#
-# **Time** on two cores: 20 seconds. **Hardware**: any laptop, no GPU. Nothing is trained here: the feature of a stripe is its colour, so you
-# can check every distance by eye.
+# Two boxes around one person rarely fit in the same way. Compare the images stripe by stripe, and a shirt meets trousers:
 
 # %% tags=["parameters"]
 # Parameters: the people to draw
@@ -22,22 +12,15 @@ import dataclasses
 
 import numpy as np
 import torch
-from matplotlib.patches import ConnectionPatch
+from matplotlib.patches import ConnectionPatch, Rectangle
 
 from alignedreid_lib import alignment, figures, runs, synthetic
 from alignedreid_lib.synthetic import pedestrians
 from alignedreid_lib.synthetic.pedestrians import TRUE_BOX, View
-from alignedreid_lib.training import TrainConfig
 
-settings = runs.read_parameters(TrainConfig, globals())
+settings = runs.read_settings(globals(), seed=runs.SEED)
 
-# %% [markdown]
-# ## The problem in one figure
-#
-# A detector draws a box around each person it sees, and the box is often wrong. The generator of [chapter 1](01_datasets.ipynb) can draw one
-# moment in any box, so we know how far each box is off. Here they are too low by 0, 1 and 2 eighths of the person's height.
-
-# %%
+# %% tags=["hide-input"]
 cameras = synthetic.sample_cameras(6, settings.seed)
 
 
@@ -59,8 +42,8 @@ def picture(person, camera=1, number=0, down=0.0):
     )
 
 
-# %% label="fig-boxes" alt="The same person in three boxes, the second and third placed lower: the head is cut off and the ground shows below. Lines divide each image into eight stripes"
-def stripes_of(ax, pixels, title):
+# %% label="fig-boxes" alt="The same person in three boxes, the second and third placed lower: the head is cut off and the ground shows below. Lines divide each image into eight stripes; stripe 3 is framed, and shows the shirt, the waist and the hip" caption="Stripe 3 is a different part of the body in each box."
+def draw_stripes(ax, pixels, title):
     """An image with its eight stripes."""
     ax.imshow(pixels, extent=(0, 4, 8.5, 0.5))
     ax.hlines(np.arange(1.5, 8), 0, 4, color="white", linewidth=1)
@@ -68,16 +51,39 @@ def stripes_of(ax, pixels, title):
     ax.grid(False)
 
 
-fig = figures.Figure(figsize=(5, 3.2), layout="constrained")
+fig = figures.Figure(figsize=(5.4, 3.4), layout="constrained")
 for k, ax in enumerate(fig.subplots(1, 3)):
-    stripes_of(
+    draw_stripes(
         ax, picture(1, down=k), f"{k}/8 too low" if k else "a perfect box"
     )
+    ax.add_patch(
+        Rectangle(
+            (0.04, 2.5),
+            3.92,
+            1,
+            fill=False,
+            edgecolor=figures.OTHER,
+            linewidth=3,
+        )
+    )
+fig.axes[0].set_ylabel("stripe")
 fig
 
 # %% [markdown]
-# In [the figure](#fig-boxes) stripe 3 shows the shirt in the first image and the hip in the last. Comparing stripe 3 with stripe 3 compares a
-# shirt with trousers, so one person looks like two.
+# In [the figure](#fig-boxes) stripe 3 shows the shirt in the first image and the hip in the last, so one person looks like two. This chapter
+# compares people stripe by stripe, and a shortest path decides which stripe belongs to which.
+#
+# **What you will learn**
+#
+# * how to find the shortest path through a table of 3 × 4 numbers: by listing every path, by hand, with a loop and with the library;
+# * what this path looks like for two images of one person when one box is too low: it bends by as much as the box is off;
+# * how much a shift costs when stripes are compared rigidly and when they are aligned.
+#
+# **Time** on two cores: 20 seconds. **Hardware**: any laptop, no GPU. Nothing is trained here: the feature of a stripe is its colour, so you
+# can check every distance by eye.
+#
+# A detector draws a box around each person it sees, and the box is often wrong. The generator of [chapter 1](01_datasets.ipynb) can draw one
+# moment in any box, so we know how far each box is off: here 0, 1 and 2 eighths of the person's height.
 
 # %% [markdown]
 # ## The cost of matching two stripes
@@ -126,19 +132,33 @@ for i in range(8):
             costs[i, j], torch.tanh(difference.norm() / 2), atol=1e-3
         ), "the library computes the equation for every pair of stripes"
 
-# %% label="fig-costs" alt="A heat map of eight by eight costs between the two images: dark cells run parallel to the diagonal, two rows below it"
-fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
-left, middle, right = fig.subplots(1, 3, width_ratios=(1, 2.4, 1))
-stripes_of(left, straight, "perfect box")
-stripes_of(right, low, "2/8 too low")
-image = middle.imshow(costs, vmin=0, vmax=1, extent=(0.5, 8.5, 8.5, 0.5))
-middle.set(
-    title="cost of each pair",
-    xlabel="stripe of the low box",
-    ylabel="stripe of the perfect box",
-)
-middle.grid(False)
-fig.colorbar(image, ax=middle)
+
+# %% label="fig-costs" alt="A table of eight by eight costs between the two images, each printed in its cell: the small ones run parallel to the diagonal, two rows below it" caption="Small costs mark the stripes that show the same part of the body: two rows below the diagonal."
+def draw_costs(ax, costs, rows, columns):
+    """A table of costs as colours, stripe by stripe."""
+    ax.imshow(costs, vmin=0, vmax=1, extent=(0.5, 8.5, 8.5, 0.5))
+    ax.set(xlabel=columns, ylabel=rows)
+    ax.set(xticks=range(1, 9), yticks=range(1, 9))
+    ax.grid(False)
+
+
+fig = figures.Figure(figsize=(8, 4), layout="constrained")
+left, middle, right = fig.subplots(1, 3, width_ratios=(1, 2.2, 1))
+draw_stripes(left, straight, "perfect box")
+draw_stripes(right, low, "2/8 too low")
+draw_costs(middle, costs, "stripe of the perfect box", "stripe of the low box")
+for i in range(8):
+    for j in range(8):
+        middle.text(
+            j + 1,
+            i + 1,
+            f"{costs[i, j]:.2f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="black" if costs[i, j] > 0.5 else "white",
+        )
+middle.set_title("cost of each pair")
 fig
 
 # %% [markdown]
@@ -234,7 +254,7 @@ assert sums[tuple(path)] == 10, (
     "the path that the library traces back has this sum"
 )
 
-# %% label="fig-tables" alt="Three tables of 3 by 4: the costs with the shortest path marked, the sums, and the order of computation, where cells of one anti-diagonal have one number"
+# %% label="fig-tables" alt="Three tables of 3 by 4: the costs with the shortest path marked, the sums, and the order of computation, where cells of one anti-diagonal have one number" caption="The path follows the small costs, its last sum is 10, and six steps compute all twelve sums."
 order = np.add.outer(np.arange(3), np.arange(4)) + 1
 panels = {
     "costs, and the path": table.int(),
@@ -245,7 +265,7 @@ fig = figures.Figure(figsize=(8, 2.3), layout="constrained")
 for ax, (title, numbers) in zip(
     fig.subplots(1, 3), panels.items(), strict=True
 ):
-    ax.imshow(numbers, cmap="Blues", vmax=2.2 * float(numbers.max()))
+    ax.imshow(numbers, cmap="Greys", vmax=2.5 * float(numbers.max()))
     for i in range(3):
         for j in range(4):
             ax.text(j, i, int(numbers[i, j]), ha="center", va="center")
@@ -254,7 +274,7 @@ for ax, (title, numbers) in zip(
 fig.axes[0].plot(
     [j for _, j in path],
     [i for i, _ in path],
-    color=figures.VERMILLION,
+    color=figures.GREEN,
     linewidth=7,
     alpha=0.45,
 )
@@ -267,13 +287,18 @@ fig
 # %% [markdown]
 # ## The path between two images
 #
-# These are the same two images as above; one box is two eighths too low. A line joins each pair of stripes on the path. The line is full
-# where the stripes match, which here means that their cost is below 0.3.
+# These are the same two images as above; one box is two eighths too low. A line joins each pair of stripes on the path. It is full and blue
+# where the stripes match, which here means that their cost is below 0.3. The bars show how to read the number: the distance of the left image
+# to itself, to the right image, and on average to 24 other people.
 
 
 # %%
+strangers = torch.stack([colours(picture(p, p % 6)) for p in range(24, 48)])
+
+
 def draw_path(axes, costs, path):
-    """Lines between the stripes of two images that a path joins."""
+    """The path twice: as lines between the stripes, and over the costs."""
+    left, right, table = axes
     for i, j in path:
         good = costs[i, j] < 0.3
         line = ConnectionPatch(
@@ -281,41 +306,57 @@ def draw_path(axes, costs, path):
             (0, j + 1),
             "data",
             "data",
-            axesA=axes[0],
-            axesB=axes[1],
-            color=figures.BLUE if good else figures.GREY,
+            axesA=left,
+            axesB=right,
+            color=figures.SAME if good else figures.GREY,
             linewidth=2.5 if good else 0.9,
             linestyle="-" if good else ":",
         )
-        axes[0].figure.add_artist(line)
+        left.figure.add_artist(line)
+        table.plot(
+            j + 1,
+            i + 1,
+            "o",
+            color=figures.SAME if good else "white",
+            markeredgecolor="white",
+            markersize=8 if good else 4,
+            zorder=3,
+        )
+    rows, columns = np.transpose(path)
+    table.plot(columns + 1, rows + 1, color="white", linewidth=1.5)
 
 
-def aligned_pair(one, two, titles):
-    """Two images with the path between them, and the path in the costs."""
+def draw_lengths(ax, one, two, same):
+    """Three local distances of an image: itself, this pair, strangers."""
+    x, y = colours(one)[None], colours(two)[None]
+    lengths = {
+        "itself": alignment.local_distances(x, x),
+        "this pair": alignment.local_distances(x, y),
+        "strangers\n(mean)": alignment.local_distances(x, strangers),
+    }
+    values = [float(length.mean()) for length in lengths.values()]
+    pair = figures.SAME if same else figures.OTHER
+    ax.bar(list(lengths), values, color=[figures.GREY, pair, figures.OTHER])
+    for k, value in enumerate(values):
+        ax.text(k, value + 0.1, f"{value:.1f}", ha="center", va="bottom")
+    ax.set(title="local distance", ylim=(0, 1.15 * max(values)), yticks=[])
+    ax.spines["left"].set_visible(False)
+    ax.grid(False)
+
+
+def aligned_pair(one, two, titles, same=True):
+    """Two images, the path between them, its costs and its length."""
     costs = alignment.stripe_distances(colours(one), colours(two))
-    path = alignment.trace_path(costs)
-    fig = figures.Figure(figsize=(7.5, 3.4), layout="constrained")
-    left, right, heat = fig.subplots(1, 3, width_ratios=(1, 1, 2))
-    fig.get_layout_engine().set(wspace=0.15)
-    right.yaxis.tick_right()
-    stripes_of(left, one, titles[0])
-    stripes_of(right, two, titles[1])
-    draw_path((left, right), costs, path)
-    image = heat.imshow(costs, vmin=0, vmax=1, extent=(0.5, 8.5, 8.5, 0.5))
-    heat.plot(
-        [j + 1 for _, j in path],
-        [i + 1 for i, _ in path],
-        "o-",
-        color=figures.VERMILLION,
-        linewidth=2.5,
-    )
-    heat.set(
-        title=f"the path: {float(alignment.shortest_path(costs)):.2f}",
-        xlabel="right image",
-        ylabel="left image",
-    )
-    heat.grid(False)
-    fig.colorbar(image, ax=heat)
+    fig = figures.Figure(figsize=(8, 3.2), layout="constrained")
+    grid = fig.add_gridspec(1, 5, width_ratios=(1, 0.4, 1, 2, 1.5))
+    axes = [fig.add_subplot(grid[k]) for k in (0, 2, 3, 4)]
+    axes[1].yaxis.tick_right()
+    draw_stripes(axes[0], one, titles[0])
+    draw_stripes(axes[1], two, titles[1])
+    draw_costs(axes[2], costs, "left image", "right image")
+    axes[2].set_title("the path over the costs")
+    draw_path(axes[:3], costs, alignment.trace_path(costs))
+    draw_lengths(axes[3], one, two, same)
     return fig
 
 
@@ -326,7 +367,7 @@ def aligned_pair(one, two, titles):
 # :::
 
 
-# %% alt="Two images of one person with five full lines, each from a stripe of the left image to the stripe two higher in the right one. The table of costs shows a path that first goes down two rows and then follows the dark cells"
+# %% label="fig-path" alt="Two images of one person with five full lines, each from a stripe of the left image to the stripe two higher in the right one. The table of costs shows a path that first goes down two rows and then follows the dark cells. Bars: itself, this pair, strangers" caption="The path bends by the two stripes that the box is off, and the pair stays nearer than strangers."
 aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 
 # %% [markdown]
@@ -349,14 +390,24 @@ for k in range(4):
     )
 
 # %% [markdown]
-# With two moments, two cameras and a box that is off, the costs are less clear. Few pairs cost less than 0.3 and are drawn as full lines, but
-# all seven pairs $(i + 1, i)$ are on the path.
+# With two moments, two cameras and a box that is off, the costs are less clear: few pairs cost less than 0.3. All seven pairs $(i + 1, i)$ are
+# still on the path.
 
-# %% alt="The same person seen by two cameras, the second box one eighth too low: three full lines, two of them from a stripe to the one above it in the other image"
+# %% alt="The same person seen by two cameras, the second box one eighth too low, with the path between their stripes, over the costs, and the three distances" caption="Two cameras and two moments: fewer stripes match, and the path still finds the shift."
 aligned_pair(
     picture(11, 1, 0),
     picture(11, 4, 1, down=1),
-    ("camera 1", "camera 4, 1/8 too low"),
+    ("camera 1", "camera 4, 1/8 low"),
+)
+
+# %%
+path = alignment.trace_path(
+    alignment.stripe_distances(
+        colours(picture(11, 1, 0)), colours(picture(11, 4, 1, down=1))
+    )
+)
+assert {(i + 1, i) for i in range(7)} <= set(path), (
+    "all seven pairs (i + 1, i) are on the path"
 )
 
 # %% [markdown]
@@ -409,41 +460,28 @@ for name, how in (("rigid", False), ("aligned", True)):
 # How many stripes too low may a box be before its person is as far as a stranger, with rigid stripes and with aligned ones?
 # :::
 
-# %% label="fig-shift" alt="Two panels over the shift. Rigid: the distance between images of one person rises within two stripes to the level of strangers. Aligned: it rises slowly, with peaks at half stripes, and stays below strangers over all four stripes"
-fig = figures.Figure(figsize=(8, 2.8), layout="constrained")
-for ax, (name, own) in zip(fig.subplots(1, 2), curves.items(), strict=True):
-    ax.plot(
-        downs,
-        own.mean(1),
-        "o-",
-        color=figures.BLUE,
-        label="the same person, box too low",
-    )
+# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="Rigid stripes make a stranger of a person whose box is two stripes too low; aligned stripes do not at four."
+fig = figures.Figure(figsize=(6.4, 3.2), layout="constrained")
+ax = fig.subplots()
+looks = {"rigid": (figures.PURPLE, "s--"), "aligned": (figures.GREEN, "o-")}
+for name, own in curves.items():
+    colour, style = looks[name]
+    share = own / yardsticks[name].mean()
+    ax.plot(downs, share.mean(1), style, color=colour, label=f"{name} stripes")
     ax.fill_between(
         downs,
-        *own.quantile(torch.tensor([0.25, 0.75]), dim=1),
-        color=figures.BLUE,
+        *share.quantile(torch.tensor([0.25, 0.75]), dim=1),
+        color=colour,
         alpha=0.2,
+        linewidth=0,
     )
-    middle = float(yardsticks[name].mean())
-    ax.axhline(
-        middle,
-        color=figures.VERMILLION,
-        linestyle="--",
-        label="strangers, perfect boxes (mean)",
-    )
-    ax.axhspan(
-        *yardsticks[name].quantile(torch.tensor([0.25, 0.75])),
-        color=figures.VERMILLION,
-        alpha=0.15,
-    )
-    ax.set(
-        title=f"{name} stripes",
-        xlabel="stripes too low",
-        ylabel="distance",
-        ylim=(0, None),
-    )
-fig.axes[0].legend(loc="lower right")
+ax.axhline(1, color=figures.OTHER, linestyle=":", label="strangers (mean)")
+ax.set(
+    xlabel="stripes too low",
+    ylabel="distance of a person to themselves\nover the strangers' mean",
+    ylim=(0, None),
+)
+ax.legend(loc="lower right")
 fig
 
 # %% [markdown]
@@ -477,7 +515,7 @@ assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), (
 # Drag the box over the street, or move it with the arrow keys, and compare both distances with those of strangers. Press *Step* to fill the table
 # with the least sums, one anti-diagonal at a time, and touch a cell to see how its sum is computed.
 
-# %% tags=["interactive"] alt="Two images of one person in different boxes, the path between their stripes, and the path in the table of costs"
+# %% tags=["interactive"] alt="Two images of one person in different boxes, the path between their stripes, and the path in the table of costs" caption="Touch it: the path follows the box."
 shifts = np.arange(-3, 4.1, 0.5).tolist()
 boxes = [picture(1, down=shift) for shift in shifts]
 figures.slide_the_box(
@@ -499,16 +537,18 @@ figures.slide_the_box(
 # In training the path is part of the loss ([chapter 5](05_losses.ipynb)). The length of the shortest path changes one for one with the cost
 # of each cell on the path, and does not depend on the other cells. A plot of the gradient therefore shows the path:
 
-# %% alt="A heat map of eight by eight: ones along a staircase from top left to bottom right, zeros elsewhere"
+# %% alt="A heat map of eight by eight: ones along a staircase from top left to bottom right, zeros elsewhere" caption="The gradient is 1 on the path and 0 everywhere else."
 cells = costs.clone().requires_grad_()
 alignment.shortest_path(cells).backward()
-fig = figures.Figure(figsize=(2.8, 2.6), layout="constrained")
+fig = figures.Figure(figsize=(5, 3), layout="constrained")
 ax = fig.subplots()
-ax.imshow(cells.grad, cmap="Blues", extent=(0.5, 8.5, 8.5, 0.5))
+ax.imshow(cells.grad, cmap="Greys", vmax=1.3, extent=(0.5, 8.5, 8.5, 0.5))
 ax.set(
     title="gradient of the distance",
     xlabel="stripe of the low box",
-    ylabel="perfect box",
+    ylabel="stripe of the perfect box",
+    xticks=range(1, 9),
+    yticks=range(1, 9),
 )
 ax.grid(False)
 fig
@@ -536,9 +576,12 @@ assert x.grad < 0.01, "the slope of the cost at a distance of 6 is below 0.01"
 #
 # In JupyterLab the last cell of this section (not shown on the website) adds sliders to the figure below, for the two people and the shift:
 
-# %% alt="Two different people with the path between their stripes: most lines are dotted, because few stripes match"
+# %% alt="Two different people with the path between their stripes: all lines are dotted, because no stripes match; the bar of the pair is higher than that of strangers" caption="Two people: no stripe finds its like, and the distance is beyond the strangers' mean."
 aligned_pair(
-    picture(1), picture(7, down=1), ("person 1", "person 7, 1/8 too low")
+    picture(1),
+    picture(7, down=1),
+    ("person 1", "person 7, 1/8 low"),
+    same=False,
 )
 
 # %% tags=["explorer"]
@@ -546,12 +589,15 @@ import ipywidgets
 from IPython.display import display
 
 
-@ipywidgets.interact(left=(0, 30), right=(0, 30), down=(-3.0, 4.0, 0.5))
+@ipywidgets.interact(left=(0, 23), right=(0, 23), down=(-3.0, 4.0, 0.5))
 def explore(left=1, right=7, down=1.0):
     one, two = picture(left), picture(right, 4, 1, down)
     display(
         aligned_pair(
-            one, two, (f"person {left}", f"person {right}, {down:g}/8 low")
+            one,
+            two,
+            (f"person {left}", f"person {right}, {down:g}/8 low"),
+            same=left == right,
         )
     )
 

@@ -1,18 +1,8 @@
 # %% [markdown]
 # # 05 Losses
 #
-# Training should bring images of one person near each other and keep images of different people apart. The losses express this goal in
-# numbers. This chapter computes every loss of AlignedReID by hand and with the library, and shows in which direction each one pushes the
-# features.
-#
-# **What you will learn**
-#
-# * how to compute every term of the loss on a few points, with the library's function giving the same number;
-# * how to find the hardest positive and the hardest negative of every image in a batch by eye, with a loop and with a mask;
-# * what the gradient of each term looks like: which features it moves, and in which direction.
-#
-# **Time** on two cores: a quarter of a minute, plus one minute if the book's model is not trained yet.
-# **Hardware**: any laptop, no GPU.
+# A network gives each image a point. On the left the anchor's own person is far away and a different person is near. Training should make the
+# right out of the left; a loss says how far we are from it, and in which direction each point has to move.
 
 # %% tags=["parameters"]
 # Parameters: one batch, and the loss
@@ -23,9 +13,6 @@ global_weight = 1.0
 local_weight = 1.0
 id_weight = 1.0
 seed = 1
-
-# %% [markdown]
-# These are settings of a training run; its `TrainConfig` checks them.
 
 # %%
 import math
@@ -45,8 +32,46 @@ from alignedreid_lib.training import TrainConfig
 
 config = runs.read_parameters(TrainConfig, globals())
 
+# %% label="fig-goal" alt="Left, six points of two people, mixed: the line from the anchor to the farthest point of the same person is longer than the line to the nearest point of the other. Right, the same points in two separate groups" caption="A loss has to pull the images of one person together and push other people away."
+now = np.array([[0, 0.1], [1.0, 1.5], [2.9, 1.1], [0.9, 0.7], [2.2, 0], [3, 2]])
+goal = np.array(
+    [[0, 0.1], [0.2, 0.9], [0.7, 0.4], [2.4, 1.4], [2.7, 0.9], [3, 1.7]]
+)
+fig = figures.Figure(figsize=(7.5, 2.8), layout="constrained")
+for ax, spots, title in zip(
+    fig.subplots(1, 2), (now, goal), ("before", "what we want"), strict=True
+):
+    far = np.linalg.norm(spots[:3] - spots[0], axis=1).argmax()
+    near = 3 + np.linalg.norm(spots[3:] - spots[0], axis=1).argmin()
+    for k, colour, style, name in (
+        (far, figures.SAME, "-", "farthest of the same person"),
+        (near, figures.OTHER, "--", "nearest of another"),
+    ):
+        ax.plot(*spots[[0, k]].T, style, color=colour, label=name, zorder=1)
+    ax.plot(*spots[:3].T, "o", color=figures.GREEN, markersize=11)
+    ax.plot(*spots[3:].T, "s", color=figures.PURPLE, markersize=10)
+    ax.annotate("anchor", spots[0], (0, -16), textcoords="offset points")
+    ax.set(
+        title=title, xticks=[], yticks=[], xlim=(-0.4, 3.4), ylim=(-0.6, 2.3)
+    )
+fig.axes[0].legend(loc="upper left")
+fig
+
 # %% [markdown]
-# ## The problem in one figure
+# The losses express this goal in numbers. This chapter computes every loss of AlignedReID by hand and with the library, and shows in which
+# direction each one pushes the features.
+#
+# **What you will learn**
+#
+# * how to compute every term of the loss on a few points, with the library's function giving the same number;
+# * how to find the hardest positive and the hardest negative of every image in a batch by eye, with a loop and with a mask;
+# * what the gradient of each term looks like: which features it moves, and in which direction.
+#
+# **Time** on two cores: a quarter of a minute, plus one minute if the book's model is not trained yet.
+# **Hardware**: any laptop, no GPU.
+
+# %% [markdown]
+# ## The problem in real images
 #
 # We need a batch of people and a trained network. We take the book's model, with the identity head that it was trained with.
 
@@ -85,18 +110,18 @@ assert (
     == config.ids_per_batch * config.images_per_id
 ), "the batch has P x K features"
 
-# %% alt="The batch: eight people with four images each, from different cameras, some in front of obstacles or cut off by the box"
+# %% alt="The batch: eight people with four images each, from different cameras, some in front of obstacles or cut off by the box" caption="One batch: eight people, four images each, and 32 anchors."
 figures.batch_grid(pictures, labels, config.images_per_id)
 
 # %% [markdown]
 # We call one image the *anchor*. The other images of the same person are its *positives*; the images of all other people are its *negatives*.
-# One positive is farthest from the anchor, and one negative is nearest to it. Here are three anchors of this batch, the most difficult first:
+# One positive is farthest from the anchor, and one negative is nearest to it. Here are two anchors of this batch, the most difficult and the easiest:
 
 
 # %%
 def draw_triplets(anchors, mined):
     """Each anchor with its hardest positive and its hardest negative."""
-    fig = figures.Figure(figsize=(8, 1.85), layout="constrained")
+    fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
     grid = fig.add_gridspec(
         1,
         4 * len(anchors) - 1,
@@ -110,10 +135,10 @@ def draw_triplets(anchors, mined):
         )
         trio = (
             (a, "anchor", figures.BLACK),
-            (p, f"same: {same:.1f}", figures.BLUE),
+            (p, f"same: {same:.1f}", figures.SAME),
         )
         for column, (i, title, colour) in enumerate(
-            (*trio, (n, f"other: {other:.1f}", figures.VERMILLION))
+            (*trio, (n, f"other: {other:.1f}", figures.OTHER))
         ):
             ax = fig.add_subplot(grid[4 * k + column], xticks=[], yticks=[])
             ax.imshow(pictures[i].permute(1, 2, 0))
@@ -122,12 +147,12 @@ def draw_triplets(anchors, mined):
     return fig
 
 
-# %% label="fig-triplets" alt="Three anchors, each with the farthest image of the same person and the nearest image of a different person, with distances above"
+# %% label="fig-triplets" alt="Two anchors, each with the farthest image of the same person and the nearest image of a different person, with distances above" caption="The blue number should be the smaller one, for every anchor."
 features = embedding.global_features
 term = losses.global_triplet(features, labels, config.margin, normalize=False)
 gaps = term.mined.positive_distance - term.mined.negative_distance
 order = gaps.argsort(descending=True)
-shown = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
+shown = [int(order[0]), int(order[-1])]
 draw_triplets(shown, term.mined)
 
 # %% [markdown]
@@ -169,7 +194,7 @@ assert torch.allclose(by_loop, distances, atol=1e-4), (
 print(distances.round().int())
 
 
-# %% alt="Left, six points on a line: three circles at 0, 1, 4 and three squares at 6, 7, 9. Right, their distance matrix, small numbers light, in two blocks along the diagonal"
+# %% alt="Left, six points on a line: three circles at 0, 1, 4 and three squares at 6, 7, 9. Right, their distance matrix, small numbers light, in two blocks along the diagonal" caption="Six numbers, 36 distances: one person is a block on the diagonal."
 def draw_line(ax, title):
     """The six points on their line."""
     ax.axhline(0, color=figures.GREY, linewidth=1, zorder=1)
@@ -208,8 +233,8 @@ def draw_matrix(ax, matrix, names, title, mined=None, form=".0f"):
             )
     if mined is not None:
         for chosen, colour, style in (
-            (mined.positive, figures.BLUE, "-"),
-            (mined.negative, figures.VERMILLION, "--"),
+            (mined.positive, figures.SAME, "-"),
+            (mined.negative, figures.OTHER, "--"),
         ):
             for i, j in enumerate(chosen.tolist()):
                 box = Rectangle(
@@ -326,7 +351,7 @@ assert mined.negative.tolist() == [n for _, n in by_loop], (
 # The library has no loop. It masks the matrix: entries that are not positives are set to $-\infty$ before it takes the maximum of each row,
 # and entries that are not negatives are set to $\infty$ before it takes the minimum.
 
-# %% label="fig-mined" alt="The six by six distance matrix; in each row the largest number of the anchor's own block is framed in blue, the smallest outside it in dashed vermillion"
+# %% label="fig-mined" alt="The six by six distance matrix; in each row the largest number of the anchor's own block is framed in blue, the smallest outside it in dashed vermillion" caption="Every row keeps two numbers: its largest blue and its smallest vermillion one."
 fig = figures.Figure(figsize=(4.2, 3), layout="constrained")
 ax = fig.subplots()
 draw_matrix(ax, distances, names, "full: positive; dashed: negative", mined)
@@ -412,17 +437,20 @@ assert math.isclose(float(soft), by_hand, abs_tol=1e-5), (
 )
 print(f"{soft:.4f}")
 
-# %% label="fig-margins" alt="Both losses over the gap. The margin loss is 0 up to minus 0.3 and then a straight line of slope 1; the soft margin is a curve above 0 everywhere that approaches a line of slope 1"
+# %% label="fig-margins" alt="Both losses over the gap. The margin loss is 0 up to minus 0.3 and then a straight line of slope 1; the soft margin is a curve above 0 everywhere that approaches a line of slope 1" caption="The margin loss stops at its margin; the soft one never stops."
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 loss_ax, slope_ax = fig.subplots(1, 2)
 x = torch.linspace(-3, 3, 241, requires_grad=True)
-for name, m, style in (("margin 0.3", 0.3, "-"), ("soft margin", None, "--")):
+for name, m, style, colour in (
+    ("margin 0.3", 0.3, "-", figures.BLACK),
+    ("soft margin", None, "--", figures.PURPLE),
+):
     each = torch.stack(
         [losses.triplet_loss(one[None], torch.zeros(1), m) for one in x]
     )
     (slope,) = torch.autograd.grad(each.sum(), x)
-    loss_ax.plot(x.detach(), each.detach(), style, label=name)
-    slope_ax.plot(x.detach(), slope, style, label=name)
+    loss_ax.plot(x.detach(), each.detach(), style, label=name, color=colour)
+    slope_ax.plot(x.detach(), slope, style, color=colour)
 loss_ax.set(title="loss of one anchor", xlabel="$d_{ap} - d_{an}$")
 slope_ax.set(title="its slope", xlabel="$d_{ap} - d_{an}$")
 loss_ax.legend()
@@ -488,7 +516,7 @@ assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
 # The margin is 0.3 in both cases. In which of them do more anchors violate it?
 # :::
 
-# %% label="fig-normalised" alt="Two panels, each with a mark per anchor: distance of the nearest negative over that of the farthest positive, with a line where they are equal and one a margin above it. On the left the margin is a thin strip, on the right a wide one"
+# %% label="fig-normalised" alt="Two panels, each with a mark per anchor: distance of the nearest negative over that of the farthest positive, with a line where they are equal and one a margin above it. On the left the margin is a thin strip, on the right a wide one" caption="A margin of 0.3 is small beside distances of ten, and large where none exceeds 2."
 fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
 both = {}
 for ax, normalize in zip(fig.subplots(1, 2), (False, True), strict=True):
@@ -502,11 +530,7 @@ for ax, normalize in zip(fig.subplots(1, 2), (False, True), strict=True):
         "farther": (n > p) & (n <= p + m),
         "not farther": n <= p,
     }
-    looks = (
-        (figures.BLUE, "o"),
-        (figures.ORANGE, "^"),
-        (figures.VERMILLION, "x"),
-    )
+    looks = ((figures.RIGHT, "o"), (figures.ORANGE, "^"), (figures.WRONG, "x"))
     for (name, mask), (colour, marker) in zip(
         kinds.items(), looks, strict=True
     ):
@@ -565,7 +589,7 @@ assert both[False].negative_distance.mean() > 2, (
 # The next figure shows the distance matrix of the whole batch, as the network gives it. White lines separate people. Each row has one circle,
 # the mined positive, and one cross, the mined negative.
 
-# %% label="fig-heat" alt="Heat map of the distances of the batch: light blocks along the diagonal, one block per person; a blue circle in each row inside the block, a vermillion cross outside"
+# %% label="fig-heat" alt="Heat map of the distances of the batch: light blocks along the diagonal, one block per person; a blue circle in each row inside the block, a vermillion cross outside" caption="Mining reads the matrix row by row: one circle inside the block, one cross outside."
 fig = figures.Figure(figsize=(5.6, 4.9), layout="constrained")
 ax = fig.subplots()
 image = ax.imshow(
@@ -576,7 +600,7 @@ ax.plot(
     term.mined.positive,
     rows,
     "o",
-    color=figures.BLUE,
+    color=figures.SAME,
     markersize=5,
     fillstyle="none",
     markeredgewidth=1.6,
@@ -585,7 +609,7 @@ ax.plot(
     term.mined.negative,
     rows,
     "x",
-    color=figures.VERMILLION,
+    color=figures.OTHER,
     markersize=5,
     markeredgewidth=1.6,
 )
@@ -639,15 +663,15 @@ assert (labels[term.mined.negative] != labels).all(), (
 )
 
 # %% [markdown]
-# Which people are nearest to each other for the network? Here are the three pairs of people with the nearest negatives, with one anchor for
+# Which people are nearest to each other for the network? Here are the two pairs of people with the nearest negatives, with one anchor for
 # each pair:
 
-# %% alt="Three anchors with the nearest images of other people in the batch and with their farthest positives"
+# %% alt="Two anchors with the nearest images of other people in the batch and with their farthest positives" caption="Whom the network finds most alike: look for the colour they share."
 confused = {}
 for a in term.mined.negative_distance.argsort().tolist():
     pair = frozenset((int(labels[a]), int(labels[term.mined.negative[a]])))
     confused.setdefault(pair, a)
-draw_triplets(list(confused.values())[:3], term.mined)
+draw_triplets(list(confused.values())[:2], term.mined)
 
 # %% [markdown]
 # These people look most similar to the network: look for the colour they share. The anchor's loss depends only on such a pair and ignores its
@@ -746,7 +770,7 @@ assert torch.allclose(local, by_hand, atol=1e-4), (
 # %% [markdown]
 # The global feature is the mean of the two stripes. B1 is A1 upside down, so the mean cannot tell the two apart, while the path can:
 
-# %% alt="Left, four images as columns of two stripes with their numbers. Middle, global distances; right, local distances, with mined positives framed in blue and negatives in dashed vermillion; for A1 and B1 the two distances choose different negatives"
+# %% alt="Left, four images as columns of two stripes with their numbers. Middle, global distances; right, local distances, with mined positives framed in blue and negatives in dashed vermillion; for A1 and B1 the two distances choose different negatives" caption="A1 upside down is B1: the global distance sees no difference, the local one does."
 whole = stripes.mean(dim=1)
 by_global = losses.global_triplet(
     whole, two_people, margin=0.3, normalize=False
@@ -1163,18 +1187,19 @@ def draw_arrows(ax, x, arrows, who, scale, title):
     ax.margins(0.18)
 
 
-# %% label="fig-gradients" alt="Six panels. Triplets with margin: arrows at four points, none at two satisfied ones. Soft margin: arrows at all points. Local: bars for stripes 3 to 8, none for 1 and 2. Identification: arrows towards the feature's own row of the head, longest at misplaced points. Mutual probabilities: bars up where the partner has more, down where less. Mutual distances: arrows that turn a flat triangle into the partner's taller one"
-fig = figures.Figure(figsize=(8, 5.4), layout="constrained")
-(a, b, c), (d, e, f) = fig.subplots(2, 3)
-draw_arrows(a, spots, hard, people, 1.9, "global, margin 0.3")
-draw_arrows(b, spots, smooth, people, 1.9, "global, soft margin")
-c.bar(range(1, 9), strength, color=figures.BLUE)
+# %% label="fig-gradients" alt="Six panels with letters. a, triplets with margin: arrows at four points, none at two satisfied ones. b, soft margin: arrows at all points. c, local: bars for stripes 3 to 8, none for 1 and 2. d, identification: arrows towards the feature's own row of the head, longest at misplaced points. e, mutual probabilities: bars up where the partner has more, down where less. f, mutual distances: arrows that turn a flat triangle into the partner's taller one" caption="Each loss moves different features, and each in its own direction."
+fig = figures.Figure(figsize=(8, 8), layout="constrained")
+(a, b), (c, d), (e, f) = fig.subplots(3, 2)
+draw_arrows(a, spots, hard, people, 1.9, "a  global, margin 0.3")
+draw_arrows(b, spots, smooth, people, 1.9, "b  global, soft margin")
+c.bar(range(1, 9), strength, color=figures.GREY)
 c.set(
-    title="local: strength per stripe",
+    title="c  local",
     xticks=range(1, 9),
     xlabel="stripe of image 1",
+    ylabel="length of the gradient",
 )
-draw_arrows(d, heads_points, id_push, three, 8, "identification")
+draw_arrows(d, heads_points, id_push, three, 8, "d  identification")
 for row, colour in zip(
     head, (figures.GREEN, figures.PURPLE, figures.SKY), strict=True
 ):
@@ -1185,18 +1210,21 @@ for row, colour in zip(
         linestyle=":",
         zorder=1,
     )
-up = probability_push[0].clamp(min=0)
-e.bar(range(1, 5), up, color=figures.BLUE)
-e.bar(range(1, 5), probability_push[0] - up, color=figures.VERMILLION)
+e.bar(range(1, 5), probability_push[0], color=figures.GREY)
 e.axhline(0, color=figures.GREY, linewidth=1)
-e.set(title="mutual, probabilities", xticks=range(1, 5), xlabel="person")
+e.set(
+    title="e  mutual, probabilities",
+    xticks=range(1, 5),
+    xlabel="person",
+    ylabel="minus the gradient",
+)
 draw_arrows(
     f,
     triangle,
     pair_push,
     torch.zeros(3, dtype=torch.long),
     2,
-    "mutual, distances",
+    "f  mutual, distances",
 )
 f.fill(
     *wanted.T, fill=False, linestyle="--", edgecolor=figures.GREY, linewidth=1.4
@@ -1204,19 +1232,18 @@ f.fill(
 fig
 
 # %% [markdown]
-# In [the figure](#fig-gradients) circles, squares and diamonds are people. Each panel shows one thing:
+# In [the figure](#fig-gradients) circles, squares and diamonds are people:
 #
-# * **Global, margin.** The two images at the border between the two people are pushed apart. The two images that satisfy the margin, and that
-#   are nobody's hardest sample, have no arrow at all. Two others, the farthest positives, are pulled in.
-# * **Global, soft margin.** Every anchor pulls, a satisfied one less, so every image has an arrow.
-# * **Local.** Stripes 3 to 8 match stripes two positions higher in the second image and move towards them. Stripes 1 and 2 have no match and
-#   cost 1 each; they hardly move, because $\tanh$ is flat there.
-# * **Identification.** A feature moves towards its own row of the head (dotted). It moves more if other people have more of the probability.
-#   The three features far out on their own rows hardly move. This loss does not use distances between images.
-# * **Mutual, probabilities.** A probability rises where the partner's is higher and falls where the partner's is lower: minus the gradient is
-#   $q - p$.
-# * **Mutual, distances.** The partner's triangle (dashed) is narrower and taller. The features move so that their triangle becomes like it.
-#   Only the shape counts, not the position or the orientation of the triangle.
+# * **a** The two images at the border between the two people are pushed apart. The two images that satisfy the margin, and that are nobody's
+#   hardest sample, have no arrow at all. Two others, the farthest positives, are pulled in.
+# * **b** Every anchor pulls, a satisfied one less, so every image has an arrow.
+# * **c** Stripes 3 to 8 match stripes two positions higher in the second image and move towards them. Stripes 1 and 2 have no match and cost
+#   1 each; they hardly move, because $\tanh$ is flat there.
+# * **d** A feature moves towards its own row of the head (dotted). It moves more if other people have more of the probability. The three
+#   features far out on their own rows hardly move. This loss does not use distances between images.
+# * **e** A probability rises where the partner's is higher and falls where the partner's is lower: minus the gradient is $q - p$.
+# * **f** The partner's triangle (dashed) is narrower and taller. The features move so that their triangle becomes like it. Only the shape
+#   counts, not the position or the orientation of the triangle.
 
 # %% [markdown]
 # ### Pull the points
@@ -1224,7 +1251,7 @@ fig
 # Drag a point of the first panel, or move it with the arrow keys: the circles pass through the hardest positive and the hardest negative of that point. Press
 # *20 steps* to follow the arrows, and then try a larger margin, the soft margin, unit length, and *Collapsed*, where no arrow is left (exercise 2).
 
-# %% tags=["interactive"] alt="Six points of two people, and arrows of minus the gradient of the triplet loss"
+# %% tags=["interactive"] alt="Six points of two people, and arrows of minus the gradient of the triplet loss" caption="Drag a point: the loss sees only the hardest two of each anchor."
 fig = figures.Figure(figsize=(6, 2.6), layout="constrained")
 left, right = fig.subplots(1, 2)
 draw_arrows(left, spots, hard, people, 1.9, "margin 0.3")

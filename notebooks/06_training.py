@@ -1,23 +1,8 @@
 # %% [markdown]
 # # 06 Training
 #
-# This chapter trains the model that the other chapters use: one network with two losses, a set of settings, a learning-rate schedule and a
-# loop. Full training runs also execute this notebook.
-#
-# **What you will learn**
-# * how to train a model in a run folder that survives a kill at any moment;
-# * what every setting of the training means, and how the learning rate changes over the epochs;
-# * how to read the three training curves together.
-#
-# **Time** on two cores: three quarters of a minute, plus one minute if the book's model is not trained yet.
-# **Hardware**: any laptop, no GPU. Full training runs (`make train PRESET=market1501_gl`) need a GPU.
-
-# %% [markdown]
-# ## Settings
-#
-# The next cell contains every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some of them. If you type
-# `make train PRESET=name` in a terminal in the project's folder, the preset's values are inserted right after this cell and the notebook is
-# executed. `archive = ""` stands for the book's own drawn people.
+# A new network already gives every image a feature. Take one batch and look at the distances of all pairs, of the same person and of
+# different people:
 
 # %% tags=["parameters"]
 # Parameters: the data
@@ -82,18 +67,13 @@ test_multi_query = ""
 combined_of = ()
 only_test = ()
 
-# %% [markdown]
-# The notebook builds two objects from them: the configuration of the training (`config.TrainConfig` describes each setting) and the plan of
-# the data and the test (`full_run.Plan` does). Both check the name, type and range of every setting, so a misspelt or impossible setting stops
-# the notebook here and not an hour later.
-
 # %%
 import dataclasses
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.patches import FancyBboxPatch
 
 from alignedreid_lib import book, datasets, figures, losses, runs, training
 from alignedreid_lib.batches import images
@@ -104,38 +84,9 @@ from alignedreid_lib.model import AlignedReID
 
 config, plan = full_run.read_settings(globals())
 
-# %% [markdown]
-# An invalid value is rejected with its name:
-
-# %% tags=["demonstration", "nbval-check-output"]
-try:
-    dataclasses.replace(
-        config, schedule="exponential", decay_at_epoch=config.total_epochs + 1
-    )
-except InputError as error:
-    message = str(error)
-print(message)
-
-# %% [markdown]
-# The data are the drawn people of [chapter 1](01_datasets.ipynb) or the archive that a preset names. The archive is prepared once and reused
-# afterwards. A preset may also train on several merged datasets (`dataset: combined`) and test on each.
-
-# %%
+# %% tags=["hide-input"]
 tested_on = book.prepare_data(config, **plan.data)
 train_set = datasets.open_dataset(config.folder, config.train_part)
-labels_found = np.unique(train_set.labels)
-assert labels_found.tolist() == list(range(len(set(train_set.ids)))), (
-    "labels number the identities from 0"
-)
-
-# %% [markdown]
-# ## The problem in one figure
-#
-# A new network already gives every image a feature. Take one batch of $P \times K$ images and look at all pairs: how large is the distance
-# between two images of the same person, and between images of two different people? The batch has 16 people with 4 images each, or as many as
-# a smaller dataset has.
-
-# %%
 if plan.only_test:  # no training, so there may be no training people
     shown = datasets.open_dataset(
         runs.resolve(config.data_root) / tested_on[0], "test"
@@ -153,12 +104,8 @@ indices = next(
     iter(IdentitySampler(people, ids_per_batch=P, images_per_id=K, seed=0))
 )
 batch_set = shown[indices]
-assert len(batch_set) == P * K and len(set(batch_set.ids)) == P, (
-    "the batch has P identities and K images of each"
-)
 
 
-# %%
 def pair_distances(network):
     """Distances of all pairs of the batch, and which are of one person."""
     # The image size, precision and device are those of the run.
@@ -174,51 +121,85 @@ def pair_distances(network):
 
 def draw_pairs(networks):
     """A histogram of pair distances for each network."""
-    _, axes = plt.subplots(
-        1,
-        len(networks),
-        figsize=(3.6 * len(networks), 2.4),
-        squeeze=False,
-        layout="constrained",
+    fig = figures.Figure(
+        figsize=(4 * max(1.4, len(networks)), 2.6), layout="constrained"
     )
+    axes = fig.subplots(1, len(networks), squeeze=False)
     for ax, (title, network) in zip(axes[0], networks.items(), strict=True):
         distances, same = pair_distances(network)
         top = float(distances.max())
-        for mask, name, style in (
-            (~same, "different people", "-"),
-            (same, "same person", "--"),
+        for mask, name, colour, style in (
+            (~same, "different people", figures.OTHER, "--"),
+            (same, "same person", figures.SAME, "-"),
         ):
             if mask.any():  # one person alone has no pair of different people
-                found = np.histogram(
+                heights, edges = np.histogram(
                     distances[mask], bins=24, range=(0, top), density=True
                 )
                 ax.stairs(
-                    *found,
+                    heights,
+                    edges,
                     label=name,
+                    color=colour,
                     linestyle=style,
                     linewidth=1.8,
-                    fill=False,
                 )
         ax.set(title=title, xlabel="distance of unit features", yticks=[])
     axes[0][0].legend()
-    plt.show()
+    return fig
 
 
-# %% [markdown]
-# :::{admonition} Predict first
-# :class: tip
-# The network has random weights. Do images of one person already tend to have smaller distances than images of two people?
-# :::
-
-
-# %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: the curves for the same person and for different people overlap for half of their range"
+# %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: the curves for the same person and for different people overlap for half of their range" caption="Before training a distance hardly tells whether two images show one person."
 torch.manual_seed(0)
 untrained = AlignedReID(config.backbone, last_stride=config.last_stride)
 draw_pairs({"before training": untrained})
 
 # %% [markdown]
 # The two curves of [the figure](#fig-pairs-before) overlap: at a distance of 0.2 the two images may show the same person or different people.
-# Training has to separate the curves.
+# Training has to separate the curves. This chapter trains the model that the other chapters use: one network with two losses, a set of
+# settings, a learning-rate schedule and a loop. Full training runs also execute this notebook.
+#
+# **What you will learn**
+#
+# * how to train a model in a run folder that survives a kill at any moment;
+# * what every setting of the training means, and how the learning rate changes over the epochs;
+# * how to read the three training curves together.
+#
+# **Time** on two cores: three quarters of a minute, plus one minute if the book's model is not trained yet.
+# **Hardware**: any laptop, no GPU. Full training runs (`make train PRESET=market1501_gl`) need a GPU.
+#
+# ## Settings
+#
+# The parameters cell at the top contains every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some of
+# them. If you type `make train PRESET=name` in a terminal in the project's folder, the preset's values are inserted right after this cell and
+# the notebook is executed. `archive = ""` stands for the book's own drawn people.
+#
+# The notebook builds two objects from them: the configuration of the training (`config.TrainConfig` describes each setting) and the plan of
+# the data and the test (`full_run.Plan` does). Both check the name, type and range of every setting, so a misspelt or impossible setting stops
+# the notebook here and not an hour later. An invalid value is rejected with its name:
+
+# %% tags=["demonstration", "nbval-check-output"]
+try:
+    dataclasses.replace(
+        config, schedule="exponential", decay_at_epoch=config.total_epochs + 1
+    )
+except InputError as error:
+    message = str(error)
+print(message)
+
+# %% [markdown]
+# The data are the drawn people of [chapter 1](01_datasets.ipynb) or the archive that a preset names. The archive is prepared once and reused
+# afterwards. A preset may also train on several merged datasets (`dataset: combined`) and test on each. The batch above has 16 people with 4
+# images each, or as many as a smaller dataset has.
+
+# %%
+labels_found = np.unique(train_set.labels)
+assert labels_found.tolist() == list(range(len(set(train_set.ids)))), (
+    "labels number the identities from 0"
+)
+assert len(batch_set) == P * K and len(set(batch_set.ids)) == P, (
+    "the batch has P identities and K images of each"
+)
 
 # %% [markdown]
 # ## The loss
@@ -292,27 +273,30 @@ assert np.allclose(rates, [1, 1, 0.001 ** (1 / 2), 0.001]), (
 # The other schedule, *staircase*, multiplies the rate by a factor at given epochs. The figure shows both schedules with the settings of the
 # original reproduction on Market-1501 (300 epochs, base 2e-4):
 
-# %% label="fig-schedules" alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is constant for 150 epochs and then a straight falling line; the staircase has two steps"
+# %% label="fig-schedules" alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is constant for 150 epochs and then a straight falling line; the staircase has two steps" caption="Both schedules end a thousandfold lower or at a hundredth; one falls smoothly, one in steps."
 epochs = np.arange(1, 301)
 published = training.TrainConfig()
 staircase = training.TrainConfig(
     schedule="staircase", staircase_at_epochs=(101, 201)
 )
-_, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
+fig = figures.Figure(figsize=(6, 2.6), layout="constrained")
+ax = fig.subplots()
 ax.semilogy(
     epochs,
     [training.learning_rate(published, e) for e in epochs],
+    color=figures.BLACK,
     label="exponential, from epoch 151",
 )
 ax.semilogy(
     epochs,
     [training.learning_rate(staircase, e) for e in epochs],
     "--",
+    color=figures.PURPLE,
     label="staircase, at 101 and 201",
 )
 ax.set(xlabel="epoch", ylabel="learning rate")
 ax.legend()
-plt.show()
+fig
 
 # %% [markdown]
 # On the logarithmic axis of [the figure](#fig-schedules) the exponential fall is a straight line, because every epoch divides the rate by the
@@ -452,7 +436,7 @@ if result:
 # The loss pulls the images of each person together. Does the distance of the hardest positives fall during the whole training?
 # :::
 
-# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances separate"
+# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances separate" caption="The loss falls, nearly all triplets become satisfied, and negatives leave positives behind."
 figures.training_curves(result.metrics) if result else "nothing was trained"
 
 # %% [markdown]
@@ -468,7 +452,7 @@ figures.training_curves(result.metrics) if result else "nothing was trained"
 #
 # Here is [the histogram from the beginning](#fig-pairs-before) again, before and after training, for the same batch:
 
-# %% alt="Histograms of pair distances before and after training: after training, most pairs of the same person have smaller distances than most other pairs (the scales differ: all distances have grown)"
+# %% alt="Histograms of pair distances before and after training: after training, most pairs of the same person have smaller distances than most other pairs (the scales differ: all distances have grown)" caption="After training the same distance separates most pairs."
 networks = full_run.networks(config, plan, result)
 model = next(iter(networks.values()))
 draw_pairs(
@@ -541,10 +525,57 @@ assert all(
 #
 # A machine with several GPUs trains faster if the GPUs share each batch: every process computes the features of its part of the $P$ people.
 # The loss cannot be divided in the same way. Suppose that of the four points above one process has the two of person 0 and another process
-# has the two of person 1. Then neither has a negative, and no loss that they compute separately is the loss of the batch. The processes
-# therefore exchange their features ($f_r$ are the features of process $r$), and each process computes the loss of the whole batch. In the
-# backward pass each process computes the gradient through its own features and treats the others' as constants. The sum of these parts is the
-# gradient:
+# has the two of person 1. Then neither has a negative, and no loss that they compute separately is the loss of the batch. So they exchange
+# their features:
+
+# %% tags=["demonstration"] label="fig-processes" alt="Two rows of boxes, one per process. Each has its own two points, sends their features to the other, computes the loss of all four points, 0.8, and the gradient through its own points: five quarters and minus three quarters. Both are added: one half" caption="Features are exchanged, the loss is computed twice, and the two parts of the gradient are added."
+fig = figures.Figure(figsize=(8, 2.8))
+ax = fig.add_axes((0, 0, 1, 1), xlim=(0, 8), ylim=(0, 2.8))
+ax.set_axis_off()
+rows = {
+    1.75: ("process 0", "points 0, 1\n(person 0)", "5/4", figures.GREEN),
+    0.35: ("process 1", "points 1.2, 3\n(person 1)", "−3/4", figures.PURPLE),
+}
+for y, (name, own, part, colour) in rows.items():
+    ax.text(0.1, y + 0.9, name, weight="bold", color=colour)
+    boxes = (own, "all four\nfeatures", "loss of the\nbatch: 0.8", part)
+    for x, text in zip((0.1, 2.2, 4.1, 6.0), boxes, strict=True):
+        box = FancyBboxPatch(
+            (x, y), 1.3, 0.75, "round,pad=0,rounding_size=0.08"
+        )
+        box.set(facecolor="none", edgecolor=colour, linewidth=1.5)
+        ax.add_patch(box)
+        ax.text(x + 0.65, y + 0.375, text, ha="center", va="center")
+    for x in (1.4, 3.5, 5.4):
+        ax.annotate(
+            "",
+            (x + (0.8 if x == 1.4 else 0.6), y + 0.375),
+            (x, y + 0.375),
+            arrowprops={"arrowstyle": "->", "color": colour},
+        )
+    ax.annotate(
+        "",
+        (2.2, 2.1 - y + 0.375),
+        (1.4, y + 0.375),
+        arrowprops={"arrowstyle": "->", "color": colour, "linestyle": "--"},
+    )
+    ax.annotate(
+        "",
+        (7.4, 1.4),
+        (7.3, y + 0.375),
+        arrowprops={"arrowstyle": "->", "color": colour},
+    )
+for x, text in ((2.85, "exchanged"), (6.65, "slope through\nown points")):
+    ax.text(x, 1.42, text, ha="center", va="center", color=figures.GREY)
+ax.text(7.5, 1.4, "1/2", va="center", weight="bold")
+fig
+
+# %% [markdown]
+# 1. Each process computes the features of its own images.
+# 2. The processes exchange their features ($f_r$ are the features of process $r$).
+# 3. Each process computes the loss of the whole batch. All get the same number.
+# 4. In the backward pass each process computes the gradient through its own features and treats the others' as constants.
+# 5. The parts are added. The sum is the gradient of the batch:
 #
 # $$ \frac{\partial L}{\partial \theta} = \sum_r \frac{\partial L}{\partial f_r}\, \frac{\partial f_r}{\partial \theta} $$ (eq-training-processes)
 #
@@ -579,6 +610,8 @@ assert np.isclose(
 ), "the parts of the processes sum to the whole gradient"
 
 # %% [markdown]
+# ### Batch norm
+#
 # One difference remains: batch norm takes its mean and variance over the images of one process. With `sync_batch_norm=True` it takes them
 # over the whole batch, and two processes give the same result as one, up to rounding. The next cell starts both runs from this notebook
 # (without mirroring, because each process draws its own). We compare their *first* step: its loss, and the running means of batch norm after
@@ -610,14 +643,23 @@ assert all(
 ), "two processes give the batch norm of one"
 
 # %% [markdown]
+# ### What the processes check
+#
 # The sum needs no waiting until the end. The backward pass computes the gradients of the last layers first; each message of eight megabytes
 # leaves as soon as its gradients are there, and travels while those of the earlier layers are computed (`training/exchange.py`).
 #
-# Nothing in the sum reveals a process that computes something else: with a different learning rate in one process the two would
-# train different networks without an error. Before the first step the processes therefore compare their settings, versions, images and labels, and
-# take the weights of the first process. After each epoch they compare all weights bit for bit, except for the batch norm's running
-# statistics, which differ on purpose if each process has its own. A difference ends the run with one line that names it.
-# (All of this is tested with processes on a CPU and has not yet been run on GPUs.)
+# But nothing in the sum reveals a process that computes something else. With a different learning rate in one process the two would train
+# different networks without an error. The processes therefore compare:
+#
+# | when | what | a difference |
+# |---|---|---|
+# | before the first step | settings, versions, images and labels | ends the run with one line that names it |
+# | before the first step | nothing: all take the weights of the first process | cannot be |
+# | after each epoch | all weights, bit for bit, except the running statistics of batch norm, which differ on purpose if each process has its own | ends the run with one line that names it |
+#
+# All of this is tested with processes on a CPU and has not yet been run on GPUs.
+#
+# ### How to start them
 #
 # `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the page [On your GPU](book/on_your_gpu.md) shows how
 # to use the GPUs of several machines and the queue of a cluster, and what to look at when a training is slow. Synchronised batch norm sends messages in every layer, so it is off by default; each process then takes the mean of its own images.

@@ -3,7 +3,57 @@
 #
 # In mutual learning two networks see the same batches. Each learns from the labels and also from the other network's output for the batch.
 # Neither is a fixed teacher; both learn at the same time. According to the paper both end up better than a network that is trained alone.
-#
+
+# %% label="fig-partners" caption="A label names the person; a partner's answer also shows who is easily confused." alt="Left: one batch goes into two networks; the labels go to both, and each also learns from the answer of the other. Right, an example with made-up numbers: the label gives probability 1 to this person and 0 to two others; the partner gives 0.6 to this person, 0.35 to a person in similar clothes and 0.05 to a third person"
+from alignedreid_lib import figures
+
+fig = figures.Figure(figsize=(8, 3), layout="constrained")
+left, right = fig.subplots(1, 2, width_ratios=(1.5, 1))
+left.set(xlim=(-0.25, 4.3), ylim=(-0.6, 2.6))
+left.set_axis_off()
+BOX = {"boxstyle": "round,pad=0.45", "facecolor": "none"}
+PLACES = {
+    "one batch": (0.2, 1),
+    "network 1": (1.7, 2),
+    "network 2": (1.7, 0),
+    "answer 1": (3.7, 2),
+    "answer 2": (3.7, 0),
+    "labels": (1.7, 1),
+}
+for words, place in PLACES.items():
+    box = BOX | {"edgecolor": figures.GREY}
+    left.text(*place, words, ha="center", va="center", bbox=box)
+for begin, end, style, colour in (
+    ("one batch", "network 1", "-", figures.GREY),
+    ("one batch", "network 2", "-", figures.GREY),
+    ("network 1", "answer 1", "-", figures.GREY),
+    ("network 2", "answer 2", "-", figures.GREY),
+    ("labels", "network 1", "-", figures.BLACK),
+    ("labels", "network 2", "-", figures.BLACK),
+    ("answer 2", "network 1", "--", figures.GREEN),
+    ("answer 1", "network 2", "--", figures.GREEN),
+):
+    arrow = {"arrowstyle": "->", "linestyle": style, "color": colour}
+    arrow |= {"shrinkA": 22, "shrinkB": 24, "linewidth": 1.5}
+    if begin == "labels":
+        arrow |= {"shrinkA": 12, "shrinkB": 12}
+    left.annotate("", PLACES[end], PLACES[begin], arrowprops=arrow)
+left.text(3.25, 1, "learns from", color=figures.GREEN, va="center")
+people = ("this person", "similar clothes", "a third person")
+for shift, label, shares, colour in (
+    (-0.2, "the label", (1, 0, 0), figures.BLACK),
+    (0.2, "the partner's answer", (0.6, 0.35, 0.05), figures.GREEN),
+):
+    places = [k + shift for k in range(3)]
+    right.barh(places, shares, height=0.36, color=colour, label=label)
+right.set(yticks=range(3), yticklabels=people, xlabel="probability")
+right.set_title("an example")
+right.invert_yaxis()
+right.grid(axis="y", visible=False)
+right.legend(loc="lower right")
+fig
+
+# %% [markdown]
 # **What you will learn**
 #
 # * which terms let models teach each other, by hand on three classes and on two images, then with the library;
@@ -12,12 +62,9 @@
 #
 # **Time** on two cores: a quarter of a minute, plus one or two minutes if its two models are not trained yet.
 # **Hardware**: any laptop, no GPU. Full training runs need a GPU.
-
-# %% [markdown]
-# ## Settings
 #
-# The cell contains the settings that differ from the library's defaults, and those of several models. Every other setting of
-# [chapter 6](06_training.ipynb) can be added to the cell, or given in a preset.
+# The next cells, folded on the site, contain the settings that differ from the library's defaults, and those of several models. Every other
+# setting of [chapter 6](06_training.ipynb) can be added, or given in a preset.
 
 # %% tags=["parameters"]
 # Parameters: the data
@@ -47,7 +94,7 @@ precision = "float32"
 # the study at the end: seeds of the trainings; none reads committed results
 study_seeds = ()
 
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 import statistics
 import tempfile
@@ -55,13 +102,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from IPython.display import Markdown
 
 from alignedreid_lib import (
     book,
     datasets,
     devices,
     evaluation,
-    figures,
     losses,
     runs,
     training,
@@ -98,12 +145,14 @@ tested_on = book.prepare_data(config, **plan.data)
 train_set = datasets.open_dataset(config.folder, config.train_part)
 
 # %% [markdown]
-# ## The problem in one figure
+# ## The problem
 #
 # A label names the person and gives no other information. It does not tell the network that two people are easily confused, or which two
 # images of a person are nearly the same. A network discovers such facts by itself, and a network that starts from different random weights
-# discovers different ones. Here are two networks, a batch of eight people with four images each (or as many as a smaller dataset has), and
-# the distances that each network gives between the images:
+# discovers different ones. If one could tell the other ([the figure](#fig-partners))!
+#
+# Here are two networks, a batch of eight people with four images each (or as many as a smaller dataset has), and the distances that each
+# network gives between the images:
 
 # %%
 size = (config.height, config.width)
@@ -134,31 +183,29 @@ def matrix_of(network):
 def draw_matrices(matrices, title):
     """Two distance matrices (a single model's twice) and how they differ."""
     matrices = (matrices * 2)[:2]
+    difference = np.abs(matrices[0] - matrices[1])
     ticks = range(0, len(batch) + 1, 8)
-    fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
+    fig = figures.Figure(figsize=(8, 3.3), layout="constrained")
     axes = fig.subplots(1, 3)
-    names = ("model 1", "model 2", "difference")
-    for ax, name, values, top in zip(
-        axes,
-        names,
-        (*matrices, np.abs(matrices[0] - matrices[1])),
-        (2, 2, 0.5),
-        strict=True,
+    for ax, name, values, top in (
+        (axes[0], "model 1", matrices[0], 2),
+        (axes[1], "model 2", matrices[1], 2),
+        (axes[2], "difference", difference, 0.5),
     ):
         image = ax.imshow(values, cmap="cividis", vmin=0, vmax=top)
-        ax.set(title=f"{name}", xticks=ticks, yticks=ticks, xlabel="image")
+        ax.set(title=name, xticks=ticks, yticks=ticks, xlabel="image")
         ax.grid(False)
-        if name != "model 1":  # the first two have one scale
-            fig.colorbar(
-                image,
-                ax=ax,
-                label="distance over the mean" if top == 2 else None,
-            )
-    fig.suptitle(f"{title}; mean difference {values.mean():.2f}")
+        if name == "model 2":  # it has the scale of the first
+            label = "distance / mean distance"
+            fig.colorbar(image, ax=axes[:2], label=label, location="bottom")
+        elif name == "difference":
+            label = f"difference, mean {difference.mean():.2f}"
+            fig.colorbar(image, ax=ax, label=label, location="bottom")
+    axes[0].set_ylabel(title)
     return fig
 
 
-# %% label="fig-two-matrices" alt="Two distance matrices of a batch by two untrained networks and, on a scale four times finer, their difference: blocks along the diagonal are hardly visible"
+# %% label="fig-two-matrices" caption="Untrained, neither network shows the eight people, and the two already differ." alt="Two distance matrices of a batch by two untrained networks and, on a scale four times finer, their difference: blocks along the diagonal are hardly visible"
 at_home = dataclasses.replace(
     config, device="cpu", model_devices=(), compiled=False
 )
@@ -233,12 +280,13 @@ assert loss.item() == naive == 2.0, "the library's loss equals the sum by hand"
 assert e.grad is None, "the partner gets no gradient from this loss"
 
 # %% [markdown]
-# The gradient of the first model is $2 \cdot (3 - 5) / 4 = -1$: a larger distance lowers its loss. The second model has no gradient, and this
-# matters. Each model has its own loss, in which the partner's numbers are constants: the loss *pulls* the model towards the partner and does
-# not pull the partner. The partner is pulled by its own loss. A step of two models is therefore two separate steps that only exchange
-# numbers, and the models may be on two devices. The loss of one model is $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, here with
-# $w_P = 1$ (`probability_weight`) and $w_M = 0.1$ (`global_mutual_weight`). The published rows use $w_M = 1$, and $w_P = 0$ if there is no
-# classifier loss.
+# * **The first model** has the gradient $2 \cdot (3 - 5) / 4 = -1$: a larger distance lowers its loss.
+# * **The second model** has no gradient. Each model has its own loss, in which the partner's numbers are constants: the loss *pulls* the model
+#   towards the partner and does not pull the partner. The partner is pulled by its own loss.
+# * **A step** of two models is therefore two separate steps that only exchange numbers, and the models may be on two devices.
+#
+# The loss of one model is $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, here with $w_P = 1$ (`probability_weight`) and
+# $w_M = 0.1$ (`global_mutual_weight`). The published rows use $w_M = 1$, and $w_P = 0$ if there is no classifier loss.
 #
 # ## One step of two models by hand
 
@@ -356,8 +404,33 @@ assert all(len(rows) == config.total_epochs for rows in metrics), (
 # Which of the two mutual terms is larger during this training, that of the probabilities or that of the distances?
 # :::
 
-# %% label="fig-mutual-curves" alt="Losses over the epochs of both models; the curves overlap: the identification loss falls slowly, the probability term stays below a thousandth, the distance term falls to a third"
-fig = figures.Figure(figsize=(8, 2.6), layout="constrained")
+
+# %% label="fig-mutual-curves" caption="Two models that see the same batches have nearly the same losses; the insets show the difference." alt="Losses over the epochs, one line for both models where they coincide, each with an inset of the difference between the models: the identification loss falls slowly, the probability term stays below a thousandth, the distance term falls to a third"
+def draw_of_models(ax, name, of_models):
+    """A loss of all models; those that coincide are one line with an inset
+    of the difference."""
+    epochs = range(1, len(of_models[0]) + 1)
+    values = np.array([[row[name] for row in rows] for rows in of_models])
+    ax.set(title=name.replace("_", " "), xlabel="epoch")
+    ax.set_ylim(0, 1.15 * values.max() or 1)
+    if len(values) != 2 or abs(values[0] - values[1]).max() > values.max() / 20:
+        for k, line in enumerate(values):
+            style, colour = figures.STYLES[k % 4], figures.NEUTRAL[k % 6]
+            ax.plot(epochs, line, style, color=colour, label=f"model {k + 1}")
+        ax.legend()
+        return
+    ax.plot(epochs, values.mean(0), color=figures.NEUTRAL[0])
+    low = values.mean(0)[len(epochs) // 2 :].mean() < values.max() / 2
+    inset = ax.inset_axes((0.5, 0.62 if low else 0.2, 0.46, 0.24))
+    inset.plot(epochs, values[1] - values[0], color=figures.BLACK, linewidth=1)
+    inset.axhline(0, color=figures.GREY, linewidth=0.8)
+    inset.set_title("model 2 - model 1", fontsize=8, weight="normal")
+    inset.tick_params(labelsize=7)
+    inset.set(xticks=[])
+    inset.grid(False)
+
+
+fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
 names = [
     name
     for name in ("id_loss", "probability_loss", "global_mutual_loss")
@@ -366,27 +439,21 @@ names = [
 for ax, name in zip(
     np.ravel(fig.subplots(1, max(len(names), 1))), names, strict=False
 ):
-    for k, rows in enumerate(metrics):
-        values = [row[name] for row in rows]
-        ax.plot(
-            range(1, len(rows) + 1),
-            values,
-            figures.STYLES[k % 4],
-            color=figures.COLOURS[k % 7],
-            label=f"model {k + 1}",
-        )
-    ax.set(title=name.replace("_", " "), xlabel="epoch", ylim=(0, None))
-    ax.legend()
+    draw_of_models(ax, name, metrics)
 fig
 
 # %% [markdown]
-# The curves of the two models in [the figure](#fig-mutual-curves) overlap: both models see the same batches, and each mutual term is (nearly)
-# the same for both. The distance term falls from the start. The probability term stays tiny, and the first panel shows why: guessing
-# uniformly among 170 people gives a loss of $\log 170 = 5.1$, and after these few epochs the classifiers are hardly better. (The first epoch
-# is above 5.1: a new classifier starts at 5.1, and the first steps make it confident in wrong answers.) Two models that know nothing agree
-# with each other. The divergence is not symmetric, but it is nearly symmetric for two answers that are nearly equal.
+# In [the figure](#fig-mutual-curves) one line stands for both models: both see the same batches, and each mutual term is (nearly) the same for
+# both.
+#
+# * **The distance term** falls from the start.
+# * **The probability term** stays tiny, and the first panel shows why: guessing uniformly among 170 people gives a loss of $\log 170 = 5.1$,
+#   and after these few epochs the classifiers are hardly better. Two models that know nothing agree with each other.
+# * **The first epoch** is above 5.1: a new classifier starts at 5.1, and the first steps make it confident in wrong answers.
+#
+# The divergence is not symmetric, but it is nearly symmetric for two answers that are nearly equal.
 
-# %% label="fig-matrices-after" alt="The same two distance matrices after training: dark blocks of four along the diagonal, similar in both models, and their difference on a scale four times finer"
+# %% label="fig-matrices-after" caption="Trained together, both networks show the eight people as blocks of four." alt="The same two distance matrices after training: dark blocks of four along the diagonal, similar in both models, and their difference on a scale four times finer"
 networks = full_run.networks(config, plan, result)
 trained = list(networks.values())[: config.num_models]
 after = [matrix_of(network) for network in trained[:2]]
@@ -526,16 +593,15 @@ def of_way(way, score):
     return [row[score] for row in study if row["way"] == way]
 
 
-print(f"{'':26} rank-1        mAP (step)    difference")
+lines = ["| way | rank-1 | mAP (step) | difference |", "|---|---:|---:|---:|"]
 for way in WAYS:
     parts = [
-        f"{100 * statistics.mean(v):4.1f} ± {100 * statistics.stdev(v):3.1f}"
+        f"{100 * statistics.mean(v):.1f} ± {100 * statistics.stdev(v):.1f}"
         for v in (of_way(way, "rank1"), of_way(way, "mean_ap_step"))
     ]
-    print(
-        f"{way:26} {parts[0]}    {parts[1]}   "
-        f" {statistics.mean(of_way(way, 'difference')):.3f}"
-    )
+    parts.append(f"{statistics.mean(of_way(way, 'difference')):.3f}")
+    lines.append(f"| {way} | " + " | ".join(parts) + " |")
+Markdown("\n".join(lines))
 
 # %%
 assert len(study) >= 18 or studied, (
@@ -547,10 +613,12 @@ assert apart["probability and distance"] < apart["side by side"], (
 )
 
 # %% [markdown]
-# Is the higher score more than luck? `evaluation.compare` answers in two ways. *Over queries*: with different queries the scores would
-# differ, so the interval comes from drawing the queries again, with replacement (a bootstrap), and the probability from
-# swapping the two tests of each query at random. *Over seeds*: each seed gives a different network, so the spread of the trainings decides
-# (Welch's t test). The two models of a pair are not independent, so each training counts once, with its first model.
+# Is the higher score more than luck? `evaluation.compare` answers in two ways:
+#
+# * *Over queries*: with different queries the scores would differ. The interval comes from drawing the queries again, with replacement (a
+#   bootstrap), and the probability from swapping the two tests of each query at random.
+# * *Over seeds*: each seed gives a different network, so the spread of the trainings decides (Welch's t test). The two models of a pair are not
+#   independent, so each training counts once, with its first model.
 
 
 # %%
@@ -575,12 +643,15 @@ assert all(
 ), "both ways compare the same means, and differ in their interval"
 
 # %% [markdown]
-# Two things can be read from the tables. Models with the distance term agree more, which is what the term is for. They also score about one
-# point higher, and here the two questions have two answers. For these six networks the gain in mAP is more than luck of the queries: its
-# interval is above 0. But three seeds per side differ so much among themselves that their interval reaches from four points below 0 to seven
-# above. Three trainings cannot show that mutual learning helps; a paper that trains once shows even less. The probability term does not help here, because
-# a partner that is still guessing has no information to give. On real images, in a short training with weight 1, mutual learning scored five
-# points below a single model ([chapter 10](10_reproduction.ipynb)).
+# * **Agreement.** Models with the distance term agree more, which is what the term is for.
+# * **Score, for these six networks.** They also score about one point higher. This gain in mAP is more than luck of the queries: its interval is
+#   above 0.
+# * **Score, for the method.** Three seeds per side differ so much among themselves that their interval reaches from four points below 0 to seven
+#   above. Three trainings cannot show that mutual learning helps; a paper that trains once shows even less.
+# * **The probability term** does not help here, because a partner that is still guessing has no information to give.
+#
+# On real images, in a short training with weight 1, mutual learning scored five points below a single model
+# ([chapter 10](10_reproduction.ipynb)).
 #
 # :::{admonition} The paper says
 # AlignedReID (Zhang et al. 2017, section 3.3) trains two networks with mutual learning (Zhang et al. 2018), by class probabilities and by the

@@ -2,7 +2,42 @@
 # # 08 Evaluation
 #
 # A model gives distances; a paper reports a rank-1 and an mAP. This chapter shows every step between the two.
-#
+
+# %% label="fig-five-images" caption="Five gallery images, nearest first: how good is this order?" alt="Six drawn images. The query: a person in a red and white striped shirt. Then the gallery, nearest image first: the same person by the same camera, a different person in stripes, the same person by camera 2, an empty street, the same person by camera 4. Frames and marks: the two of other cameras right, the second and the street wrong, the first ignored."
+import numpy as np
+
+from alignedreid_lib import figures, synthetic
+from alignedreid_lib.synthetic.packing import Shot
+
+query_id, query_camera = 9, 1
+ids = [9, 9, 9, 0, 10]  # of the gallery images
+cameras = [4, 2, 1, 3, 1]
+distances = [0.9, 0.6, 0.2, 0.8, 0.5]  # to the query
+order = sorted(range(5), key=lambda g: distances[g])
+
+street = synthetic.sample_cameras(6, seed=0)
+nobody = Shot(100_000, 2, 0, empty=True)
+gallery = [Shot(9, 3, 4), Shot(9, 1, 2), Shot(9, 0, 1), nobody, Shot(10, 0, 1)]
+shots = [Shot(9, 0, 0)] + [gallery[g] for g in order]
+pictures = [
+    synthetic.take(shot, street, misalignment=0.0, seed=0) for shot in shots
+]
+framed = [np.pad(picture, ((4, 4), (4, 4), (0, 0))) for picture in pictures]
+titles = [f"query: id {query_id}, camera {query_camera}"]
+for picture, g in zip(framed[1:], order, strict=True):
+    kind, colour = "✗ wrong", figures.VERMILLION
+    if ids[g] == query_id:
+        kind, colour = "✓ match", figures.BLUE
+        if cameras[g] == query_camera:
+            kind, colour = "ignored", figures.GREY
+    rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+    picture[[0, 1, 2, 3, -4, -3, -2, -1]] = rgb
+    picture[:, [0, 1, 2, 3, -4, -3, -2, -1]] = rgb
+    where = f"id {ids[g]}, camera {cameras[g]}"
+    titles.append(f"{kind}, distance {distances[g]}\n{where}")
+figures.contact_sheet(framed, titles, columns=6)
+
+# %% [markdown]
 # **What you will learn**
 #
 # * how to compute the CMC and both average precisions of one query on paper, in a loop of a few lines, and with the library;
@@ -14,70 +49,28 @@
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: what this chapter may be run with.
-seed = 1  # of the random weights of the untrained network
+# Parameters: the seed of the random weights of the untrained network
+seed = 1
 
-# %% [markdown]
-# The next cell turns the parameters into settings. An unknown name or an invalid value stops the chapter here.
-
-# %%
-from dataclasses import dataclass
-
+# %% tags=["hide-input"]
 from alignedreid_lib import runs
-from alignedreid_lib.errors import InputError
-from alignedreid_lib.runs import check_types
 
-
-@dataclass(frozen=True)
-class Settings:
-    seed: int = 1
-
-    def __post_init__(self):
-        check_types(self)
-        if not 0 <= self.seed < 2**32:
-            raise InputError(
-                f"seed is {self.seed}; give a whole number from 0 to"
-                f" {2**32 - 1}"
-            )
-
-
-settings = runs.read_parameters(Settings, globals())
+settings = runs.read_settings(globals(), seed=runs.SEED)
 
 # %% [markdown]
-# ## The problem in one figure
+# ## The problem
 #
 # One camera has seen a person: this image is the *query*. The images to search are the *gallery*. A model has measured the
 # distance of each gallery image from the query, and we look through the gallery, nearest image first. How good is that order?
 #
-# Below is the smallest gallery that shows every case: five images, each with an identity and a camera. The distances are made up, so that you
-# can do all sums on paper.
+# [The figure](#fig-five-images) shows the smallest gallery that has every case. Its images come from the library's own generator
+# ([chapter 1](01_datasets.ipynb)); the distances are made up, so that you can do all sums on paper:
 
 # %% tags=["nbval-check-output"]
-query_id, query_camera = 9, 1
-ids = [9, 9, 9, 0, 10]  # of the gallery images
-cameras = [4, 2, 1, 3, 1]
-distances = [0.9, 0.6, 0.2, 0.8, 0.5]  # to the query
-order = sorted(range(5), key=lambda g: distances[g])
-print("gallery images, nearest first:", order)
-
-# %% [markdown]
-# Image 2 is the nearest, image 0 the farthest. The library's own generator ([chapter 1](01_datasets.ipynb)) draws them here in that order,
-# after the query.
-
-# %% alt="Six drawn images. The query: a person in a red and white striped shirt. Then the gallery, nearest image first: the same person by the same camera, a different person in stripes, the same person by camera 2, an empty street, the same person by camera 4."
-from alignedreid_lib import figures, synthetic
-from alignedreid_lib.synthetic.packing import Shot
-
-street = synthetic.sample_cameras(6, seed=0)
-nobody = Shot(100_000, 2, 0, empty=True)
-gallery = [Shot(9, 3, 4), Shot(9, 1, 2), Shot(9, 0, 1), nobody, Shot(10, 0, 1)]
-shots = [Shot(9, 0, 0)] + [gallery[g] for g in order]
-pictures = [
-    synthetic.take(shot, street, misalignment=0.0, seed=0) for shot in shots
-]
-titles = ["query: id 9, camera 1"]
-titles += [f"{distances[g]}: id {ids[g]}, camera {cameras[g]}" for g in order]
-figures.contact_sheet(pictures, titles, columns=7)
+print("image  id  camera  distance")
+for g in range(5):
+    print(f"{g:5} {ids[g]:3} {cameras[g]:7} {distances[g]:9}")
+print("nearest first:", order)
 
 # %% [markdown]
 # This gallery contains four kinds of images, and each kind is treated differently:
@@ -196,14 +189,14 @@ assert trapezoid_by_hand == Fraction(1, 3), "trapezoid AP by hand is 1/3"
 # %% [markdown]
 # One ranking gives two numbers: 50 % and 33.3 %. Papers call both of them "AP". [The figure](#fig-precision-recall) shows the difference.
 
-# %% label="fig-precision-recall" alt="Two panels of precision over recall with the four ranks of the list. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the ranks, which is smaller."
+# %% label="fig-precision-recall" caption="One ranking, two areas: step takes the height at the match, trapezoid the area under the line." alt="Two panels of precision over recall with the four ranks of the list. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the ranks, which is smaller."
 figure = figures.Figure(figsize=(8, 2.8))
 points = [
     (0, 1, "start"),
     (0, 0, "rank 1"),
-    (0.5, 0.5, "2"),
-    (0.5, 1 / 3, "3"),
-    (1, 0.5, "4"),
+    (0.5, 0.5, "rank 2"),
+    (0.5, 1 / 3, "rank 3"),
+    (1, 0.5, "rank 4"),
 ]
 areas = {"step: 1/2": ([0, 0, 0.5, 0.5, 1, 1], [0, 0.5, 0.5, 0.5, 0.5, 0]),
          "trapezoid: 1/3": ([0, 0.5, 0.5, 1, 1],
@@ -213,23 +206,33 @@ for axes, (title, area) in zip(
 ):
     axes.fill(*area, color=figures.SKY, alpha=0.5)
     line = [x for x, _, _ in points], [y for _, y, _ in points]
-    axes.plot(*line, "o-", color=figures.BLUE, clip_on=False)
+    axes.plot(*line, "-", color=figures.BLACK, clip_on=False)
     for x, y, name in points:
+        hit = name in ("rank 2", "rank 4")
+        colour = figures.BLUE if hit else figures.VERMILLION
+        shape = "o" if hit else "X"
+        if name == "start":
+            colour, shape = figures.BLACK, "."
+        axes.plot(x, y, shape, color=colour, markersize=8, clip_on=False)
         axes.annotate(
-            name, (x, y), (9 if y else 28, 3), textcoords="offset points"
+            name, (x, y), (10, -3 if y else 5), textcoords="offset points"
         )
     axes.set(
         title=title,
         xlabel="recall",
         ylabel="precision",
-        xlim=(0, 1.1),
+        xlim=(0, 1.2),
         ylim=(0, 1.1),
     )
 figure
 
 # %% [markdown]
-# In [the figure](#fig-precision-recall) a line joins the four ranks of the list. It starts at precision 1, a point that only the trapezoid
-# uses. At a wrong image the line goes straight down, because precision falls and recall stays the same; at a match it moves to the right. *Step* uses the height reached at the match. *Trapezoid* uses the area under the line itself, which rises to the match from below.
+# In [the figure](#fig-precision-recall) a line joins the four ranks of the list:
+#
+# * It starts at precision 1, a point that only the trapezoid uses.
+# * At a wrong image (a cross) it goes straight down, because precision falls and recall stays the same.
+# * At a match (a circle) it moves to the right. *Step* uses the height reached at the match. *Trapezoid* uses the area under the line itself,
+#   which rises to the match from below.
 
 # %% [markdown]
 # ### How much the two definitions differ
@@ -287,8 +290,6 @@ print(
 # queries at once. Our matrix has one row.
 
 # %% tags=["nbval-check-output"]
-import numpy as np
-
 from alignedreid_lib.evaluation import ranking
 
 problem = ([distances], [query_id], ids, [query_camera], cameras)
@@ -326,8 +327,17 @@ for scores, is_trapezoid in ((step, False), (trapezoid, True)):
 #   random, and finds the rank of the match that was drawn. The score is the expectation over all draws.
 #
 # By hand, for *allshots*: the two matches have 1 and 2 wrong images before them, so none counts at $k = 1$, half count at 2, and both count
-# at 3. For *cuhk03*: the other cameras have three images, in the order match, empty street, match; the street counts as an identity.
-# With probability one half the near match is drawn and has rank 1. Otherwise the far match is drawn and has rank 2, after the street.
+# at 3.
+#
+# By hand, for *cuhk03*: the other cameras have three images, two of id 9 and the empty street, which counts as an identity of its own. There
+# are two draws:
+#
+# | drawn of id 9 | drawn of id 0 | nearest first | rank of the match |
+# |---|---|---|---:|
+# | image 1, at 0.6 | image 3, at 0.8 | match, street | 1 |
+# | image 0, at 0.9 | image 3, at 0.8 | street, match | 2 |
+#
+# So CMC(1) is one half, and CMC(2) is 1.
 
 # %% tags=["nbval-check-output"]
 by_protocol = {}
@@ -374,10 +384,13 @@ assert expected == by_protocol["cuhk03"].cmc.tolist(), (
 
 # %% [markdown]
 # Here there are two draws; with 700 identities of five images there would be $5^{700}$. Most scripts therefore sample some draws, and their
-# score changes from run to run. The library computes the expectation exactly. If a share $p_i$ of the images of identity $i$ is nearer than
-# the match, this identity comes before the match with probability $p_i$, independently of the others. The number of identities before the
-# match is therefore a sum of independent coin flips with different probabilities (a Poisson-binomial distribution). The library builds its
-# distribution by adding one identity at a time.
+# score changes from run to run. The library computes the expectation exactly:
+#
+# 1. For each other identity $i$ it takes the share $p_i$ of images that are nearer than the match. With probability $p_i$ this identity comes
+#    before the match, independently of the others.
+# 2. The number of identities before the match is thus a sum of independent coin flips with different probabilities: it has a
+#    *Poisson-binomial* distribution.
+# 3. The library builds this distribution by adding one identity at a time.
 
 # %% [markdown]
 # ### Order the list
@@ -393,7 +406,7 @@ assert expected == by_protocol["cuhk03"].cmc.tolist(), (
 # id 11, of id 0, of id 10 by the query's camera, or an ignored image.
 
 
-# %% tags=["interactive"] alt="Cards of a query and eight gallery images, the precision over recall of their order with both areas, and the CMC under three protocols"
+# %% tags=["interactive"] caption="Change the order: which score notices?" alt="Cards of a query and eight gallery images, the precision over recall of their order with both areas, and the CMC under three protocols"
 def take(*shot, empty=False):
     shot = Shot(*shot, empty=empty)
     return synthetic.take(shot, street, misalignment=0.0, seed=0)
@@ -443,7 +456,14 @@ figures.order_the_list(
 # dropping the hard ones.
 #
 # We add person 7 with one query and one gallery image, both from camera 5. The features have a single channel, so that a distance is the
-# difference of two numbers. The next cell scores them with the score table.
+# difference of two numbers:
+#
+# | | feature | id | camera |
+# |---|---|---|---|
+# | queries | 0, 5 | 9, 7 | 1, 5 |
+# | gallery | the five distances, 5.1 | as above, 7 | as above, 5 |
+#
+# The next cell scores them with the score table.
 
 # %%
 import torch
@@ -680,7 +700,7 @@ runs.write_json(runs.resolve("runs/book/scores.json"), table.to_dict())
 # %% [markdown]
 # ## The curves
 
-# %% label="fig-cmc" alt="CMC over the ranks 1 to 20 with three lines: the trained model on top, the colour histogram and the untrained network below."
+# %% label="fig-cmc" caption="The trained model finds most people at rank 1; the baselines find them late." alt="CMC over the ranks 1 to 20 with three lines: the trained model on top, the colour histogram and the untrained network below."
 curves = {}
 for row, of_all in zip(table.rows, (learned, untrained, colours), strict=True):
     distances = evaluation.distance_matrix("global", *evaluation.split(of_all))
@@ -763,12 +783,16 @@ print(
 )
 
 # %% [markdown]
-# A difference this large or larger happens by luck in nearly one of five cases, so five queries prove nothing. This is a *permutation test*. With hundreds of queries nobody can
-# list all signs, so `evaluation.compare` draws 999 of them. It also gives an interval for the difference: it draws as many queries as there
-# are, with replacement, 999 times, and leaves out the smallest and the largest 2.5 % of the mean changes (a *bootstrap*, Efron and Tibshirani
-# 1993). Queries of one person are not independent: a person who is hard to recognise in one image is often hard in the next. So `compare` draws
-# whole people with all their queries, and changes the sign of all of them together. For five queries of five people it lists all signs, as
-# we did:
+# A difference this large or larger happens by luck in nearly one of five cases, so five queries prove nothing. `evaluation.compare` answers
+# two questions:
+#
+# * *How probable is it by luck?* This is a *permutation test*, as above. With hundreds of queries nobody can list all signs, so it draws 999 of
+#   them.
+# * *How large is it?* It draws as many queries as there are, with replacement, 999 times, and leaves out the smallest and the largest 2.5 % of
+#   the mean changes: the rest is the interval (a *bootstrap*, Efron and Tibshirani 1993).
+#
+# Queries of one person are not independent: a person who is hard to recognise in one image is often hard in the next. So `compare` draws whole
+# people with all their queries, and changes the sign of all of them together. For five queries of five people it lists all signs, as we did:
 
 
 # %%
@@ -848,7 +872,7 @@ print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
 # At this threshold, does the model accept more or less than half of the pairs of one person?
 # :::
 
-# %% label="fig-open-set" alt="Left: histograms of distances of pairs of one person and of two people, which overlap, and a threshold; right: the ROC with the chosen point"
+# %% label="fig-open-set" caption="A threshold that rejects nearly all strangers also rejects many right pairs." alt="Left: histograms of distances of pairs of one person and of two people, which overlap, and a threshold; right: the ROC with the chosen point"
 pairs = verification.pair_distances(learned)
 figures.open_set(pairs.same, pairs.different, false_accept_rate=0.001)
 
@@ -880,7 +904,7 @@ print(
 #
 # Drag the threshold, or move it with the arrow keys; the buttons choose the threshold for a rate, as `choose_threshold` does.
 
-# %% tags=["interactive"] alt="Histograms of distances of pairs of one person and of two people with a threshold that can be moved, and its point on the ROC"
+# %% tags=["interactive"] caption="Move the threshold: every pair that it saves has a price in false alarms." alt="Histograms of distances of pairs of one person and of two people with a threshold that can be moved, and its point on the ROC"
 figures.choose_the_threshold(
     *pairs,
     num_queries=len(queries),
@@ -926,14 +950,13 @@ assert (
 # %% [markdown]
 # ## The ranked lists
 #
-# Scores do not show what the images show. We first look at two queries with a perfect AP, chosen from those with the most matches.
+# Scores do not show what the images show. We first look at two queries with a perfect AP and three matches.
 
-# %% alt="Ranked lists of two queries whose matches all come first, framed blue with a tick; the images after them are framed vermillion with a cross."
+# %% caption="Three matches first, then people who look similar." alt="Ranked lists of two queries whose three matches all come first, framed blue with a tick; the images after them are framed vermillion with a cross."
 scores = ranking.score_ranking(matrix, *labels, average_precision="step")
-best = np.lexsort((-found.counts, -scores.ap_per_query))[
-    :40:20
-]  # two, not of one person
-figures.ranked_lists(best.tolist(), dataset, matrix, top=12)
+perfect = np.flatnonzero((scores.ap_per_query == 1) & (found.counts == 3))
+best = perfect[[0, -1]]  # not of one person
+figures.ranked_lists(best.tolist(), dataset, matrix)
 
 # %% [markdown]
 # The model finds the person from different sides, in different streets and in different light. After the last match, the list often continues
@@ -941,17 +964,17 @@ figures.ranked_lists(best.tolist(), dataset, matrix, top=12)
 #
 # Here are the three queries whose first match comes latest.
 
-# %% alt="Ranked lists of the three queries whose first match comes latest: nearly all images are wrong, framed vermillion with a cross."
+# %% caption="The first people of these lists wear what the query wears." alt="Ranked lists of the three queries whose first match comes latest: all or nearly all images are wrong, framed vermillion with a cross."
 first_ranks = found.rank[found.order == 0] + 1
 worst = np.argsort(-first_ranks, kind="stable")[:3]
 print("first match at rank", *first_ranks[worst])
-figures.ranked_lists(worst.tolist(), dataset, matrix, top=12)
+figures.ranked_lists(worst.tolist(), dataset, matrix)
 
 # %% [markdown]
 # A user who looks at ten images finds hardly any of these three people. Would a human have recognised them? Here is each query again, with
 # its nearest match and the rank of that match.
 
-# %% alt="The three queries again, each with the image of the same person that the model ranks first among its matches."
+# %% caption="Would you have recognised these three people?" alt="The three queries again, each with the image of the same person that the model ranks first among its matches."
 from alignedreid_lib.batches import images
 
 path_of = {path.name: path for path in dataset.paths}
@@ -965,7 +988,7 @@ for query in worst:
     shown = queries.names[query], gallery.names[nearest]
     pictures += [images.decode(path_of[name]) for name in shown]
     titles += ["query", f"match, rank {first_ranks[query]}"]
-figures.contact_sheet(pictures, titles, columns=11)
+figures.contact_sheet(pictures, titles, columns=6)
 
 # %% [markdown]
 # Look at the rows. In each row the first people wear what the query wears: a top of the same colour, and often also trousers or a skirt of
@@ -1080,11 +1103,13 @@ print(
 # the *strong baseline* (Luo et al., CVPR-W 2019) 94.5 / 85.9; both use the **step** definition.
 # :::
 #
-# Ask three questions when you read such numbers. *Which AP?* In our CUHK03 runs the two definitions differ by 2.1 to 2.6 points for the same
-# distances: an mAP of 71.4 (trapezoid) and an mAP of 73 (step) may come from the same model. *Which split?* CUHK03's "old protocol" is a
-# different test set: it has a gallery of one image for each of 100 people. The new protocol (Zhong et al., CVPR 2017) has several images of
-# each of 700 people, and fewer people to train with. Scores under the two protocols cannot be compared. *What was done to the list
-# afterwards?* Re-ranking, the subject of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many points of mAP.
+# Ask three questions when you read such numbers:
+#
+# | question | why it matters |
+# |---|---|
+# | Which AP? | In our CUHK03 runs the two definitions differ by 2.1 to 2.6 points for the same distances. An mAP of 71.4 (trapezoid) and an mAP of 73 (step) may come from the same model. |
+# | Which split? | The "old protocol" of CUHK03 has a gallery of one image for each of 100 people. The new protocol (Zhong et al., CVPR 2017) has several images of each of 700 people, and fewer people to train with. Scores under the two cannot be compared. |
+# | What was done to the list afterwards? | Re-ranking, the subject of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many points of mAP. |
 #
 # Our own table uses drawn people, a small network and one minute of training. It can be compared with its two baselines, but not with the
 # published numbers above.

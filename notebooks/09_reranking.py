@@ -3,67 +3,12 @@
 #
 # A ranking uses the distance of each gallery image from the query. Re-ranking also uses the distances between gallery images: it compares the
 # neighbours of the query with the neighbours of each gallery image.
-#
-# **What you will learn**
-#
-# * what k-reciprocal neighbours, their expansion and the Jaccard distance are, step by step on twenty points in the plane;
-# * how the published method works, in loops of a few lines, and how the library does it without a matrix of all images against all;
-# * what re-ranking improves on the test set, which query it hurts, and what it costs.
-#
-# **Time** on two cores: a quarter of a minute, plus one minute if the book's model is not trained yet.
-# **Hardware**: any laptop, no GPU.
 
-# %% tags=["parameters"]
-# Parameters: what this chapter may be run with.
-k1 = 20  # neighbours that count, as published
-k2 = 6  # neighbours over which weights are averaged
-lambda_value = 0.3  # share of the original distance
-
-# %% [markdown]
-# The next cell turns the parameters into settings. An unknown name or an invalid value stops the chapter here.
-
-# %%
-from dataclasses import dataclass
-
+# %% label="fig-points" caption="Four images of B are nearer to the query than most images of A: no threshold on the distance helps." alt="Points in the plane: person A is a chain that leads away from the query, which is a star, person B a cluster of points below it; the six nearest of the query are ringed and numbered: images 1 and 2 of A, and images 7, 9, 11 and 13 of B"
 import numpy as np
-import torch
 
-from alignedreid_lib import book, evaluation, figures, runs
-from alignedreid_lib.datasets import open_dataset
-from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import features, ranking, reranking
-from alignedreid_lib.runs import check_types
+from alignedreid_lib import figures
 
-
-@dataclass(frozen=True)
-class Settings:
-    k1: int = 20
-    k2: int = 6
-    lambda_value: float = 0.3
-
-    def __post_init__(self):
-        check_types(self)
-        if not (
-            1 <= self.k1 <= 100
-            and 1 <= self.k2 <= 100
-            and 0 <= self.lambda_value <= 1
-        ):
-            raise InputError(
-                f"{self}: k1 and k2 are from 1 to 100, lambda_value is from 0"
-                " to 1"
-            )
-
-
-settings = runs.read_parameters(Settings, globals())
-
-# %% [markdown]
-# ## The problem in one figure
-#
-# The example has twenty images, each a point in the plane: two people with seven images each, and six strangers. Person A walks from the sun
-# into the shade, so A's images form a chain; the query is at its sunny end. Person B does not move, so B's images form a cluster, which
-# happens to be near the query. No two distances from one image are equal, so that no order depends on rounding.
-
-# %%
 chain = [
     (0.0, 0.0),
     (0.6, 0.3),
@@ -94,57 +39,96 @@ points = np.array(chain + crowd + strangers, dtype=np.float32)  # [N, 2]
 who = np.array(["A"] * 7 + ["B"] * 7 + ["?"] * 6)
 N, query = len(points), 0
 
+nearest = ((points[:, None] - points[None]) ** 2).sum(2).argsort(axis=1)
+A_AND_B = (-0.9, 4.2), (-2.8, 3.6)  # the ends of both axes
+NEAR = (-0.9, 2.9), (-2.8, 2.15)  # the query, B, and the chain's beginning
 
-# %%
-def draw(ax, title, marked=(), lines=(), numbers=True):
-    """The points by person, the query as a star, some ringed and joined."""
+
+def draw(ax, title, marked=(), lines=(), names=(), region=A_AND_B):
+    """The points by person, the query as a star, some ringed, joined, named.
+
+    names: image numbers, or a text for each image, {number: text}.
+    """
     for name, colour, shape in (
         ("A", figures.BLUE, "o"),
         ("B", figures.VERMILLION, "s"),
         ("?", figures.GREY, "^"),
     ):
-        ax.plot(
-            *points[who == name].T,
-            shape,
-            color=colour,
-            markersize=6,
-            label=name,
-        )
+        ax.plot(*points[who == name].T, shape, color=colour, label=name)
     for i, j in lines:
         ax.plot(*points[[i, j]].T, color=figures.BLACK, linewidth=0.7, zorder=0)
-    if len(marked):
-        ax.plot(
-            *points[list(marked)].T,
-            "o",
-            markersize=13,
-            markerfacecolor="none",
-            color=figures.BLACK,
-        )
-    ax.plot(
-        *points[query],
-        "*",
-        color=figures.BLUE,
-        markersize=16,
-        markeredgecolor="black",
-    )
-    for i, (x, y) in enumerate(points if numbers else ()):
-        ax.annotate(
-            str(i), (x, y), (5, 4), textcoords="offset points", fontsize=7
-        )
-    ax.set(title=title, xticks=[], yticks=[], aspect="equal")
+    style = {"markerfacecolor": "none", "color": figures.BLACK}
+    ax.plot(*points[list(marked)].T, "o", markersize=13, **style)
+    star = {"markersize": 16, "markeredgecolor": figures.BLACK}
+    ax.plot(*points[query], "*", color=figures.BLUE, zorder=3, **star)
+    names = names if isinstance(names, dict) else {i: str(i) for i in names}
+    for i, name in names.items():
+        shift = (-13, 5) if i == query else (0, 8) if i == 7 else (9, -9)
+        if who[i] == "B" and i != 7:
+            shift = (0, -18)  # below the crowd, where nothing else is
+        style = {"textcoords": "offset points", "fontsize": 8.5}
+        style["ha"] = "center" if who[i] == "B" else "left"
+        ax.annotate(name, points[i], shift, **style)
+    ax.set(title=title, xticks=[], yticks=[], xlim=region[0], ylim=region[1])
+    ax.set_aspect("equal")
     ax.grid(False)
 
 
-# %% label="fig-points" alt="Twenty points in the plane: person A is a chain that leads away from the query, person B a cluster of points below it; the six nearest of the query are ringed, four of them B"
-squared = ((points[:, None] - points[None]) ** 2).sum(2)  # [N, N]
-nearest = squared.argsort(
-    axis=1, kind="stable"
-)  # each row begins with the point itself
-fig = figures.Figure(figsize=(6, 3.6), layout="constrained")
+fig = figures.Figure(figsize=(7, 4.4), layout="constrained")
 ax = fig.subplots()
-draw(ax, "the six nearest of the query", nearest[query, 1:7])
-ax.legend(loc="lower right")
+six = nearest[query, 1:7].tolist()
+draw(ax, "The query and its six nearest images", six, names=[query, *six])
+ax.legend(
+    ["person A, as the query", "person B", "strangers"],
+    loc="upper left",
+    bbox_to_anchor=(1.02, 1),
+)
 fig
+
+# %% [markdown]
+# **What you will learn**
+#
+# * what k-reciprocal neighbours, their expansion and the Jaccard distance are, step by step on twenty points in the plane;
+# * how the published method works, in loops of a few lines, and how the library does it without a matrix of all images against all;
+# * what re-ranking improves on the test set, which query it hurts, and what it costs.
+#
+# **Time** on two cores: a quarter of a minute, plus one minute if the book's model is not trained yet.
+# **Hardware**: any laptop, no GPU.
+
+# %% tags=["parameters"]
+# Parameters: neighbours that count, neighbours over which weights are averaged,
+# and the share of the original distance; all as published
+k1 = 20
+k2 = 6
+lambda_value = 0.3
+
+# %% tags=["hide-input"]
+import torch
+
+from alignedreid_lib import book, evaluation, runs
+from alignedreid_lib.datasets import open_dataset
+from alignedreid_lib.evaluation import features, ranking, reranking
+
+settings = runs.read_settings(
+    globals(),
+    k1=runs.between(1, 100),
+    k2=runs.between(1, 100),
+    lambda_value=runs.between(0.0, 1.0),
+)
+
+# %% [markdown]
+# ## The problem
+#
+# The example has twenty images, each a point in the plane: two people with seven images each, and six strangers. Person A walks from the sun
+# into the shade, so A's images form a chain; the query, image 0, is at its sunny end. Person B does not move, so B's images (7 to 13) form a
+# cluster, which happens to be near the query. [The figure](#fig-points) shows this part of the plane; most strangers (14 to 19) are farther
+# away. No two distances from one image are equal, so that no order depends on rounding.
+
+# %% tags=["nbval-check-output"]
+squared = ((points[:, None] - points[None]) ** 2).sum(2)  # [N, N]
+nearest = squared.argsort(axis=1, kind="stable")  # each begins with itself
+print("nearest of the query:", nearest[query, 1:8].tolist())
+print("person:              ", who[nearest[query, 1:8]].tolist())
 
 # %% [markdown]
 # Sorted by distance, the query's list in [the figure](#fig-points) starts with A's next two images, followed by four of B's before A's third:
@@ -224,8 +208,8 @@ for i in range(N):
         f"library and loop find the same expanded set of image {i}"
     )
 
-# %% label="fig-sets" alt="The points three times: the six nearest of the query, its reciprocal neighbours, and the expanded set"
-fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
+# %% label="fig-sets" caption="Reciprocity drops all images of B, and the expansion reaches farther along A's chain." alt="The query and its surroundings three times, joined to the six nearest of the query, four of them B, to its reciprocal neighbours, images 1 and 2, and to the expanded set, images 1 to 3"
+fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
 sets = {
     "nearest": set(nearest[query, : small_k + 1].tolist()),
     "reciprocal": reciprocal(query, small_k),
@@ -233,7 +217,8 @@ sets = {
 sets["expanded"] = expand(query, small_k)
 for ax, (title, members) in zip(fig.subplots(1, 3), sets.items(), strict=True):
     others = sorted(members - {query})
-    draw(ax, title, others, [(query, j) for j in others])
+    pairs = [(query, j) for j in others]
+    draw(ax, title, others, pairs, [query, *others], NEAR)
 fig
 
 # %% [markdown]
@@ -274,7 +259,7 @@ assert np.allclose(V.sum(axis=1), 1), "every row of weights sums to 1"
 small_k2 = 3
 averaged = np.array([V[nearest[i, :small_k2]].mean(axis=0) for i in range(N)])
 
-# %% label="fig-weights" alt="Two matrices of twenty rows: the weights before and after averaging; dark blue outside one block for A, one block for B and a few strangers"
+# %% label="fig-weights" caption="The weights of A and of B do not overlap, before averaging or after." alt="Two matrices of twenty rows: the weights before and after averaging; dark blue outside one block for A, one block for B and a few strangers"
 fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
 for ax, (title, matrix) in zip(
     fig.subplots(1, 2),
@@ -373,19 +358,16 @@ assert precision[1] > precision[0], (
     "re-ranking raises the query's average precision"
 )
 
-# %% label="fig-reranked" alt="The points twice, the query joined to the first six of its list: by distance four of them are B; re-ranked, five are A"
-fig = figures.Figure(figsize=(8, 3.3), layout="constrained")
+# %% label="fig-reranked" caption="Re-ranked, the list follows A's chain instead of B's cluster." alt="The points twice, the query joined to the first six of its list, which have their ranks: by distance four of them are B; re-ranked, five are A, and one is a stranger"
+fig = figures.Figure(figsize=(8, 3.8), layout="constrained")
 for ax, (title, order) in zip(
     fig.subplots(1, 2),
     {"by distance": before, "re-ranked": after}.items(),
     strict=True,
 ):
-    draw(
-        ax,
-        f"{title}: joined are the first six",
-        order[:6],
-        [(query, j) for j in order[:6]],
-    )
+    ranks = {int(j): f"{rank}" for rank, j in enumerate(order[:6], 1)}
+    joined = [(query, j) for j in ranks]
+    draw(ax, f"{title}: ranks 1 to 6", list(ranks), joined, ranks)
 fig
 
 # %% [markdown]
@@ -406,10 +388,10 @@ fig
 # the circles reach as far as the $k$ nearest of both: two images are mutual neighbours if each is inside the circle of the other. Stages 1 to 3 rank
 # with weights from the sets of that stage, as if the method ended there.
 
-# %% tags=["interactive"] alt="The query joined to its six nearest, two mutual ones with solid lines and four of B with dashed lines; and to the first six of the re-ranked list, five of them A"
-fig = figures.Figure(figsize=(7, 2.6), layout="constrained")
+# %% tags=["interactive"] caption="Stage by stage: which images share the query's neighbours?" alt="The query joined to its six nearest, two mutual ones with solid lines and four of B with dashed lines; and to the first six of the re-ranked list, five of them A"
+fig = figures.Figure(figsize=(7, 3.4), layout="constrained")
 left, right = fig.subplots(1, 2)
-draw(left, "solid: mutual, dashed: one-sided")
+draw(left, "solid: mutual, dashed: one-sided", names=[query, *six])
 for j in nearest[query, 1 : small_k + 1]:
     left.plot(
         *points[[query, j]].T,
@@ -419,7 +401,9 @@ for j in nearest[query, 1 : small_k + 1]:
         zorder=0,
     )
 top = after[:6]
-draw(right, "re-ranked: the first six", top, [(query, j) for j in top])
+ranks = {int(j): f"{rank}" for rank, j in enumerate(top, 1)}
+joined = [(query, j) for j in top]
+draw(right, "re-ranked: ranks 1 to 6", top, joined, ranks)
 figures.who_knows_whom(
     points,
     list(who),
@@ -489,35 +473,30 @@ if how == (20, 6, 0.3):
 # above them. Rank-1 can gain little, because most images at rank 1 were right already; in our training runs it rose or fell by two or three
 # points from one run to the next. Rank-5 and rank-10 fell in all of them.
 
-# %% label="fig-reranked-cmc" alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20; the re-ranked curve ends lower"
-figures.cmc_curves({"by distance": scored[0].cmc, "re-ranked": scored[1].cmc})
+# %% label="fig-reranked-cmc" caption="At higher ranks, fewer people are found after re-ranking." alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20, on an axis that begins at 75 % or below the lower curve; the re-ranked curve ends lower"
+curves = {"by distance": scored[0].cmc, "re-ranked": scored[1].cmc}
+lowest = min(curve[0] for curve in curves.values())
+figures.cmc_curves(curves, bottom=min(0.75, np.floor(20 * lowest) / 20))
 
 # %% [markdown]
 # In [the figure](#fig-reranked-cmc) the re-ranked curve is the lower one at higher ranks: people who are not found at rank 1 are found later
 # than before. The next figure compares the average precision query by query:
 
-# %% alt="Average precision of each query before and after re-ranking, one point per query: about half are above the diagonal, a quarter below, the rest on it"
+# %% caption="Re-ranking helps more queries than it hurts, and those that it hurts can lose much." alt="Average precision of each query before and after re-ranking, one point per query: about half are above the diagonal, a quarter below, the rest on it"
 change = scored[1].ap_per_query - scored[0].ap_per_query
-fig = figures.Figure(figsize=(4.2, 3.6), layout="constrained")
+fig = figures.Figure(figsize=(6, 3.8), layout="constrained")
 ax = fig.subplots()
 ax.plot([0, 1], [0, 1], color=figures.BLACK, linewidth=0.8)
-for mask, colour, shape in (
-    (change >= 0, figures.BLUE, "o"),
-    (change < 0, figures.VERMILLION, "v"),
+for label, mask, colour, shape in (
+    ("helped", change > 1e-9, figures.BLUE, "^"),
+    ("unchanged", abs(change) <= 1e-9, figures.GREY, "o"),
+    ("hurt", change < -1e-9, figures.VERMILLION, "v"),
 ):
-    ax.plot(
-        scored[0].ap_per_query[mask],
-        scored[1].ap_per_query[mask],
-        shape,
-        color=colour,
-        markersize=3.5,
-    )
-ax.set(
-    xlabel="AP by distance",
-    ylabel="AP re-ranked",
-    title="One point per query: re-ranking helps above the line",
-)
-ax.set_aspect("equal")
+    pair = scored[0].ap_per_query[mask], scored[1].ap_per_query[mask]
+    label = f"{label}: {mask.sum()} queries"
+    ax.plot(*pair, shape, color=colour, markersize=3.5, label=label)
+ax.set(xlabel="AP by distance", ylabel="AP re-ranked", aspect="equal")
+ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
 fig
 
 # %% tags=["bound"]
@@ -535,21 +514,21 @@ assert helped > hurt > 0, (
 #
 # Here is the query with the largest gain, first sorted by distance, then re-ranked:
 
-# %% alt="Ranked list of the query that gains most, by distance: matches are scattered"
+# %% caption="By distance, the matches of this query are scattered." alt="Ranked list of the query that gains most, by distance: matches are scattered"
 best, worst = int(change.argmax()), int(change.argmin())
-figures.ranked_lists([best], dataset, plain, top=12)
+figures.ranked_lists([best], dataset, plain)
 
-# %% alt="The same query re-ranked: its matches come first"
-figures.ranked_lists([best], dataset, again, top=12)
+# %% caption="Re-ranked, they come first." alt="The same query re-ranked: its matches come first"
+figures.ranked_lists([best], dataset, again)
 
 # %% [markdown]
 # Here is the query with the largest loss:
 
-# %% alt="Ranked list of the query that loses most, by distance"
-figures.ranked_lists([worst], dataset, plain, top=12)
+# %% caption="By distance, this query has a match near the top." alt="Ranked list of the query that loses most, by distance"
+figures.ranked_lists([worst], dataset, plain)
 
-# %% alt="The same query re-ranked: its first match has fallen behind people who look similar"
-figures.ranked_lists([worst], dataset, again, top=12)
+# %% caption="Re-ranked, people who look similar come before it." alt="The same query re-ranked: its first match has fallen behind people who look similar"
+figures.ranked_lists([worst], dataset, again)
 
 # %% [markdown]
 # The mechanism is the same in both cases. Re-ranking relies on the whole neighbourhood rather than on the image at rank 1. In the first list
@@ -602,8 +581,11 @@ assert np.allclose(from_matrices, again, atol=2e-3), (
 # AlignedReID reports its global baseline at 87.05 % rank-1 and 71.38 % mAP (trapezoid), and 89.85 % and 85.49 % after re-ranking.
 # :::
 #
-# In the original reproduction mAP gains five times as much as rank-1. Two caveats do not show up in any table. First, re-ranking uses all *queries* as neighbours too, so the score of a query depends on the other queries. Second, its distances can be compared only within one
-# query's list: they do not measure how similar two people are, so they cannot be thresholded ([chapter 8](08_evaluation.ipynb)).
+# In the original reproduction mAP gains five times as much as rank-1. Two caveats do not show up in any table:
+#
+# * Re-ranking uses all *queries* as neighbours too, so the score of a query depends on the other queries.
+# * Its distances can be compared only within one query's list. They do not measure how similar two people are, so they cannot be thresholded
+#   ([chapter 8](08_evaluation.ipynb)).
 #
 # ## Which setting should I take?
 #

@@ -2,50 +2,21 @@
 # # 11 Time and space
 #
 # How long does each step take, how much memory does it need, and how far is this from the possible minimum?
-#
-# **What you will learn**
-#
-# * how the original reproduction's times compare with measured ones, each with its floor;
-# * how to compute two floors on paper: the operations of a distance matrix, and the bytes that a training step must keep;
-# * which commands measure all of this on your own machine, and on its GPU.
-#
-# **Time** on two cores: a few seconds; `make bench`, which measures at full size, takes about eight minutes, and `make gpu-check` less than
-# five on a machine with a GPU. **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: the measurements to show, made by `make bench`; your own are in
-# runs/bench.json.
+# Parameters: measurements of `make bench`; your own are in runs/bench.json
 bench = "notebooks/results/time_and_space_cpu.json"
 
-# %% [markdown]
-# The next cell turns the parameter into settings and reads the file. If the file does not exist, the chapter stops here.
-
-# %%
-from dataclasses import dataclass
-
+# %% tags=["hide-input"]
 import numpy as np
 import torch
+from IPython.display import Markdown
 
 from alignedreid_lib import book, figures, runs
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.runs import check_types
 
-
-@dataclass(frozen=True)
-class Settings:
-    bench: str = "notebooks/results/time_and_space_cpu.json"
-
-    def __post_init__(self):
-        check_types(self)
-        if not runs.resolve(self.bench).is_file():
-            raise InputError(
-                f"{self.bench} is not there; make it with `make bench` and name"
-                " runs/bench.json"
-            )
-
-
-settings = runs.read_parameters(Settings, globals())
+settings = runs.read_settings(globals(), bench=str)
 measured = runs.read_json(runs.resolve(settings.bench))
 if not (
     isinstance(measured, dict)
@@ -54,22 +25,8 @@ if not (
     raise InputError(
         f"{settings.bench} holds no measurements; make them with `make bench`"
     )
-print(
-    measured["device"],
-    "| torch",
-    measured["torch"],
-    "| commit",
-    (measured["commit"] or "none")[:7],
-)
-
-# %% [markdown]
-# ## The problem in one figure
-#
-# The original reproduction published its times for Market-1501's test set, 3 368 queries and 15 913 gallery images, on a TITAN X and its host
-# processor. Ours are for the same sizes, from the file named above.
 
 
-# %%
 def find(step, part):
     """The measurement of a step whose description has these words."""
     return next(
@@ -79,71 +36,78 @@ def find(step, part):
     )
 
 
-original = {
+# %% label="fig-bars" caption="The same three steps, eight years apart: is this library fast, or is the machine?" alt="Bars of seconds on a logarithmic axis for local distances, for CMC and mAP and for re-ranking: the original's take between 15 and 140 seconds, ours between a tenth of a second and ten"
+original = {  # seconds, published
     "local distances": 140,
     "CMC and mAP": 15,
     "re-ranking": 80,
-}  # seconds
+}
 ours = {
     "local distances": find("distances", "aligned")["seconds"],
     "CMC and mAP": find("scoring", "trained")["seconds"],
     "re-ranking": find("re-ranking", "3368")["seconds"],
 }
-
-# %% label="fig-bars" alt="Bars of seconds on a logarithmic axis for three steps: the original's are between 15 and 140 seconds, ours between a tenth of a second and ten"
-fig = figures.Figure(figsize=(7, 2.4), layout="constrained")
+machine = measured["device"]
+fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 ax = fig.subplots()
-for shift, (label, times, colour, hatch) in zip(
-    (-0.2, 0.2),
+for place, (label, times, style) in enumerate(
     (
         (
-            "the original, TITAN X and processor",
+            "the original reproduction, TITAN X and its processor",
             original,
-            figures.VERMILLION,
-            "//",
+            {"facecolor": figures.GREY},
         ),
-        ("this library, the machine above", ours, figures.BLUE, ""),
-    ),
-    strict=True,
-):
-    places = np.arange(len(times)) + shift
-    ax.barh(
-        places,
-        times.values(),
-        height=0.38,
-        color=colour,
-        hatch=hatch,
-        edgecolor="white",
-        label=label,
+        (f"this library, {machine}", ours, {"facecolor": figures.GREEN}),
     )
-    for place, value in zip(places, times.values(), strict=True):
-        ax.text(
-            value * 1.06,
-            place,
-            f"{value:.2g} s" if value < 10 else f"{value:.0f} s",
-            va="center",
-            fontsize=8,
-        )
+):
+    rows = np.arange(len(times)) + 0.4 * place - 0.2
+    ax.barh(rows, times.values(), height=0.36, label=label, **style)
+    for row, value in zip(rows, times.values(), strict=True):
+        words = f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+        ax.text(value * 1.06, row, words, va="center", fontsize=8.5)
 ax.set(
     yticks=range(len(original)),
     yticklabels=original,
     xscale="log",
-    xlabel="seconds",
-    xlim=(0.05, 600),
+    xlabel="seconds for Market-1501's test set",
+    xlim=(0.05, 400),
 )
 ax.invert_yaxis()
 ax.grid(axis="y", visible=False)
-ax.legend(loc="upper center", bbox_to_anchor=(0.4, 1.28), ncols=2)
+fig.legend(loc="outside upper left", ncols=2)
 fig
+
+# %% [markdown]
+# **What you will learn**
+#
+# * how the original reproduction's times compare with measured ones, each with its floor;
+# * how to compute two floors on paper: the operations of a distance matrix, and the bytes that a training step must keep;
+# * which commands measure all of this on your own machine, and on its GPU.
+#
+# **Time** on two cores: a few seconds; `make bench`, which measures at full size, takes about eight minutes, and `make gpu-check` less than
+# five on a machine with a GPU. **Hardware**: any laptop, no GPU.
+#
+# ## The problem
+#
+# The original reproduction published its times for Market-1501's test set, 3 368 queries and 15 913 gallery images. Ours in
+# [the figure](#fig-bars) are for the same sizes, measured here:
+
+# %%
+commit = (measured["commit"] or "none")[:7]
+print(measured["device"], "| torch", measured["torch"], "| commit", commit)
 
 # %%
 for step, seconds in original.items():
     assert ours[step] < seconds, f"{step} takes less time than the original's"
 
 # %% [markdown]
-# The two machines are eight years apart, so [the figure](#fig-bars) is not a fair comparison. More useful is the *floor*: the time that the
-# same machine needs for the part of a step that cannot be left out. Where there is no such part we use a *yardstick* instead, the usual way
-# to do the step: for scoring this is sorting and a loop. A ratio below 1 means that the library is faster than the yardstick.
+# Two machines that are eight years apart do not make a fair comparison. Two other numbers say more about a step:
+#
+# * its *floor* is the time that the same machine needs for the part of the step that cannot be left out;
+# * its *yardstick*, where there is no such part, is the time of the usual way to do the step. For scoring this is sorting and a loop.
+#
+# The quotient of a time and its floor shows how much can still be gained. A quotient below 1 means that the library is faster than the
+# yardstick.
 #
 # ## A floor on paper: operations
 #
@@ -199,7 +163,15 @@ assert row["seconds"] > row["floor"], "re-ranking takes longer than its floor"
 #
 # $$ M(N, h, w) = M_0 + N\, h\, w\, \mu $$ (eq-time-memory)
 #
-# $M_0$ is the memory of the parameters; $\mu$, in bytes per pixel, depends on the network. We can count it without computing anything: on torch's `meta` device tensors have shapes and no content. We start with a network small enough for paper: one convolution from 3 to 8 channels, followed by a ReLU, on an image of 4 x 4. The convolution keeps its input, $3 \cdot 16$ numbers, and its weights, $8 \cdot 3 \cdot 9$; the ReLU keeps its output, $8 \cdot 16$. Each number has four bytes.
+# $M_0$ is the memory of the parameters; $\mu$, in bytes per pixel, depends on the network. We can count it without computing anything: on
+# torch's `meta` device tensors have shapes and no content. We start with a network small enough for paper: one convolution from 3 to 8
+# channels, followed by a ReLU, on an image of 4 x 4. Each number has four bytes:
+#
+# | kept | numbers |
+# |---|---:|
+# | the convolution's input | $3 \cdot 16 = 48$ |
+# | its weights | $8 \cdot 3 \cdot 9 = 216$ |
+# | the output of the ReLU | $8 \cdot 16 = 128$ |
 
 
 # %% tags=["nbval-check-output"]
@@ -279,16 +251,16 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
 #
 # ## All measurements
 #
-# Each row is a step at the given size, with its floor or yardstick from the same process. For the steps of a network the ratio is the median
-# of paired runs, so that a change in the machine's speed affects both; for the other steps it is the quotient of the two times. The last
-# column but one gives the limit that the project has promised, if there is one. In the rows of scoring, *chance* means random distances, and *trained* means distances that put most matches at low ranks.
+# Each row is a step at the given size, with its floor or yardstick from the same process.
 #
-# The last column gives the seconds of the same step on a GPU. `make gpu-check` measures them and writes
-# `notebooks/results/gpu_check_<device>.json`; until there is such a file for a GPU, the column is empty: *not yet measured*.
+# * *ratio*: for the steps of a network the median of paired runs, so that a change in the machine's speed affects both; for the others the
+#   quotient of the two times.
+# * *limit*: the ratio that the project has promised, if there is one.
+# * *chance* in the rows of scoring means random distances, *trained* distances that put most matches at low ranks.
+# * The last column gives the seconds of the same step on a GPU. `make gpu-check` measures them and writes
+#   `notebooks/results/gpu_check_<device>.json`; until there is such a file, the column is empty: *not yet measured*.
 
 # %%
-from IPython.display import Markdown
-
 gpus = book.gpu_checks()
 
 

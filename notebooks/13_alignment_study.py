@@ -3,7 +3,21 @@
 #
 # What is alignment worth, what do stripes bring without it, and from which box error does it help? We draw the people and the boxes
 # ourselves, so we can change the box error and keep everything else the same.
-#
+
+# %% label="fig-misaligned" caption="The larger the error of the box, the less stripe 3 shows of what it shows in a good box." alt="One drawn person in a red jacket in five boxes, from a misalignment of 0 to 1, each cut into eight stripes with the third one framed: in the first box it shows the jacket and the bag, in the last only the street above the head"
+from alignedreid_lib import figures, synthetic
+
+street = synthetic.sample_cameras(6, seed=0)
+person = synthetic.Shot(7, camera=1, moment=0, box=1)
+boxes = {}
+for error in (0.0, 0.25, 0.5, 0.75, 1.0):
+    box = synthetic.take(person, street, misalignment=error, seed=0).copy()
+    box[16::16] = 255  # lines between the eight stripes
+    box[[32, 33, 46, 47]] = box[32:48, [0, 1, -2, -1]] = (230, 159, 0)
+    boxes[f"misalignment {error:g}"] = box
+figures.contact_sheet(list(boxes.values()), list(boxes), columns=5)
+
+# %% [markdown]
 # **What you will learn**
 #
 # * how four distances score for five box errors, with three seeds each, from one kind of training;
@@ -40,21 +54,15 @@ schedule = "exponential"
 decay_at_epoch = 21
 precision = "auto"
 
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignedreid_lib import (
-    datasets,
-    devices,
-    evaluation,
-    figures,
-    runs,
-    synthetic,
-    training,
-)
+from IPython.display import Markdown
+
+from alignedreid_lib import datasets, devices, evaluation, runs, training
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import features
 from alignedreid_lib.evaluation.scores import ScoreTable
@@ -104,28 +112,14 @@ config = runs.read_parameters(training.TrainConfig, globals(), extra=of_study)
 study = runs.read_parameters(Study, globals(), extra=of_training)
 
 # %% [markdown]
-# ## The problem in one figure
+# ## The problem
 #
-# The figure shows four people, each in the boxes of five detectors with larger and larger errors; the number above is the misalignment. The
-# person, the place and the moment stay the same.
-
-# %% label="fig-misaligned" alt="Four people in five boxes each: the larger the misalignment, the farther head or feet are outside the box, in the end up to half the person"
-cameras = synthetic.sample_cameras(6, seed=0)
-shots = [
-    synthetic.Shot(person, camera=person % 6, moment=0, box=1)
-    for person in (2, 5, 11, 17)
-]
-pictures = [
-    synthetic.take(shot, cameras, m, seed=0)
-    for shot in shots
-    for m in study.misalignments
-]
-titles = [f"{m:g}" for m in study.misalignments] * 4
-figures.contact_sheet(pictures, titles, columns=2 * len(study.misalignments))
-
-# %% [markdown]
-# At 1, on the right of [the figure](#fig-misaligned), a box is up to a third of the person's height too high or too low and up to a fifth too
-# large or too small, and half of the boxes cut off the legs or the head.
+# In [the figure](#fig-misaligned) the person, the place and the moment stay the same, and the detector's box gets worse. At a misalignment
+# of 1 a box is up to a third of the person's height too high or too low and up to a fifth too large or too small, and half of the boxes cut
+# off the legs or the head.
+#
+# A distance that compares stripe 3 with stripe 3 then compares a jacket with a street. The shortest path may compare the jacket with a lower
+# stripe instead. How much does that help, and does it cost something where the boxes are good?
 #
 # :::{admonition} The paper says
 # AlignedReID++ (Luo et al. 2019) compared rigid and aligned stripes on the original Market-1501, 91.4 / 76.7 against 91.9 / 78.8 (rank-1 /
@@ -135,10 +129,14 @@ figures.contact_sheet(pictures, titles, columns=2 * len(study.misalignments))
 # %% [markdown]
 # ## The training runs
 #
-# We train once per seed; as in the original reproduction, the local loss mines triplets with its own distance. The network is a ResNet-18
-# from random weights, without its last halving, so that 128 × 64 pixels give eight stripes. It trains with the global and the local triplet
-# loss and the identification loss, on images of misalignment one half. The test people are different, and are drawn once for each
-# misalignment. The network gets no information about the misalignment of the test.
+# We train once per seed, and test each network on people that it has never seen:
+#
+# | | |
+# |---|---|
+# | network | ResNet-18 from random weights, without its last halving, so that 128 × 64 pixels give eight stripes |
+# | losses | the global and the local triplet loss and the identification loss; the local loss mines triplets with its own distance, as in the original reproduction |
+# | training images | misalignment one half |
+# | test images | different people, drawn once for each misalignment; the network gets no information about it |
 
 
 # %%
@@ -204,8 +202,8 @@ assert study.seeds or len(found_seeds) >= 3, (
 # ## The results
 #
 # *global* is the distance of the global features; *rigid* sums the costs of stripe 1 with 1, 2 with 2, and so on; *local* is the shortest
-# path, that is, aligned stripes; *global+local* is the sum of the first and the third. Each row is one misalignment: mAP (step) in percent,
-# averaged over the seeds, with the range over the seeds (largest minus smallest) in brackets.
+# path, that is, aligned stripes; *global+local* is the sum of the first and the third. The table gives the mAP (step) in percent, averaged
+# over the seeds, with the range over the seeds (largest minus smallest) in brackets.
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -229,93 +227,103 @@ for step in steps:
         assert len(values(distance, step)) == len(found_seeds), (
             "there is a score for every seed"
         )
-print(f"{'':>12}" + "".join(f"{distance:>17}" for distance in DISTANCES))
-for step in steps:
-    cells = [values(distance, step) for distance in DISTANCES]
-    print(
-        f"{step:>12g}"
-        + "".join(
-            f"{statistics.mean(c):>10.1f} ({max(c) - min(c):3.1f})"
-            for c in cells
-        )
-    )
 
-# %% label="fig-study" alt="Two panels over the misalignment of the test. Left: mAP of four distances, all falling. Right: what alignment adds to rigid stripes, and what aligned stripes add to the global feature"
+
+def show(samples):
+    """The mean over the seeds and their range, as text."""
+    return f"{statistics.mean(samples):.1f} ({max(samples) - min(samples):.1f})"
+
+
+lines = [
+    "| misalignment | " + " | ".join(DISTANCES) + " |",
+    "|---:|" + "---:|" * len(DISTANCES),
+]
+for step in steps:
+    cells = [show(values(distance, step)) for distance in DISTANCES]
+    lines.append(f"| {step:g} | " + " | ".join(cells) + " |")
+Markdown("\n".join(lines))
+
+# %% [markdown]
+# All four fall as the boxes get worse. To see what the stripes add, we subtract the score of the global feature from the other three, seed by
+# seed:
+
+# %% label="fig-study" caption="With bad boxes rigid stripes lose to the global feature; aligned stripes never do." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose points at one quarter and more, nearly thirty at 1. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and four at 1; the sum stays between them and zero or near them"
 STYLES = {
-    "global": (figures.BLACK, ":"),
-    "rigid": (figures.VERMILLION, "--"),
-    "local": (figures.BLUE, "-"),
-    "global+local": (figures.GREEN, "-."),
+    "rigid": ("local, rigid", figures.ORANGE, "--", "s"),
+    "local": ("local, aligned", figures.GREEN, "-", "o"),
+    "global+local": ("global + local", figures.PURPLE, "-.", "^"),
 }
 
 
-def draw_band(ax, samples, label, colour, style):
-    """The mean over the seeds as a line, their range as a band."""
-    means = [statistics.mean(sample) for sample in samples]
-    ax.plot(steps, means, style, marker="o", color=colour, label=label)
-    ax.fill_between(
-        steps,
-        [min(s) for s in samples],
-        [max(s) for s in samples],
-        color=colour,
-        alpha=0.2,
-    )
-
-
-def gains(distance, floor):
-    """The gain of one distance over a second one, seed by seed."""
+def gains(distance, floor, score="mean_ap_step"):
+    """The gain of one distance over a second one, per step and seed."""
     return [
         [
             a - b
             for a, b in zip(
-                values(distance, step), values(floor, step), strict=True
+                values(distance, step, score),
+                values(floor, step, score),
+                strict=True,
             )
         ]
         for step in steps
     ]
 
 
-fig = figures.Figure(figsize=(8, 3.2), layout="constrained")
+def draw_gains(ax, distances, score="mean_ap_step"):
+    """Gains over the global feature: the mean over the seeds as a line,
+    their range as a band."""
+    ax.axhline(0, color=figures.BLACK, linewidth=1.2)
+    for distance in distances:
+        label, colour, style, marker = STYLES[distance]
+        samples = gains(distance, "global", score)
+        means = [statistics.mean(sample) for sample in samples]
+        ax.plot(steps, means, style, marker=marker, color=colour, label=label)
+        ends = [min(s) for s in samples], [max(s) for s in samples]
+        ax.fill_between(steps, *ends, color=colour, alpha=0.2, linewidth=0)
+    level = [statistics.mean(values("global", step, score)) for step in steps]
+    names = [f"{x:g}\n{y:.0f} %" for x, y in zip(steps, level, strict=True)]
+    ax.set_xticks(steps, names)
+    ax.set(xlabel="misalignment of the test, and the score of global")
+    ax.legend(loc="best")
+
+
+fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
 left, right = fig.subplots(1, 2)
-for distance, (colour, style) in STYLES.items():
-    name = {"rigid": "local, rigid", "local": "local, aligned"}.get(
-        distance, distance
-    )
-    draw_band(
-        left, [values(distance, step) for step in steps], name, colour, style
-    )
-draw_band(
-    right, gains("local", "rigid"), "aligned over rigid", figures.BLUE, "-"
-)
-draw_band(
-    right, gains("local", "global"), "aligned over global", figures.GREEN, "-."
-)
-right.axhline(0, color=figures.GREY, linewidth=1)
-left.set(
-    title="mAP",
-    xlabel="misalignment of the test",
-    ylabel="percent (step)",
-    ylim=(0, None),
-)
-right.set(
-    title="gain in mAP", xlabel="misalignment of the test", ylabel="points"
-)
-left.legend()
-right.legend()
+draw_gains(left, STYLES)
+draw_gains(right, ["local", "global+local"])
+left.set(title="gain over the global feature", ylabel="points of mAP (step)")
+right.set(title="without the rigid stripes", ylim=(-0.5, None))
 fig
 
 # %% [markdown]
-# The bands in [the figure](#fig-study) are the range of the three seeds. From left to right:
-#
-# * **At 0** stripes are worth three points over the global feature, and alignment is worth nothing: rigid stripes are even slightly better.
-#   If every box fits, stripe 3 belongs to stripe 3, and a path that bends can only be wrong.
-# * **From one quarter** rigid stripes fall steeply: at one half they have lost a third of their score. Aligned stripes fall about as slowly
-#   as the global feature, which sees the whole box and hardly changes with a shift.
-# * **The worse the boxes, the more alignment adds**: about thirty points over rigid stripes at 1. Over the global feature, aligned stripes
-#   gain nearly three points at 0, almost nothing at one quarter, one point at one half and four points at 1. Where boxes fit, the gain comes
-#   from the stripes; where they do not, it comes from the alignment.
-# * The unweighted sum of the global and the aligned distance is no better than the better of the two, except around one quarter and one half,
-#   by less than the range of the seeds.
+# The line at 0 in [the figure](#fig-study) is the global feature; its own score is below each misalignment. The bands are the range of the three
+# seeds. A gain of aligned stripes has two parts, which the next table separates: what stripes add without alignment, and what their alignment
+# adds (in points of mAP, with the range over the seeds).
+
+# %%
+parts = {
+    "stripes: rigid over global": gains("rigid", "global"),
+    "alignment: aligned over rigid": gains("local", "rigid"),
+    "both: aligned over global": gains("local", "global"),
+}
+lines = [
+    "| misalignment | " + " | ".join(parts) + " |",
+    "|---:|" + "---:|" * len(parts),
+]
+for k, step in enumerate(steps):
+    cells = [show(samples[k]) for samples in parts.values()]
+    lines.append(f"| {step:g} | " + " | ".join(cells) + " |")
+Markdown("\n".join(lines))
+
+# %% [markdown]
+# * **Where every box fits**, the whole gain comes from the stripes. Alignment adds nothing: stripe 3 belongs to stripe 3, and a path that bends
+#   can only be wrong.
+# * **At one quarter and more** rigid stripes are worse than no stripes: they compare different parts of the body. The global feature sees the whole
+#   box and changes little with a shift.
+# * **The worse the boxes**, the more alignment adds. Most of it only repairs what the rigid stripes lost.
+# * **The sum** of the global and the aligned distance is no better than the better of the two, except around one quarter and one half, by less
+#   than the range of the seeds.
 
 
 # %% [markdown]
@@ -376,18 +384,25 @@ assert not over or 0.0 not in over or over[0.0].low < 0, (
 # :::
 
 # %%
+lines = ["| losses | distance | rank-1 | mAP (step) |", "|---|---|---:|---:|"]
 for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
-    for row in runs.read_json(runs.resolve(f"notebooks/results/{name}.json"))[
-        "scores"
-    ]:
-        rank1, mean_ap = 100 * row["rank1"], 100 * row["mean_ap_step"]
-        print(f"{name:<24}{row['distance']:<14}{rank1:5.1f}{mean_ap:7.1f}")
+    run = runs.read_json(runs.resolve(f"notebooks/results/{name}.json"))
+    weights = run["config"]
+    terms = [n for n in ("global", "local", "id") if weights[f"{n}_weight"]]
+    for row in run["scores"]:
+        scores = (100 * row["rank1"], 100 * row["mean_ap_step"])
+        cells = [", ".join(terms), row["distance"]]
+        cells += [f"{score:.1f}" for score in scores]
+        lines.append("| " + " | ".join(cells) + " |")
+Markdown("\n".join(lines))
 
 # %% [markdown]
-# The local loss improved the global feature by one and a half points, as AlignedReID claims. Stripes added about three points of rank-1 and
-# two of mAP. Alignment itself added nothing: rigid stripes are half a point better than aligned ones, in one training. We looked at the
-# ranked lists, which the licence does not allow us to show: the boxes fit, and the images ranked before the right person show people in the
-# same colours, dark with dark and red with red. This is the left end of our curve, where alignment has nothing to correct.
+# * **Training with the local loss** improved the global feature by one and a half points, as AlignedReID claims.
+# * **Stripes** added about three points of rank-1 and two of mAP.
+# * **Alignment** itself added nothing: rigid stripes are half a point better than aligned ones, in one training.
+#
+# We looked at the ranked lists, which the licence does not allow us to show: the boxes fit, and the images ranked before the right person show
+# people in the same colours, dark with dark and red with red. This is the left end of our curve, where alignment has nothing to correct.
 #
 # ## Which setting should I take?
 #
@@ -427,8 +442,15 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 # **2.** Repeat the figure for rank-1.
 #
 # :::{dropdown} Solution
-# Use `values(distance, step, "rank1")` instead of `values(distance, step)` in `gains` (twice) and in the first call of `draw_band`. The
-# result is similar: at 1, aligned stripes find about 78 % of the people at rank 1, rigid stripes 55 %.
+# Pass `"rank1"` to `draw_gains`. The result is similar: at 1, aligned stripes find about 78 % of the people at rank 1, rigid stripes 55 %.
+#
+# ```python
+# fig = figures.Figure(figsize=(5, 3.4), layout="constrained")
+# ax = fig.subplots()
+# draw_gains(ax, STYLES, "rank1")
+# ax.set(ylabel="points of rank-1")
+# fig
+# ```
 # :::
 #
 # **3.** Train on perfect boxes and test on bad ones. What do you expect of the global feature?

@@ -58,7 +58,7 @@ assert seed > 0
 assert 1 + 1 == 2
 2 * 21
 
-# %%
+# %% caption="It rises."
 # A line that rises from 0 to 1.
 import matplotlib.pyplot as plt
 
@@ -237,9 +237,14 @@ FAULTS: dict[str, Callable[[Any], object]] = {
     "names a path of a machine (/home/": lambda n: n.cells[2].outputs.append(
         output("stream", text="in /home/ann/data")
     ),
-    "holds image/svg+xml": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/svg+xml": ""})),
-    "cell 5: its picture has no words": lambda n: n.cells[4].update(source="plt.plot([0, 1])"),
-    "not tagged `parameters`": lambda n: n.cells[1].metadata.update(tags=[]),
+    "holds image/png": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/png": ""})),
+    "cell 5: its figure has no words": lambda n: n.cells[4].update(source="plt.plot([0, 1])"),
+    "cell 5: its figure has no caption": lambda n: n.cells[4].metadata.update(caption=""),
+    "cell 5: its caption is its alt": lambda n: n.cells[4].metadata.update(caption="a line that rises from 0 to 1."),
+    "cell 5: its words end in '..'": lambda n: n.cells[4].metadata.update(caption="It rises.."),
+    "cell 5: its caption does not end in": lambda n: n.cells[4].metadata.update(caption="It rises"),
+    "cell 5: alt or caption not as in the .py": lambda n: n.cells[4].metadata.update(caption="It falls."),
+    "no code cell is tagged `parameters`": lambda n: n.cells[1].metadata.update(tags=[]),
     "base_lr is not a literal": lambda n: n.cells[1].update(source="seed = 1\nbase_lr = 2 * seed"),
     "is not `name = literal`": lambda n: n.cells[1].update(source="import os"),
     "2 cells contain an assert": lambda n: n.cells[2].update(source="seed > 0"),

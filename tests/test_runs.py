@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,6 +156,24 @@ def test_a_cell_counts_as_it_is_written():
     computed = cells("# Parameters: few\ntotal_epochs = 3 * 4\nmargin = float('0.5')\ndecay_at_epoch: int = 2")
     config = runs.read_parameters(TrainConfig, computed)
     assert (config.total_epochs, config.margin, config.decay_at_epoch) == (12, 0.5, 2)
+
+
+def test_settings_of_a_chapter_are_checked_by_name():
+    kinds = {"queries": runs.between(1, 20), "seed": runs.SEED, "share": runs.between(0.0, 1.0), "folder": str}
+    own = "# Parameters: few\nqueries = 4\nseed = 3\nshare = 1\nfolder = 'a'"
+    found = runs.read_settings(cells(own, "# Parameters\nseed = 5"), **kinds)
+    assert (found.queries, found.seed, found.share, found.folder) == (4, 5, 1.0, "a")
+    for given, message in {
+        "queries = 21": "queries is 21; it has to be less than or equal to 20",
+        "queries = 1.5": "queries is 1.5; it has to be a valid integer",
+        "seed = -1": "seed is -1; it has to be greater than or equal to 0",
+        "share = float('nan')": "share is nan",
+        "sead = 1": "unknown parameter 'sead'; known are folder, queries, seed, share",
+    }.items():
+        with pytest.raises(InputError, match=re.escape(message)):
+            runs.read_settings(cells(own, f"# Parameters\n{given}"), **kinds)
+    with pytest.raises(InputError, match="seed is None; it has to be a valid integer"):
+        runs.read_settings(cells("# Parameters: few\nqueries = 4"), queries=int, seed=runs.SEED)
 
 
 def test_a_script_has_no_history():

@@ -17,15 +17,16 @@ from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset, DatasetCard
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.verification import choose_threshold, roc
+from alignedreid_lib.figures.drawing import Figure
 from alignedreid_lib.figures.sheets import (
     BLACK,
-    BLUE,
-    COLOURS,
+    GREY,
+    NEUTRAL,
+    OTHER,
+    SAME,
     SMALL,
     STYLES,
-    VERMILLION,
     WIDTH,
-    Figure,
     pixels_of,
     short,
 )
@@ -55,7 +56,9 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     epochs = [row["epoch"] for row in metrics]
     fig = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     for ax, (title, lines) in zip(fig.subplots(1, len(panels)), panels.items(), strict=True):
-        for (name, label), colour, style in zip(lines.items(), COLOURS, STYLES, strict=False):
+        signs = {"positive": SAME, "negative": OTHER}
+        for (name, label), neutral, style in zip(lines.items(), NEUTRAL, STYLES, strict=False):
+            colour = signs.get(label, neutral)
             values = [row[name] for row in metrics]
             ax.plot(epochs, values, style, color=colour, label=label, marker="o" if len(epochs) == 1 else None)
         ax.set(title=title, xlabel="epoch")
@@ -71,31 +74,35 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     return fig
 
 
-def cmc_curves(curves: Mapping[str, ArrayLike]) -> Figure:
+def cmc_curves(curves: Mapping[str, ArrayLike], bottom: float = 0.0) -> Figure:
     """CMC of several models or distances over the rank.
 
     Args:
         curves: by name, [top] each, fractions; element k is the score of rank k + 1.
+        bottom: where the axis of the scores begins; for curves that cross near the top.
 
     Raises:
-        InputError: no curve, or one that is not a row of fractions.
+        InputError: no curve, one that is not a row of fractions, or one that is below `bottom`.
     """
     lines = {name: np.asarray(curve, dtype=float) for name, curve in curves.items()}
     good = {name: line.ndim == 1 and len(line) and ((line >= 0) & (line <= 1)).all() for name, line in lines.items()}
     bad = [name for name in lines if not good[name]]
     if bad or not lines:
         raise InputError(f"cmc_curves: {', '.join(bad) or 'nothing'} given; give fractions [top] for each name")
+    if (lowest := min(line.min() for line in lines.values())) < bottom:
+        raise InputError(f"bottom is {bottom:g}, and a curve begins at {lowest:.3g}: give at most that")
     fig = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     ax = fig.subplots()
     for k, (name, line) in enumerate(lines.items()):
         ranks = np.arange(1, len(line) + 1)
-        colour, style = COLOURS[k % len(COLOURS)], STYLES[k % len(STYLES)]
+        colour, style = NEUTRAL[k % len(NEUTRAL)], STYLES[k % len(STYLES)]
         ax.plot(ranks, line, style, color=colour, label=f"{name}: rank-1 {line[0]:.1%}")
         ax.plot(1, line[0], "o", color=colour, clip_on=False, zorder=3)
     longest = max(map(len, lines.values()))
     ticks = MaxNLocator(10, integer=True).tick_values(1, longest)
     ax.set_xticks(sorted({1, *(int(t) for t in ticks if 1 < t <= longest)}))
-    ax.set(xlabel="rank k", ylabel="queries with a match in the first k", xlim=(1, max(longest, 2)), ylim=(0, 1.02))
+    ax.set(xlabel="rank k", ylabel="queries with a match in the first k")
+    ax.set(xlim=(1, max(longest, 2)), ylim=(bottom, 1 + 0.02 * (1 - bottom)))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     return fig
@@ -115,14 +122,14 @@ def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) ->
     fig = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     left, right = fig.subplots(1, 2)
     span = (float(curve.thresholds[0]), float(curve.thresholds[-1]))
-    for values, label, colour, style in ((same, "one person", BLUE, "-"), (different, "two people", VERMILLION, "--")):
+    for values, label, colour, style in ((same, "one person", SAME, "-"), (different, "two people", OTHER, "--")):
         heights, edges = np.histogram(np.asarray(values), bins=60, range=span, density=True)
         left.stairs(heights, edges, color=colour, linestyle=style, label=label, linewidth=1.8)
     if at >= 0:
         left.axvline(threshold, color=BLACK, linestyle=":", label=f"threshold {short(threshold)}")
     left.set(xlabel="distance", yticks=[], title="Pairs")
     left.legend()
-    right.plot(curve.false_accept_rate, curve.true_accept_rate, color=BLUE)
+    right.plot(curve.false_accept_rate, curve.true_accept_rate, color=BLACK)
     right.plot(false, true, "o", color=BLACK)
     right.annotate(
         f"{true:.0%} found\nat {false:.2%} false alarms", (false, true), (8, -18), textcoords="offset points", va="top"
@@ -134,7 +141,7 @@ def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) ->
     return fig
 
 
-def dataset_card(dataset: Dataset, card: DatasetCard, pictures: int = 16) -> Figure:
+def dataset_card(dataset: Dataset, card: DatasetCard, pictures: int = 8) -> Figure:
     """A card as a figure: images of an identity, what two cameras share, and one image each of some identities.
 
     Args:
@@ -145,7 +152,7 @@ def dataset_card(dataset: Dataset, card: DatasetCard, pictures: int = 16) -> Fig
     bad = {name for name, _ in card.unreadable}
     firsts = [k for k in np.unique(dataset.ids, return_index=True)[1] if dataset.paths[k].name not in bad]
     chosen = [firsts[k] for k in np.linspace(0, len(firsts) - 1, min(pictures, len(firsts))).astype(int)]
-    fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 5.0), layout="constrained")
     halves: Any = fig.subfigures(2, 1, height_ratios=(2, 1))
     panels, row = halves
     left, right = panels.subplots(1, 2, width_ratios=(3, 2))
@@ -194,7 +201,7 @@ def draw_images_per_id(ax: Axes, ids: np.ndarray) -> None:
     counts = np.unique(ids, return_counts=True)[1]
     values, heights = np.unique(counts, return_counts=True)
     width = 0.85 if np.ptp(values) < 60 else max(0.85, np.ptp(values) / 60)
-    ax.bar(values, heights, width=width, color=BLUE)
+    ax.bar(values, heights, width=width, color=GREY)
     ax.set(
         xlabel="images of an identity",
         ylabel="identities",

@@ -1,69 +1,53 @@
 """Sheets of images: people in rows, framed and titled; and the palette of all figures.
 
-Blue means right and vermillion wrong; a tick, a cross or a line style shows the same, so colour is never needed.
-Used by every chapter, through `figures`.
+One colour has one meaning in the whole book: blue is the same person, or right; vermillion a different person, or
+wrong. A tick, a cross, a marker or a line style shows the same, so colour is never needed. Used by every chapter,
+through `figures`.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import figure
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import GALLERY, QUERY, ranked_list
+from alignedreid_lib.figures.drawing import Figure
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
 )  # fmt: skip  # Okabe and Ito 2008, without yellow
+SAME, OTHER = RIGHT, WRONG = BLUE, VERMILLION
 GREY = "#666666"
+NEUTRAL = (BLACK, GREEN, PURPLE, ORANGE, SKY, GREY)  # of things that are neither: models, terms, distances
 STYLES = ("-", "--", "-.", ":")
 
-WIDTH = 8.0  # inches; 800 pixels in a notebook
+WIDTH = 8.0  # inches; 800 pixels in a notebook, a page of the site
 LINE = 0.16  # inches: a line of small text
 GAP = 0.05  # inches between images
 SMALL = 7.5  # points
+MOST = 8  # images in a row: more of them are too small to compare
+WIDE = 0.85  # inches: an image of this width has space below for a word with the rank
 
 
-class Figure(figure.Figure):
-    """A matplotlib figure that a notebook shows as a small PNG: a palette instead of true colour.
-
-    Ranked lists of four queries take a quarter of the bytes, so that a notebook of real images stays small.
-    """
-
-    def _repr_png_(self) -> bytes:
-        rendered, data = io.BytesIO(), io.BytesIO()
-        self.savefig(rendered, format="png")
-        pixels = np.array(Image.open(rendered).convert("RGB"))
-        # A palette that covers all colours: one by frequency would give all of them to the greys of real images.
-        some = Image.fromarray(np.ascontiguousarray(pixels[::3, ::3]))
-        palette = some.quantize(128, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette() or []
-        colours = np.array(palette, np.float32).reshape(-1, 3)
-        lengths = (colours**2).sum(axis=1)
-        nearest = [(lengths - 2 * (row.astype(np.float32) @ colours.T)).argmin(axis=1) for row in pixels]
-        indexed = Image.fromarray(np.array(nearest, np.uint8))
-        indexed.putpalette(palette)
-        indexed.save(data, "PNG", optimize=True)
-        return data.getvalue()
-
-
-def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = 10) -> Figure:
+def contact_sheet(
+    pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = MOST, width: float = WIDTH
+) -> Figure:
     """Images in rows, each with a title.
 
     Args:
         pictures: uint8 each, tensors [3, h, w] or arrays [h, w, 3]; sizes may differ.
-        titles: short texts, one above each image.
+        titles: short texts of one line or more, one above each image.
         columns: images per row.
+        width: of the sheet, in inches; a page has 8.
 
     Raises:
         InputError: no images, or not one title per image.
@@ -72,10 +56,10 @@ def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, 
     if not pixels or columns < 1 or (titles is not None and len(titles) != len(pixels)):
         given = "no titles" if titles is None else f"{len(titles)} titles"
         raise InputError(f"{len(pixels)} images, {given}, {columns} columns: give a title to each, or none")
-    head = LINE if titles is not None else 0.0
-    cell = (WIDTH - (columns - 1) * GAP) / columns
+    head = LINE * (1 + max(title.count("\n") for title in titles)) if titles is not None else 0.0
+    cell = (width - (columns - 1) * GAP) / columns
     height = cell * _aspect(pixels)
-    fig, ax = _sheet(-(-len(pixels) // columns) * (head + height + GAP) - GAP)
+    fig, ax = _sheet(-(-len(pixels) // columns) * (head + height + GAP) - GAP, width)
     for k, picture in enumerate(pixels):
         left, top = k % columns * (cell + GAP), k // columns * (head + height + GAP)
         _place(ax, picture, left, top + head, cell, height)
@@ -102,11 +86,12 @@ def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> F
     people = labels.reshape(-1, images_per_id)
     if (people != people[:, :1]).any():
         raise InputError(f"the images of an identity are not adjacent in labels {labels.tolist()}")
-    side = min(max(1, 16 // images_per_id), len(people))  # identities side by side: one per row would be too high
+    side = min(max(1, MOST // images_per_id), len(people))  # identities side by side: one per row would be too high
     apart = 4 * GAP
-    cell = min((WIDTH - (side - 1) * apart) / (side * images_per_id), 0.9)
+    cell = min((WIDTH - (side - 1) * apart) / (side * images_per_id), 0.7)
     height = cell * _aspect(pixels)
-    fig, ax = _sheet(-(-len(people) // side) * (LINE + height + 2 * GAP) - 2 * GAP)
+    width = side * images_per_id * cell + (side - 1) * apart
+    fig, ax = _sheet(-(-len(people) // side) * (LINE + height + 2 * GAP) - 2 * GAP, max(width, 2.0))
     for p, person in enumerate(people):
         left = p % side * (cell * images_per_id + apart)
         top = p // side * (LINE + height + 2 * GAP) + LINE
@@ -117,7 +102,7 @@ def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> F
 
 
 def ranked_lists(
-    queries: Sequence[int], dataset: Dataset, distances: ArrayLike | torch.Tensor, top: int = 10
+    queries: Sequence[int], dataset: Dataset, distances: ArrayLike | torch.Tensor, top: int = MOST - 1
 ) -> Figure:
     """The nearest gallery images of some queries; a frame and a mark tell right from wrong.
 
@@ -151,6 +136,7 @@ def ranked_lists(
     first = margin + apart + (cell := (WIDTH - apart - 2 * margin - top * 2 * GAP) / (top + 1))
     height = cell * _aspect([picture for row in shown for picture in row])
     pitch = height + LINE + 3 * GAP
+    size = SMALL if cell <= WIDE else SMALL + 1.5
     fig, ax = _sheet(LINE + GAP + len(found) * pitch)
     head: dict[str, Any] = {"y": LINE / 2, "va": "center", "weight": "bold"}
     _write(ax, margin, text="query", **head)
@@ -168,7 +154,9 @@ def ranked_lists(
             colour, mark = (BLUE, "✓") if dataset.ids[columns[image]] == person else (VERMILLION, "✗")
             _place(ax, shown[line][k + 1], left, y, cell, height, colour, mark)
             caption = f"{k + 1}: {short(distances[query, image])}"
-            _write(ax, left + cell / 2, y + height + GAP, caption, ha="center", va="top", color=colour)
+            if cell > WIDE:
+                caption = f"rank {caption}"
+            _write(ax, left + cell / 2, y + height + GAP, caption, ha="center", va="top", color=colour, size=size)
     return fig
 
 
@@ -185,12 +173,12 @@ def _aspect(pixels: Sequence[np.ndarray]) -> float:
     return max(picture.shape[0] / picture.shape[1] for picture in pixels)
 
 
-def _sheet(height: float) -> tuple[Figure, Axes]:
+def _sheet(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     """A figure and one invisible axes that covers it, measured in inches from the upper left."""
-    fig = Figure(figsize=(WIDTH, height))
+    fig = Figure(figsize=(width, height))
     fig.set_layout_engine("none")  # whatever the style sets
     ax = fig.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, WIDTH), ylim=(height, 0), autoscale_on=False)
+    ax.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     ax.set_axis_off()
     return fig, ax
 
@@ -211,8 +199,8 @@ def _place(
         _write(ax, x + 0.02, y + 0.02, mark, color="white", va="top", bbox=box)
 
 
-def _write(ax: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    ax.text(x, y, text, fontsize=SMALL, zorder=3, **style)
+def _write(ax: Axes, x: float, y: float, text: str, size: float = SMALL, **style: Any) -> None:
+    ax.text(x, y, text, fontsize=size, zorder=3, **style)
 
 
 def short(value: float) -> str:

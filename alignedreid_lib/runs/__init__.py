@@ -12,10 +12,20 @@ from alignedreid_lib.runs.folder import (
     write_metrics,
     write_results,
 )
-from alignedreid_lib.runs.parameters import check_rules, check_types, read_parameters, typed
+from alignedreid_lib.runs.parameters import (
+    SEED,
+    between,
+    check_rules,
+    check_types,
+    read_parameters,
+    read_settings,
+    typed,
+)
 
 __all__ = [
     "CHECKPOINT_FORMAT",
+    "SEED",
+    "between",
     "check_rules",
     "check_types",
     "load_checkpoint",
@@ -25,6 +35,7 @@ __all__ = [
     "read_json",
     "read_metrics",
     "read_parameters",
+    "read_settings",
     "resolve",
     "save_checkpoint",
     "save_weights",

@@ -9,9 +9,9 @@ import functools
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from alignedreid_lib.errors import InputError
 
@@ -56,6 +56,29 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
                 raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
             settings[name] = namespace[name]
     return kind(**settings)
+
+
+def read_settings(namespace: Mapping[str, Any], **kinds: Any) -> Any:
+    """A chapter's own settings: its parameters, each checked against a type, as attributes of one object.
+
+    Args:
+        namespace: the notebook's globals().
+        kinds: the type of each parameter: bool, str, `between(1, 20)`, `SEED`.
+
+    Raises:
+        InputError: see `read_parameters`; a parameter that is absent, or not of its type.
+    """
+    fields = [(name, kind, dataclasses.field(default=None)) for name, kind in kinds.items()]
+    settings = dataclasses.make_dataclass("Settings", fields, frozen=True, namespace={"__post_init__": check_types})
+    return read_parameters(settings, namespace)
+
+
+def between(low: float, high: float) -> Any:
+    """The type of a parameter from `low` to `high`: whole numbers if both are."""
+    return Annotated[int if isinstance(low, int) and isinstance(high, int) else float, Field(ge=low, le=high)]
+
+
+SEED = between(0, 2**32 - 1)  # numpy takes 32 bits
 
 
 def parameter_cells(history: Iterable[str]) -> list[str]:

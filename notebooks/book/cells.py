@@ -47,10 +47,41 @@ def alt_text(cell: Any) -> str:
     return first.lstrip("#").strip() if first.startswith("#") else ""
 
 
+def has_figure(cell: Any) -> bool:
+    """Whether a cell's output is a figure: a chart, a sheet of images, or a figure that its reader moves."""
+    return any(kind.startswith("image/") for output in cell.get("outputs", []) for kind in output.get("data", {}))
+
+
+def is_folded(cell: Any) -> bool:
+    """Whether the site shows a code cell only to those who open it: it computes nothing that the text explains.
+
+    Folded are the parameters, cells of imports and settings, cells whose output is a figure, and functions that draw
+    (`draw_...`). The tag `show-input` keeps a cell open, `hide-input` folds one.
+    """
+    if "show-input" in tags(cell) or cell.cell_type != "code":
+        return False
+    if {"parameters", "hide-input"} & set(tags(cell)) or has_figure(cell):
+        return True
+    try:
+        lines = ast.parse(cell.source).body
+    except SyntaxError:  # with IPython's own commands
+        return False
+    return all(map(_is_preparation, lines)) or all(
+        isinstance(line, ast.FunctionDef) and line.name.startswith("draw_") for line in lines
+    )
+
+
+def _is_preparation(line: ast.stmt) -> bool:
+    """An import, a class of settings, or settings read from the parameters."""
+    if isinstance(line, ast.Assign) and isinstance(line.value, ast.Call):
+        return "read_" in ast.unparse(line.value.func)
+    return isinstance(line, ast.Import | ast.ImportFrom | ast.ClassDef)
+
+
 def content(cell: Any) -> Content:
-    """What has to agree between the two files: type, source, tags, and the words and label of the picture."""
-    alt, label = (str(cell.metadata.get(key, "")) for key in ("alt", "label"))
-    return cell.cell_type, cell.source.rstrip(), sorted(tags(cell)), alt, label
+    """What has to agree between the two files: type, source, tags, and the words, caption and label of the figure."""
+    words = " | ".join(str(cell.metadata.get(key, "")) for key in ("alt", "caption"))
+    return cell.cell_type, cell.source.rstrip(), sorted(tags(cell)), words, str(cell.metadata.get("label", ""))
 
 
 def digest(cell: Any) -> str:

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import nbformat
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.fileutil import copy_asset
 
 sys.path.append(str(Path(__file__).parent))
+import drawings
 import links
 import pairs
 
@@ -22,7 +24,8 @@ nb_execution_mode = "off"
 nb_render_markdown_format = "myst"  # what a cell shows as Markdown may be a table
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "deflist", "html_image"]
 myst_heading_anchors = 3
-numfig = True  # figures have numbers and captions
+numfig = True  # figures and equations have numbers, per chapter: drawings.number
+numfig_format = {"figure": "Figure %s"}
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget has no place on a page
 
 autodoc_member_order = "bysource"
@@ -84,3 +87,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", skip_field)
     app.connect("autodoc-process-docstring", link_docstring, priority=400)  # before napoleon
     app.connect("build-finished", copy_mathjax)
+    app.connect("env-get-updated", drawings.number, priority=900)  # after Sphinx's own numbers
+    app.add_node(nodes.image, override=True, html=(drawings.visit_image, drawings.depart_image))

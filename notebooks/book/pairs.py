@@ -15,14 +15,14 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from cells import ORDER, alt_text, arrangement, check_syntax, content, digest, edited, read, tags
+from cells import ORDER, alt_text, arrangement, check_syntax, content, digest, edited, has_figure, read, tags
 
 MAX_BYTES = 600_000
 MIN_ASSERTS = 3
 CELL_SECONDS = 600
 START_SECONDS = 180  # a kernel on a busy machine is slow to answer first
 QUIET_KERNEL = ["--log-level=CRITICAL"]  # else each kernel warns that it listens on this machine's TCP
-KEPT_METADATA = ("tags", "alt", "label")
+KEPT_METADATA = ("tags", "alt", "caption", "label")
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
@@ -43,9 +43,9 @@ def parameters(notebook: Any) -> dict[str, Any]:
     Raises:
         ValueError: there is no such cell, or it contains more than `name = literal`.
     """
-    cell = next((c for c in notebook.cells if c.cell_type == "code"), None)
-    if cell is None or "parameters" not in tags(cell):
-        raise ValueError("the first code cell is not tagged `parameters`")
+    cell = next((c for c in notebook.cells if c.cell_type == "code" and "parameters" in tags(c)), None)
+    if cell is None:
+        raise ValueError("no code cell is tagged `parameters`")
     found: dict[str, Any] = {}
     try:
         lines = ast.parse(cell.source).body
@@ -217,15 +217,33 @@ def _pairing(source: Any, notebook: Any) -> list[str]:
     ours, theirs = list(map(content, source.cells)), list(map(content, notebook.cells))
     for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1):
         if a != b:
-            what = [n for n, x, y in zip(("type", "source", "tags", "alt", "label"), a, b, strict=True) if x != y]
+            what = [
+                n for n, x, y in zip(("type", "source", "tags", "alt or caption", "label"), a, b, strict=True) if x != y
+            ]
             return [f"cell {number}: {' and '.join(what)} not as in the .py (`make pairs` writes the .ipynb)"]
     if len(ours) != len(theirs):
         return [f"{len(theirs)} cells, the .py has {len(ours)} (`make pairs` writes the .ipynb)"]
     return []
 
 
-def _cell_problems(cell: Any) -> list[str]:
+def _word_problems(cell: Any) -> list[str]:
+    """What is wrong with the words of a figure: the alt describes it, the caption claims something about it."""
+    alt, caption = alt_text(cell), str(cell.metadata.get("caption", ""))
     found = []
+    if not alt:
+        found.append('its figure has no words: give the cell an alt="..." or begin it with a comment')
+    if not caption:
+        found.append('its figure has no caption: give the cell a caption="...", one claim')
+    if caption and caption.rstrip(".").lower() == alt.rstrip(".").lower():
+        found.append("its caption is its alt: the alt describes the figure, the caption makes one claim")
+    found += [f"its words end in '..': {words}" for words in (alt, caption) if words.endswith("..")]
+    if caption and not caption.endswith((".", "?")):
+        found.append(f"its caption does not end in '.' or '?': {caption}")
+    return found
+
+
+def _cell_problems(cell: Any) -> list[str]:
+    found = _word_problems(cell) if has_figure(cell) else []
     if not cell.execution_count:
         found.append("not executed")
     for output in cell.outputs:
@@ -234,10 +252,8 @@ def _cell_problems(cell: Any) -> list[str]:
             found.append(f"holds an error ({output.ename})")
         elif output.get("name") == "stderr":
             found.append("holds stderr output")
-        if "image/png" in data and not alt_text(cell):
-            found.append('its picture has no words: give the cell an alt="..." or begin it with a comment')
-        if pictures := [kind for kind in data if kind.startswith("image/") and kind != "image/png"]:
-            found.append(f"holds {pictures[0]}; pictures are PNG")
+        if pictures := [kind for kind in data if kind.startswith("image/") and kind != "image/svg+xml"]:
+            found.append(f"holds {pictures[0]}; figures are SVG (`figures.Figure`)")
         text = "".join([output.get("text", ""), *(str(v) for k, v in data.items() if k.startswith("text/"))])
         if path := MACHINE_PATH.search(text):
             found.append(f"its output names a path of a machine ({text[path.start() :].split()[0]})")

@@ -122,8 +122,7 @@ def passes(root: Path) -> Iterator[tuple[str, int, list[str]]]:
 
 def parameters_of(notebook: Any) -> dict[str, Any]:
     """The names and values of a chapter's parameters, none where it has no such cell."""
-    first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
-    return pairs.parameters(notebook) if first is not None and "parameters" in pairs.tags(first) else {}
+    return pairs.parameters(notebook) if any("parameters" in pairs.tags(cell) for cell in notebook.cells) else {}
 
 
 def read_chapter(root: Path, name: str) -> Any:

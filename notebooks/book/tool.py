@@ -18,6 +18,7 @@ from typing import Any
 import nbformat
 
 import architecture
+import cells
 import checks
 import links
 import pairs
@@ -142,6 +143,22 @@ def train_share(root: Path, settings: dict[str, Any]) -> None:
         training.train(config, asked.run_dir, validate=validate)
 
 
+def prepare_code(cell: Any) -> None:
+    """Tells myst-nb what a code cell is on the site: folded or open, and the words of its figure."""
+    if cells.is_folded(cell):
+        cell.metadata["tags"] = [*pairs.tags(cell), "hide-input"]
+    cell.metadata["mystnb"] = {
+        "image": {"alt": pairs.alt_text(cell)},
+        "code_prompt_show": "Show the code",
+        "code_prompt_hide": "Hide the code",
+    }
+    if cells.has_figure(cell):
+        caption = cell.metadata.get("caption") or f"{pairs.alt_text(cell)}."
+        cell.metadata["mystnb"]["figure"] = {"caption": caption}
+        if label := cell.metadata.get("label"):
+            cell.metadata["mystnb"]["figure"]["name"] = label
+
+
 def site(root: Path) -> None:
     """Builds the site from the committed notebooks into `site/`; a warning is an error.
 
@@ -160,12 +177,7 @@ def site(root: Path) -> None:
         notebook.cells = [cell for cell in notebook.cells if "explorer" not in pairs.tags(cell)]
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                words = pairs.alt_text(cell)
-                cell.metadata["mystnb"] = {"image": {"alt": words}}
-                if any("image/png" in output.get("data", {}) for output in cell.outputs):
-                    cell.metadata["mystnb"]["figure"] = {"caption": f"{words}."}
-                    if label := cell.metadata.get("label"):
-                        cell.metadata["mystnb"]["figure"]["name"] = label
+                prepare_code(cell)
         links.link_prose(notebook, references)
         notebook.cells.append(nbformat.v4.new_markdown_cell(links.library_cell(notebook)))
         nbformat.write(notebook, source / f"{name}.ipynb")

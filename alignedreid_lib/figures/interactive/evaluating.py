@@ -11,8 +11,8 @@ from PIL import Image
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.verification import choose_threshold, roc
+from alignedreid_lib.figures.drawing import Figure
 from alignedreid_lib.figures.interactive.output import Interactive, jpeg_address
-from alignedreid_lib.figures.sheets import Figure
 
 Label = tuple[int, int]  # identity and camera of an image
 

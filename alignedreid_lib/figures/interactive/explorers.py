@@ -12,8 +12,8 @@ from torch import Tensor
 
 from alignedreid_lib import alignment
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.figures.drawing import Figure
 from alignedreid_lib.figures.interactive.output import Interactive, jpeg_address
-from alignedreid_lib.figures.sheets import Figure
 
 SCALE = [to_hex(colormaps["cividis"](k / 16)) for k in range(17)]  # the colours of costs from 0 to 1
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.figures.drawing import Figure
 from alignedreid_lib.figures.interactive.output import Interactive
-from alignedreid_lib.figures.sheets import Figure
 
 MOST_NEIGHBOURS = 12  # what the reader can set k to
 

@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.figures.sheets import Figure
+from alignedreid_lib.figures.drawing import Figure
 
 
 @dataclass(frozen=True)
 class Interactive:
-    """A figure that its reader moves; a notebook shows it as HTML, and as a PNG where HTML cannot be shown.
+    """A figure that its reader moves; a notebook shows it as HTML, and as the static figure where HTML cannot be shown.
 
     Args:
         name: the script in this package that draws the figure, without `.js`.
@@ -43,25 +43,24 @@ class Interactive:
     words: str
 
     @cached_property
-    def png(self) -> bytes:
-        """The static figure."""
-        return self.static._repr_png_()
+    def picture(self) -> str:
+        """The static figure as a data address."""
+        return self.static.address()
 
-    def _repr_png_(self) -> bytes:
-        return self.png
+    def _repr_svg_(self) -> str:
+        return self.static.svg()
 
     def _repr_html_(self) -> str:
         try:
             data = json.dumps(self.data, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError) as error:
             raise InputError(f"data of the figure {self.name!r}: {error}; give lists of finite numbers") from None
-        picture = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
         data = data.replace("</", r"<\/")  # a script element ends at its first "</"
         return "\n".join(
             [
                 # Jupyter would take arrow keys as its own.
                 f'<div class="touch {self.name}" data-lm-suppress-shortcuts="true">',
-                f'<img class="static" alt="{html.escape(self.words)}" src="{picture}">',
+                f'<img class="static" alt="{html.escape(self.words)}" src="{self.picture}">',
                 f"<style>{_file('common.css')}</style>",
                 f'<script type="application/json">{data}</script>',
                 f'<script>(() => {{\n"use strict";\n{_file("common.js")}{_file(self.name + ".js")}}})();</script>',
