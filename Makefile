@@ -4,6 +4,7 @@ PRESET ?=
 ARGS   ?=
 ONLY   ?=
 FORCE  ?=
+KEEP   ?=
 
 BIN  := .venv/bin
 TOOL := $(BIN)/python notebooks/book/tool.py
@@ -24,6 +25,7 @@ help:  ## this list
 	@echo "  make train PRESET=market1501_gl ARGS=\"-p seed 2\"   what ARGS changes is added to the folder's name:"
 	@echo "                                                     runs/market1501_gl_seed2"
 	@echo "  make pairs ONLY=06_training FORCE=1                one chapter, executed again though unchanged"
+	@echo "  make pairs ONLY=06_training KEEP=ipynb             both files were edited: this one counts (or KEEP=py)"
 	@echo "  make env PYTHON=python3.12                         another Python, 3.11 or newer"
 
 env: .venv/installed  ## the environment: .venv from requirements.txt (about 3 minutes, 6 GB)
@@ -57,8 +59,8 @@ site: env  ## the book as a web site, into site/
 	@$(TOOL) site
 	@echo "site/index.html"
 
-pairs: env  ## each .ipynb written from its .py and executed, where cells changed [ONLY=name] [FORCE=1]
-	@$(TOOL) pairs $(ONLY) $(if $(FORCE),--force)
+pairs: env  ## each .ipynb written from its .py, executed where code, library or data changed [ONLY=name] [FORCE=1]
+	@$(TOOL) pairs $(ONLY) $(if $(FORCE),--force) $(if $(KEEP),--keep $(KEEP))
 
 check-pairs: env  ## what is wrong with the committed pairs
 	@$(TOOL) check-pairs

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import executor
 import jupytext
 import nbformat
 import pairs
@@ -98,7 +99,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "pyproject.toml").touch()
     notebook = jupytext.reads(CHAPTER, fmt="py:percent")
-    notebook.metadata = pairs.NOTEBOOK_METADATA
+    notebook.metadata = executor.NOTEBOOK_METADATA
     nbformat.write(notebook, tmp_path / "notebooks" / "00_x.ipynb")
     profiles = {"default": {}, "one_thread": {"A_PROFILE": "1"}}
     monkeypatch.setattr(portable, "PROFILES", profiles)

@@ -4,12 +4,13 @@ import ast
 import re
 from pathlib import Path
 
+import cells
 import jupytext
 import pytest
 import words
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+CHAPTERS = [ROOT / "notebooks" / f"{name}.py" for name in cells.chapters(ROOT / "notebooks")]
 MODULES = sorted((ROOT / "alignedreid_lib").rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebooks" / "book").glob("*.md"))]
 

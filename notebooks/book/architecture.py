@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grimp
 
+import cells
+
 LIBRARY = "alignedreid_lib"
 CELL, NAMES, HEAD = 18, 84, 78  # units of the drawing: a cell's side, the rows' names, the columns' names
 
@@ -59,7 +61,7 @@ def page(root: Path) -> str:
     """The page in Markdown."""
     names = rooms(root)
     found = imports(names)
-    chapters = {path.name[:2]: path.stem for path in (root / "notebooks").glob("[0-9][0-9]_*.py")}
+    chapters = {name[:2]: name for name in cells.chapters(root / "notebooks")}
     rows = []
     for name in names:
         text = importlib.import_module(f"{LIBRARY}.{name}").__doc__ or ""

@@ -25,9 +25,11 @@ from typing import Any
 
 import nbformat
 
+import executor
 import pairs
 import progress
 import running
+from cells import BOUND, PARAMETERS
 
 PROFILES: dict[str, dict[str, str]] = {
     "default": {},
@@ -111,7 +113,7 @@ def passes(root: Path) -> Iterator[tuple[str, int, list[str]]]:
     tried with every chapter that has a bound, under the other profiles with the chapter that makes the score table.
     """
     names = pairs.chapters(root / "notebooks")
-    bounded = [n for n in names if any("bound" in pairs.tags(cell) for cell in read_chapter(root, n).cells)]
+    bounded = [n for n in names if any(BOUND in pairs.tags(cell) for cell in read_chapter(root, n).cells)]
     for profile in PROFILES:
         yield profile, SEEDS[0], ["tests", *names]
     for profile in list(PROFILES)[1:]:
@@ -123,7 +125,7 @@ def passes(root: Path) -> Iterator[tuple[str, int, list[str]]]:
 def parameters_of(notebook: Any) -> dict[str, Any]:
     """The names and values of a chapter's parameters, none where it has no such cell."""
     first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
-    return pairs.parameters(notebook) if first is not None and "parameters" in pairs.tags(first) else {}
+    return pairs.parameters(notebook) if first is not None and PARAMETERS in pairs.tags(first) else {}
 
 
 def read_chapter(root: Path, name: str) -> Any:
@@ -170,9 +172,8 @@ def work(folder: Path, profile: str, seed: int, name: str, root: Path) -> None:
                 prepare(folder, name, seed, bounds)
                 seeded = seed != SEEDS[0] and "seed" in parameters_of(read_chapter(root, name))
                 parameters = {"seed": seed} if seeded else {}
-                running.execute(
-                    folder, name, target.parent, parameters, seconds=pairs.CELL_SECONDS, kernel=[running.log_into(log)]
-                )
+                kernel = [running.log_into(log)]
+                running.execute(folder, name, target.parent, parameters, seconds=executor.CELL_SECONDS, kernel=kernel)
         except ValueError as failure:
             error = line.ending = str(failure)
     log.unlink(missing_ok=True)
@@ -202,7 +203,7 @@ def prepare(folder: Path, name: str, seed: int, bounds: Path) -> None:
         notebook.cells[0].source = first
     else:
         for cell in notebook.cells:
-            if cell.cell_type == "code" and "bound" in pairs.tags(cell):
+            if cell.cell_type == "code" and BOUND in pairs.tags(cell):
                 cell.source = recorded(cell.source)
         notebook.cells.insert(0, nbformat.v4.new_code_cell(first, metadata={"portable": True}))
     nbformat.write(notebook, path)

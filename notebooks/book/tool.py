@@ -19,22 +19,16 @@ import nbformat
 
 import architecture
 import checks
+import executor
 import links
 import pairs
 import portable
 import running
+from cells import DEMONSTRATION, EXPLORER
 from presets import plan, read_overrides, read_preset, run_folder
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROOT = Path(__file__).resolve().parents[2]
-# Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
-# full run counts them as 0. Said before anything else, since threads that exist already do not hear it.
-FLUSH = "--IPKernelApp.exec_lines=import torch; torch.set_flush_denormal(True)"
-# A full run shows the library's log: one line per epoch.
-LOG = (
-    "--IPKernelApp.exec_lines=import logging, sys; log = logging.getLogger('alignedreid_lib'); "
-    "log.addHandler(logging.StreamHandler(sys.stdout)); log.setLevel(logging.INFO); del log"
-)
 
 
 @contextmanager
@@ -58,7 +52,7 @@ def stopped_softly() -> Iterator[None]:
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(2 * running.SAVE_SECONDS)
+        time.sleep(2 * executor.SAVE_SECONDS)
         os._exit(1)
 
     if "MAKELEVEL" in os.environ:
@@ -86,7 +80,8 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
     with lock.locked(folder, settings["run_dir"]):
         try:
-            running.execute(root, name, folder, settings, show=True, kernel=[FLUSH, LOG], skip=["demonstration"])
+            kernel = [executor.FLUSH, executor.LOG]
+            running.execute(root, name, folder, settings, show=True, kernel=kernel, skip=[DEMONSTRATION])
         except ValueError as error:
             made = {path.name for path in folder.iterdir()} - before
             if getattr(error.__cause__, "ename", "") == "InputError" and made <= {lock.NAME, f"{name}.ipynb"}:
@@ -157,7 +152,7 @@ def site(root: Path) -> None:
     (source / "bibliography.md").write_text(links.bibliography(source / "references.bib", chapters))
     (source / "architecture.md").write_text(architecture.page(root))
     for name, notebook in chapters.items():
-        notebook.cells = [cell for cell in notebook.cells if "explorer" not in pairs.tags(cell)]
+        notebook.cells = [cell for cell in notebook.cells if EXPLORER not in pairs.tags(cell)]
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 words = pairs.alt_text(cell)
@@ -226,6 +221,7 @@ def main(words: list[str]) -> None:
     command = commands.add_parser("pairs")
     command.add_argument("only", nargs="?", default="")
     command.add_argument("--force", action="store_true")
+    command.add_argument("--keep", choices=["py", "ipynb"], default="")
     args = parser.parse_args(words)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -238,7 +234,7 @@ def main(words: list[str]) -> None:
         elif args.command == "portable-pass":
             portable.run_pass(ROOT, args.profile, args.seed)
         elif args.command == "pairs":
-            pairs.update_all(ROOT / "notebooks", args.only, args.force)
+            pairs.update_all(ROOT / "notebooks", args.only, args.force, args.keep)
         else:
             known = {
                 "run": running.run,
