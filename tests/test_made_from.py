@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import cells
+import kept
 import made_from
 import nbformat
 import pairs
@@ -141,6 +142,32 @@ def test_a_chapter_is_executed_again_when_the_library_has_changed(
     (project / "alignedreid_lib" / "tools" / "late.py").write_text("def rounded(")
     with pytest.raises(ValueError, match=r"alignedreid_lib cannot be read \('\(' was never closed"):
         pairs.update(folder, "10_x")
+
+
+def test_what_stays_between_commands_is_made_again_when_its_code_has_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        kept, "KEPT", {"data/drawn": CODE, "runs/book/model": "from alignedreid_lib.tools import unused"}
+    )
+    drawn, model = (project / place for place in kept.KEPT)
+    for folder in (drawn, model):
+        folder.mkdir(parents=True)
+    for _ in range(2):
+        kept.refresh(project)
+    assert drawn.exists() and model.exists() and capsys.readouterr().out == ""
+    changed(project, "alignedreid_lib/tools/late.py", "round(x)", "int(x)")
+    kept.refresh(project)
+    said = "data/drawn was made before alignedreid_lib/tools/late.py changed; it is made again\n"
+    assert model.exists() and not drawn.exists() and capsys.readouterr().out == said
+    (project.parent / "elsewhere").mkdir()
+    drawn.symlink_to(project.parent / "elsewhere")
+    changed(project, "alignedreid_lib/tools/late.py", "int(x)", "round(x)")
+    with pytest.raises(
+        ValueError, match=r"^data/drawn: made before alignedreid_lib/tools/late.py changed, and is a link"
+    ):
+        kept.refresh(project)
+    assert (project.parent / "elsewhere").exists()
 
 
 SNIPPET = """

@@ -1,4 +1,4 @@
-"""The page that shows how the library is built: its rooms, and which imports from which, read from the code."""
+"""The page that shows how the library is built: its modules, and which imports from which, read from the code."""
 
 import importlib
 import re
@@ -15,14 +15,14 @@ CELL, NAMES, HEAD = 18, 84, 78  # units of the drawing: a cell's side, the rows'
 
 
 def rooms(root: Path) -> list[str]:
-    """The library's rooms from the lowest to the highest, as the import contract in pyproject.toml lists them."""
+    """The library's top modules from the lowest to the highest, as the import contract in pyproject.toml lists them."""
     contracts = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     return list(reversed(layers))
 
 
 def imports(names: list[str]) -> dict[str, set[str]]:
-    """For each room, the rooms that its modules import from."""
+    """For each top module, those that it and the modules inside it import from."""
     graph = grimp.build_graph(LIBRARY, cache_dir=None)
     for name in names:
         graph.squash_module(f"{LIBRARY}.{name}")
@@ -37,7 +37,7 @@ def imports(names: list[str]) -> dict[str, set[str]]:
 
 
 def drawing(names: list[str], found: dict[str, set[str]]) -> str:
-    """An SVG: a row and a column for each room, a mark where the row's room imports from the column's."""
+    """An SVG: a row and a column for each module, a mark where the row's module imports from the column's."""
     side = CELL * len(names)
     lines = [
         f'<svg class="architecture" viewBox="0 0 {NAMES + side} {HEAD + side}" role="img" '

@@ -19,7 +19,7 @@ ORDER, MADE_FROM = "order", "made_from"
 # Tags: the first code cell; a widget, which is nothing without its kernel; what a full run leaves out; what
 # `make portable` measures.
 PARAMETERS, EXPLORER, DEMONSTRATION, BOUND = "parameters", "explorer", "demonstration", "bound"
-HEADER = re.compile(r"# ---\n(?:#.*\n)*?# ---\n\n?")  # of a .py, where it has one
+HEADER = re.compile(r"# ---\n# jupyter:\n(?:#.*\n)*?# ---\n\n?")  # of a .py, where it has one
 
 
 def chapters(folder: Path) -> list[str]:
@@ -93,12 +93,12 @@ def identify(notebook: Any) -> None:
 
 
 def as_written(cell: Any) -> bool:
-    """Whether a cell's source is the one that its id was made from."""
+    """True if a cell's source is the one that its id was made from."""
     return cell.get("id", "").partition("-")[0] == digest(cell)
 
 
 def executed(notebook: Any) -> bool:
-    """Whether all code was executed as it was written, from the first cell to the last."""
+    """True if all code was executed as it was written, from the first cell to the last."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     counts = [cell.execution_count for cell in code]
     return counts == list(range(1, len(code) + 1)) and all(map(as_written, code))

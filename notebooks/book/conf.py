@@ -23,7 +23,7 @@ nb_render_markdown_format = "myst"  # what a cell shows as Markdown may be a tab
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "deflist", "html_image"]
 myst_heading_anchors = 3
 numfig = True  # figures have numbers and captions
-suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget has no place on a page
+suppress_warnings = ["mystnb.unknown_mime_type"]  # a page cannot show a widget
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -54,7 +54,7 @@ mathjax_path = "tex-svg.js"
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Puts MathJax beside the site's own scripts once the pages are written."""
+    """Puts MathJax next to the site's own scripts once the pages are written."""
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
     if spec is None or spec.origin is None:
         raise RuntimeError("the package sphinx-mathjax-offline is not installed: make env")

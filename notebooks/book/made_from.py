@@ -108,7 +108,7 @@ def _facts(statements: list[ast.AST], name: str, module: Module) -> tuple[set[No
     """What statements name: definitions as (module, dotted name), and strings, an f-string with `*` for each value.
 
     Args:
-        name: of the module that they are in; "" for a chapter, whose own names need not be followed.
+        name: the module that they are in; "" for a chapter, whose own names need not be followed.
     """
     found, texts = set[Node](), set[str]()
     for statement in statements:
@@ -120,7 +120,7 @@ def _facts(statements: list[ast.AST], name: str, module: Module) -> tuple[set[No
             if meaning[0].partition(".")[0] == LIBRARY:
                 local.setdefault(bound, set()).add(meaning)
         inner = set[ast.AST]()  # what a longer chain of names, or an f-string, has dealt with
-        for node in nodes:  # the outer ones first
+        for node in nodes:  # outer nodes first
             if isinstance(node, ast.JoinedStr):
                 texts.add("".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values))
                 inner |= set(node.values)
@@ -232,7 +232,7 @@ def named_files(root: Path, texts: set[str]) -> set[Path]:
 
 
 def read_code(sources: list[str]) -> Module:
-    """Pieces of code as one module; what is not Python cannot be executed either, which is said elsewhere."""
+    """Pieces of code as one module; what is not Python cannot be executed either, which is reported elsewhere."""
     code = Module()
     for source in sources:
         with suppress(SyntaxError, ValueError):

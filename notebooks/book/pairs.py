@@ -1,4 +1,4 @@
-"""The pairs: a chapter's `.py` (percent format) is its source, the `.ipynb` beside it derived and executed.
+"""The pairs: a chapter's `.py` (percent format) is its source, the `.ipynb` is derived from it and executed.
 
 `update` writes the second from the first; `problems` compares them and looks for what must not be committed.
 """
@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import executor
+import kept
 import made_from
 from cells import (
     EXPLORER,
@@ -97,14 +98,14 @@ def update(folder: Path, name: str, force: bool = False, keep: str = "") -> bool
     identify(source)
     check_syntax(name, source)
     made = made_from.record(folder.parent, _code(source))
-    kept = False
+    keeps = False
     if old is not None and not force and executed(old) and old.metadata.get(MADE_FROM) == made:
         same = list(map(content, source.cells)) == list(map(content, old.cells))
-        if same and arrangement(old) == old.metadata.get(ORDER):
+        if same and ORDER in old.metadata and not edited(old):
             return False
-        kept = _keep_outputs(source, old)
+        keeps = _keep_outputs(source, old)
     notebook = nbformat.v4.new_notebook(cells=source.cells, metadata=executor.NOTEBOOK_METADATA, nbformat_minor=5)
-    if not kept:
+    if not keeps:
         _execute(notebook, folder, name)
     for number, cell in enumerate(notebook.cells, 1):
         for output in cell.get("outputs", []):
@@ -124,7 +125,7 @@ def _code(notebook: Any) -> list[str]:
 
 
 def _bring(source: Any, old: Any, path: Path, keep: str) -> bool:
-    """Writes the `.py` where the `.ipynb` was edited and the `.py` was not, or is not to be kept; whether it did.
+    """Writes the `.py` where only the `.ipynb` was edited, or is to be kept; returns True if it did.
 
     Raises:
         ValueError: both were edited, and `keep` does not choose.
@@ -145,7 +146,7 @@ def _bring(source: Any, old: Any, path: Path, keep: str) -> bool:
 
 
 def _keep_outputs(source: Any, old: Any) -> bool:
-    """Gives the code of `source` the outputs of `old`, if it is the same code; whether it is."""
+    """Gives the code of `source` the outputs of `old`, and returns True, if it is the same code."""
     codes = [[cell for cell in notebook.cells if cell.cell_type == "code"] for notebook in (source, old)]
     same = [[(cell.source.rstrip(), sorted(tags(cell))) for cell in cells] for cells in codes]
     if same[0] != same[1]:
@@ -181,6 +182,7 @@ def update_all(folder: Path, only: str = "", force: bool = False, keep: str = ""
     names = [n for n in chapters(folder) if n.startswith(only) and (folder / f"{n}.py").exists()]
     if not names:
         raise ValueError(f"no chapter begins with {only!r}; there are: {', '.join(chapters(folder)) or 'none'}")
+    kept.refresh(folder.parent)
     for name in names:
         start = time.perf_counter()
         written = update(folder, name, force, keep)
@@ -243,7 +245,7 @@ def _pairing(source: Any, notebook: Any) -> list[str]:
 
 
 def _stale(root: Path, name: str, source: Any, notebook: Any) -> list[str]:
-    """Whether the outputs were made from other code or files of the project than are there now."""
+    """A line if the outputs were made from other code or files of the project than are there now."""
     remedy = f"`make pairs ONLY={name}` executes it again"
     if MADE_FROM not in notebook.metadata:
         return [f"stale: it does not record what its outputs were made from; {remedy}"]

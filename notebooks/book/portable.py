@@ -1,8 +1,8 @@
 """`make portable`: do all checks pass on other processors?
 
-Four arithmetic profiles stand in for other people's machines; each rounds differently, and training amplifies rounding.
-Under each the tests marked `arithmetic` and all chapters are run, and again from other seeds those chapters that hold
-a number against a bound (cells tagged `bound`). A bound has to lie 3 spreads or more from what was found.
+Four arithmetic profiles represent different machines; each rounds differently, and training amplifies rounding. Under
+each, the tests marked `arithmetic` and all chapters are run. Chapters that compare a number with a bound (cells tagged
+`bound`) are run again with more seeds. A bound has to be 3 spreads or more away from what was found.
 """
 
 import ast
@@ -41,12 +41,12 @@ SEEDS = (1, 2, 3)
 SPREADS = 3.0  # between a bound and the mean of what was found
 RESULTS = "notebooks/results/portable.json"
 TABLE = ("08_evaluation",)  # makes the score table of `make run`
-# What chapters hold against a bound, written down for the table; put before the first cell of a chapter's copy.
+# The first cell of a chapter's copy: what the chapter compares with a bound is written down for the table.
 RECORD = """
 import json, operator
 
-def hold(claim, left, sign, right, constant):
-    \"\"\"Whether a comparison holds; both sides are written down.\"\"\"
+def compared(claim, left, sign, right, constant):
+    \"\"\"The result of a comparison; both sides are written down.\"\"\"
     with open({path!r}, "a") as file:
         file.write(json.dumps([claim, float(left), sign, float(right), constant]) + "\\n")
     return {{"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}}[sign](left, right)
@@ -93,7 +93,7 @@ def run(root: Path) -> None:
     near = [f"{row['chapter']}: {row['claim']}, spreads away: {spreads_of(row)}" for row in rows if row["near"]]
     if failed or near:
         raise ValueError("\n".join([f"{len(failed)} failed, {len(near)} bounds are too near:", *failed, *near]))
-    print(f"all hold; {RESULTS} keeps the table")
+    print(f"all are true; {RESULTS} contains the table")
 
 
 def run_pass(root: Path, profile: str, seed: int) -> None:
@@ -195,7 +195,7 @@ def run_tests(root: Path) -> None:
 
 
 def prepare(folder: Path, name: str, seed: int, bounds: Path) -> None:
-    """Changes the copy of a chapter: its bounds are written down, the book's model comes from another seed."""
+    """Changes the copy of a chapter: its bounds are written down, the book's model comes from a second seed."""
     path = folder / "notebooks" / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     first = RECORD.format(path=str(bounds)) + (SEEDED.format(seed=seed) if seed != SEEDS[0] else "")
@@ -210,10 +210,10 @@ def prepare(folder: Path, name: str, seed: int, bounds: Path) -> None:
 
 
 def recorded(source: str) -> str:
-    """A cell whose asserted comparisons of two numbers are written down by `hold` when they are made.
+    """A cell whose asserted comparisons of two numbers are written down by `compared` when they are made.
 
     Raises:
-        ValueError: an assert of another kind.
+        ValueError: an assert of a different kind.
     """
 
     class Recorder(ast.NodeTransformer):
@@ -226,11 +226,11 @@ def recorded(source: str) -> str:
             calls: list[ast.expr] = []
             for left, op, right in zip(sides, test.ops, sides[1:], strict=False):
                 if isinstance(left, ast.Constant):
-                    raise ValueError(f"the bound stands on the right: {ast.unparse(test)}")
+                    raise ValueError(f"the bound has to be on the right: {ast.unparse(test)}")
                 claim = ast.Constant(ast.unparse(ast.Compare(left, [op], [right])))
                 given = [claim, left, ast.Constant(signs[type(op)]), right]
                 given.append(ast.Constant(isinstance(right, ast.Constant)))
-                calls.append(ast.Call(ast.Name("hold", ast.Load()), given, []))
+                calls.append(ast.Call(ast.Name("compared", ast.Load()), given, []))
             node.test = calls[0] if len(calls) == 1 else ast.BoolOp(ast.And(), calls)
             return node
 
@@ -238,9 +238,9 @@ def recorded(source: str) -> str:
 
 
 def table(found: list[tuple]) -> list[dict[str, Any]]:
-    """A row for each bound: what was found over profiles and seeds, and how many spreads lie between.
+    """A row for each bound: what was found over profiles and seeds, and how many spreads are between.
 
-    Where the bound is itself computed, the difference of both sides is held against 0.
+    Where the bound is itself computed, the difference of both sides is compared with 0.
     """
     values: dict[tuple[str, str, int], list[float]] = {}
     bound_of: dict[tuple[str, str, int], tuple[float, float]] = {}
@@ -273,7 +273,7 @@ def table(found: list[tuple]) -> list[dict[str, Any]]:
 def spreads_of(row: dict[str, Any]) -> str:
     """A row's distance between what was found and the bound; what never varied has none."""
     if row["spreads"] is None:
-        return "does not hold" if row["near"] else "exact"
+        return "not true" if row["near"] else "exact"
     return f"{row['spreads']:.1f}"
 
 

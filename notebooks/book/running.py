@@ -17,6 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 import executor
+import kept
 import pairs
 import progress
 from cells import EXPLORER
@@ -97,12 +98,13 @@ def run(root: Path) -> None:
     Raises:
         ValueError: chapters failed, or none wrote the score table.
     """
+    kept.refresh(root)
     out = root / "runs" / "book"
     scores = out / "scores.json"
     scores.unlink(missing_ok=True)  # the table printed below is this run's
     names = pairs.runnable(root / "notebooks")
     shown = os.path.relpath(out, root)
-    print(f"Each chapter is left in {shown}/ with its pictures as soon as it is done; look at the first one while the")
+    print(f"Each chapter is left in {shown}/ with its figures as soon as it is done; look at the first one while the")
     print(f"others are run: .venv/bin/jupyter lab {shown}/{names[0]}.ipynb\n", flush=True)
     failed: dict[str, ValueError] = {}
     begun = time.perf_counter()

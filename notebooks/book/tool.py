@@ -5,13 +5,9 @@ import dataclasses
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +16,16 @@ import nbformat
 import architecture
 import checks
 import executor
+import kept
 import links
 import pairs
 import portable
 import running
 from cells import DEMONSTRATION, EXPLORER
+from ending import stopped_softly
 from presets import plan, read_overrides, read_preset, run_folder
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@contextmanager
-def stopped_softly() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP stop this process as Ctrl-C does: the kernel ends, a training saves its last epoch.
-
-    So does the end of the make that started it, since a killed `make train` has to leave nothing behind.
-    """
-    before = {number: signal.getsignal(number) for number in ENDING}
-
-    def stop(number: int, frame: object) -> None:
-        for other in ENDING:  # a second one while the kernel saves changes nothing
-            signal.signal(other, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in ENDING:
-        if before[number] is not signal.SIG_IGN:  # as `nohup` starts it
-            signal.signal(number, stop)
-
-    def watch(parent: int) -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(2 * executor.SAVE_SECONDS)
-        os._exit(1)
-
-    if "MAKELEVEL" in os.environ:
-        threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
@@ -87,7 +51,7 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
             if getattr(error.__cause__, "ename", "") == "InputError" and made <= {lock.NAME, f"{name}.ipynb"}:
                 for file in made:  # refused before there was anything to keep
                     (folder / file).unlink()
-                with suppress(OSError):  # another run may have come into one of them
+                with suppress(OSError):  # a different run may have come into one of them
                     for path in new:
                         path.rmdir()
             raise
@@ -126,7 +90,7 @@ def train_share(root: Path, settings: dict[str, Any]) -> None:
             until_the_end.enter_context(lock.locked(folder, asked.run_dir))
 
         distributed.from_first(take_lock)
-        for in_turn in ("RANK", "LOCAL_RANK"):  # machines may share a disk: the first of all, then whoever misses it
+        for in_turn in ("RANK", "LOCAL_RANK"):  # machines may share a disk: the first of all, then each that misses it
             if os.environ[in_turn] == "0":
                 book.prepare_data(config, **asked.data)
             torch.distributed.barrier(patient)
@@ -143,7 +107,7 @@ def site(root: Path) -> None:
     Raises:
         ValueError: Sphinx warned.
     """
-    source, out = root / "build" / "book", root / "build" / "site"  # myst-nb leaves a folder of its own beside out
+    source, out = root / "build" / "book", root / "build" / "site"  # myst-nb leaves a folder of its own next to out
     for folder in (source, out, root / "site"):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "notebooks" / "book", source, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
@@ -187,6 +151,7 @@ def check_pairs(root: Path) -> None:
 
 def unfold(root: Path) -> None:
     """Writes the chapters with their solutions as cells into `build/chapters`, for `make test`."""
+    kept.refresh(root)
     shutil.rmtree(root / "build" / "chapters", ignore_errors=True)
     pairs.unfold_solutions(root / "notebooks", root / "build" / "chapters")
 
@@ -203,6 +168,28 @@ def gpu_column(root: Path) -> None:
     from gpu_check import column
 
     print(column.table(root))
+
+
+def call(args: argparse.Namespace) -> None:
+    """Calls the command."""
+    if args.command == "train":
+        train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
+    elif args.command == "portable-pass":
+        portable.run_pass(ROOT, args.profile, args.seed)
+    elif args.command == "pairs":
+        pairs.update_all(ROOT / "notebooks", args.only, args.force, args.keep)
+    else:
+        known = {
+            "run": running.run,
+            "portable": portable.run,
+            "check-pairs": check_pairs,
+            "unfold": unfold,
+            "site": site,
+            "test": checks.run_all,
+            "gpu-check": gpu_check,
+            "gpu-column": gpu_column,
+        }
+        known[args.command](ROOT)
 
 
 def main(words: list[str]) -> None:
@@ -228,25 +215,8 @@ def main(words: list[str]) -> None:
         os.environ.setdefault(name, str(cores))
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else every kernel warns of frozen modules
     try:
-        if args.command == "train":
-            with stopped_softly():
-                train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
-        elif args.command == "portable-pass":
-            portable.run_pass(ROOT, args.profile, args.seed)
-        elif args.command == "pairs":
-            pairs.update_all(ROOT / "notebooks", args.only, args.force, args.keep)
-        else:
-            known = {
-                "run": running.run,
-                "portable": portable.run,
-                "check-pairs": check_pairs,
-                "unfold": unfold,
-                "site": site,
-                "test": checks.run_all,
-                "gpu-check": gpu_check,
-                "gpu-column": gpu_column,
-            }
-            known[args.command](ROOT)
+        with stopped_softly():
+            call(args)
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads on (`make train | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
