@@ -4,13 +4,15 @@ PRESET ?=
 ARGS   ?=
 ONLY   ?=
 FORCE  ?=
+KEEP   ?=
 
 BIN  := .venv/bin
-TOOL := $(BIN)/python notebooks/book/tool.py
+# The command ends when its make has ended, however that happens: see notebooks/book/ending.py.
+TOOL := STARTED_BY_MAKE=$$PPID exec $(BIN)/python notebooks/book/tool.py
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# glibc gives the big blocks of every training step back to the system and asks for them again, page by page; told to
-# keep them, in huge pages, a step on the CPU is a quarter faster. Other C libraries do not read it.
+# glibc gives the large blocks of every training step back to the system and gets them again, page by page. If it keeps
+# them, in huge pages, a step on the CPU is a quarter faster. Other C libraries do not read it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
 
 .DEFAULT_GOAL := help
@@ -24,7 +26,8 @@ help:  ## this list
 	@echo "  make train PRESET=market1501_gl ARGS=\"-p seed 2\"   what ARGS changes is added to the folder's name:"
 	@echo "                                                     runs/market1501_gl_seed2"
 	@echo "  make pairs ONLY=06_training FORCE=1                one chapter, executed again though unchanged"
-	@echo "  make env PYTHON=python3.12                         another Python, 3.11 or newer"
+	@echo "  make pairs ONLY=06_training KEEP=ipynb             both files were edited: this one counts (or KEEP=py)"
+	@echo "  make env PYTHON=python3.12                         a different Python, 3.11 or newer"
 
 env: .venv/installed  ## the environment: .venv from requirements.txt (about 3 minutes, 6 GB)
 
@@ -48,7 +51,7 @@ portable: env  ## do all checks pass on other processors? Chapters and tests und
 	@$(TOOL) portable
 
 train: env  ## a full run, PRESET=name [ARGS="-p name value ..."], into runs/<preset>/; asked again, it resumes
-	@exec $(TOOL) train "$(PRESET)" $(ARGS)
+	@$(TOOL) train "$(PRESET)" $(ARGS)
 
 lab: env  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab
@@ -57,20 +60,20 @@ site: env  ## the book as a web site, into site/
 	@$(TOOL) site
 	@echo "site/index.html"
 
-pairs: env  ## each .ipynb written from its .py and executed, where cells changed [ONLY=name] [FORCE=1]
-	@$(TOOL) pairs $(ONLY) $(if $(FORCE),--force)
+pairs: env  ## each .ipynb written from its .py, executed where code, library or data changed [ONLY=name] [FORCE=1]
+	@$(TOOL) pairs $(ONLY) $(if $(FORCE),--force) $(if $(KEEP),--keep $(KEEP))
 
 check-pairs: env  ## what is wrong with the committed pairs
 	@$(TOOL) check-pairs
 
-bench: env  ## the benchmarks, one after another: each a ratio to a floor measured beside it
+bench: env  ## the benchmarks, one after another: each a ratio to a floor measured in the same process
 	@set -e; export BENCH=runs/bench.json; rm -f $$BENCH; \
 	  for script in tests/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done; \
 	  echo "== $$BENCH (chapter 11 shows it)"
 	@$(TOOL) gpu-column
 
 gpu-check: env  ## what only a GPU can show, in 5 minutes: equal to the CPU? how fast? Into notebooks/results/
-	@exec $(TOOL) gpu-check
+	@$(TOOL) gpu-check
 
 lint: env  ## ruff, mypy and the direction of imports
 	@$(BIN)/ruff check .
@@ -85,7 +88,7 @@ clean:  ## removes runs/book, data/synthetic, site, build and caches; other runs
 distclean: clean  ## clean, and removes .venv too
 	rm -rf .venv *.egg-info
 
-# The browser that `make test` looks at the site with. CHROMIUM=/path/to/chrome names another.
+# The browser in which `make test` looks at the site; CHROMIUM=/path/to/chrome names a different one.
 browser:
 	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 	  command -v google-chrome >/dev/null || { \

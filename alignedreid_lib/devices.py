@@ -141,6 +141,14 @@ def arithmetic(precision: str) -> Iterator[None]:
         choose(convolutions, level)
 
 
+def reserve_workspace() -> None:
+    """Give cuBLAS a workspace of fixed size, unless the environment has one; cuBLAS reads this at its first product.
+
+    Without it, `deterministic` fails on a GPU: older versions of torch refuse products there.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """Inside, if wanted, an operation whose result depends on timing is an error.
@@ -149,8 +157,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
     or two if its last batch is smaller.
     """
     algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if wanted:  # cuBLAS reads it at its first product; without it, older versions of torch refuse products on a GPU
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if wanted:
+        reserve_workspace()
     try:
         torch.use_deterministic_algorithms(wanted or algorithms)
         torch.backends.cudnn.benchmark = not (wanted or algorithms)

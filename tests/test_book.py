@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cells
+import executor
 import links
 import nbformat
 import numpy as np
@@ -124,8 +125,8 @@ def test_preset_fits_its_notebook(path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted({yaml.safe_load(path.read_text())["notebook"] for path in PRESETS}))
 def test_a_full_run_needs_nothing_that_only_a_demonstration_defines(name: str) -> None:
-    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
-    code = [c.source for c in cells if c.cell_type == "code" and "demonstration" not in pairs.tags(c)]
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    code = [c.source for c in notebook.cells if c.cell_type == "code" and cells.DEMONSTRATION not in pairs.tags(c)]
     command = [sys.executable, "-m", "ruff", "check", "--quiet", "--select", "F821", "-"]
     checked = subprocess.run(command, input="\n".join(code), capture_output=True, text=True)
     assert (checked.returncode, checked.stdout) == (0, "")
@@ -218,7 +219,8 @@ def test_example_is_a_pair(copy: Path) -> None:
     assert not pairs.update(copy, "00_example"), "an unchanged chapter is not executed again"
     assert (copy / "00_example.ipynb").read_bytes() == before
     notebook = nbformat.read(copy / "00_example.ipynb", as_version=4)
-    assert notebook.metadata == pairs.NOTEBOOK_METADATA | {"order": cells.arrangement(notebook)}
+    records = {cells.ORDER: cells.arrangement(notebook), cells.MADE_FROM: {}}
+    assert notebook.metadata == executor.NOTEBOOK_METADATA | records
 
 
 def output(kind: str, **more: Any) -> Any:
@@ -232,18 +234,20 @@ FAULTS: dict[str, Callable[[Any], object]] = {
     "4 cells, the .py has 5": lambda n: n.cells.pop(),
     "cell 3: not executed": lambda n: n.cells[2].update(execution_count=None),
     "not executed once each": lambda n: n.cells[2].update(execution_count=9),
-    "cell 3: holds an error (KeyError)": lambda n: n.cells[2].outputs.append(output("error", ename="KeyError")),
-    "cell 3: holds stderr output": lambda n: n.cells[2].outputs.append(output("stream", name="stderr", text="warning")),
+    "cell 3: contains an error (KeyError)": lambda n: n.cells[2].outputs.append(output("error", ename="KeyError")),
+    "cell 3: contains output on stderr": lambda n: n.cells[2].outputs.append(
+        output("stream", name="stderr", text="warning")
+    ),
     "names a path of a machine (/home/": lambda n: n.cells[2].outputs.append(
         output("stream", text="in /home/ann/data")
     ),
-    "holds image/png": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/png": ""})),
+    "contains image/png": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/png": ""})),
     "cell 5: its figure has no words": lambda n: n.cells[4].update(source="plt.plot([0, 1])"),
     "cell 5: its figure has no caption": lambda n: n.cells[4].metadata.update(caption=""),
     "cell 5: its caption is its alt": lambda n: n.cells[4].metadata.update(caption="a line that rises from 0 to 1."),
     "cell 5: its words end in '..'": lambda n: n.cells[4].metadata.update(caption="It rises.."),
     "cell 5: its caption does not end in": lambda n: n.cells[4].metadata.update(caption="It rises"),
-    "cell 5: alt or caption not as in the .py": lambda n: n.cells[4].metadata.update(caption="It falls."),
+    "cell 5: caption not as in the .py": lambda n: n.cells[4].metadata.update(caption="It falls."),
     "no code cell is tagged `parameters`": lambda n: n.cells[1].metadata.update(tags=[]),
     "base_lr is not a literal": lambda n: n.cells[1].update(source="seed = 1\nbase_lr = 2 * seed"),
     "is not `name = literal`": lambda n: n.cells[1].update(source="import os"),
@@ -279,22 +283,68 @@ EDITS: dict[str, Callable[[Any], object]] = {
     "cell 3": lambda n: n.cells[2].update(source=n.cells[2].source + "\n# my work"),
     "cell 1": lambda n: n.cells[0].update(source=n.cells[0].source.replace("equation", "Equation")),
     "cell 6": lambda n: n.cells.append(nbformat.v4.new_code_cell("my = 1")),
-    "cell 2": lambda n: n.cells[1].update(source="seed = 2\n" + n.cells[1].source, id="another"),
+    "cell 2": lambda n: n.cells[1].update(source="rate = 2\n" + n.cells[1].source, id="another"),
     "the cells' order, number or tags": lambda n: n.cells.pop(),
     "the cells' order, number": lambda n: n.cells.reverse(),
     "the cells' order": lambda n: n.cells[3].metadata.update(tags=["nbval-skip"]),
 }
 
 
+def both(folder: Path) -> list[bytes]:
+    return [(folder / f"00_example.{suffix}").read_bytes() for suffix in ("ipynb", "py")]
+
+
+def not_executed(client: Any) -> None:
+    """Instead of an execution."""
+    code = [cell for cell in client.nb.cells if cell.cell_type == "code"]
+    for count, cell in enumerate(code, 1):
+        cell.update(execution_count=count, outputs=[])
+
+
 @pytest.mark.parametrize("force", [False, True], ids=["", "force"])
 @pytest.mark.parametrize("edited", EDITS)
-def test_an_edit_made_in_the_notebook_alone_is_never_thrown_away(copy: Path, edited: str, force: bool) -> None:
+def test_an_edit_made_in_the_notebook_alone_comes_into_the_source(
+    copy: Path, edited: str, force: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pairs.NotebookClient, "execute", not_executed)
     change(copy, EDITS[edited])
-    before = [(copy / f"00_example.{suffix}").read_bytes() for suffix in ("ipynb", "py")]
-    with pytest.raises(ValueError, match=f"00_example.ipynb: {edited}.* was edited there .* copy the edit") as error:
-        pairs.update(copy, "00_example", force)
-    assert "\n" not in str(error.value)
-    assert before == [(copy / f"00_example.{suffix}").read_bytes() for suffix in ("ipynb", "py")]
+    there = [cells.content(cell) for cell in pairs.read(copy / "00_example.ipynb").cells]
+    assert "edited in the .ipynb; `make pairs` brings it" in pairs.problems(copy, "00_example")[0]
+    assert pairs.update(copy, "00_example", force)
+    assert f"00_example: {edited}" in capsys.readouterr().out
+    for suffix in ("py", "ipynb"):
+        assert [cells.content(cell) for cell in pairs.read(copy / f"00_example.{suffix}").cells] == there
+    assert not pairs.update(copy, "00_example")
+
+
+def test_the_source_keeps_its_header_and_its_other_lines(copy: Path) -> None:
+    text = "# ---\n# jupyter:\n#   kernelspec:\n#     name: python3\n# ---\n\n" + SOURCE
+    (copy / "00_example.py").write_text(text)
+    change(copy, lambda n: n.cells[0].update(source=n.cells[0].source.replace("One", "An")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs.NotebookClient, "execute", lambda client: pytest.fail("only prose was edited"))
+        assert pairs.update(copy, "00_example")
+    assert (copy / "00_example.py").read_text() == text.replace("One", "An")
+
+
+@pytest.mark.parametrize("keep", ["", "py", "ipynb"])
+def test_where_both_sides_were_edited_the_user_chooses(copy: Path, keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs.NotebookClient, "execute", not_executed)
+    change(copy, EDITS["cell 3"])
+    (copy / "00_example.py").write_text(SOURCE.replace("2 * 21", "2 * 22"))
+    before = both(copy)
+    if not keep:
+        with pytest.raises(
+            ValueError, match=r"^00_example: cell 3 was edited in the .ipynb, and .* KEEP=ipynb"
+        ) as error:
+            pairs.update(copy, "00_example")
+        assert "\n" not in str(error.value) and both(copy) == before
+        with pytest.raises(ValueError, match="ONLY=name KEEP=py"):
+            pairs.update_all(copy, keep="py")
+        return
+    assert pairs.update(copy, "00_example", keep=keep)
+    for text in map(bytes.decode, both(copy)):
+        assert ("2 * 22" in text, "# my work" in text) == (keep == "py", keep == "ipynb")
 
 
 def test_new_prose_keeps_the_outputs_and_new_code_is_executed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,9 +370,17 @@ def test_an_edit_that_was_copied_into_the_source_is_executed(copy: Path) -> None
     assert "# my work" in (copy / "00_example.ipynb").read_text() and not pairs.update(copy, "00_example")
 
 
-def test_an_older_notebook_and_one_without_outputs_are_written_anew(copy: Path) -> None:
-    change(copy, lambda n: n.metadata.pop("order"))  # written before notebooks knew the order of their cells
-    assert not pairs.update(copy, "00_example")
+@pytest.mark.parametrize("key", [cells.ORDER, cells.MADE_FROM])
+def test_an_older_notebook_without_a_record_is_written_again(copy: Path, key: str) -> None:
+    change(copy, lambda n: n.metadata.pop(key))
+    assert key == cells.ORDER or "stale: it does not record what" in pairs.problems(copy, "00_example")[0]
+    assert pairs.update(copy, "00_example") and key in pairs.read(copy / "00_example.ipynb").metadata
+    change(copy, lambda n: (n.metadata.pop(cells.ORDER), EDITS["cell 3"](n)))
+    with pytest.raises(ValueError, match="KEEP"):  # whether the .py has changed as well cannot be known
+        pairs.update(copy, "00_example")
+
+
+def test_a_notebook_without_outputs_is_executed(copy: Path) -> None:
     (copy / "00_example.py").write_text(SOURCE.replace("seed = 1", "seed = 2"))
     for cell in (notebook := nbformat.read(copy / "00_example.ipynb", as_version=4)).cells:
         if cell.cell_type == "code":
@@ -703,12 +761,12 @@ def test_an_input_error_is_its_message_alone(project: Path) -> None:
 
 
 def test_a_full_run_counts_the_smallest_numbers_as_nought_in_every_thread() -> None:
-    notebook = nbformat.v4.new_notebook(metadata=pairs.NOTEBOOK_METADATA)
+    notebook = nbformat.v4.new_notebook(metadata=executor.NOTEBOOK_METADATA)
     code = "import torch\nprint((torch.full((10_000_000,), 1e-38) * 1e-3).count_nonzero().item())"
     notebook.cells = [nbformat.v4.new_code_cell(code)]
     left = []
-    for extra in ([], [tool.FLUSH]):
-        arguments = [*pairs.QUIET_KERNEL, *extra]
+    for extra in ([], [executor.FLUSH]):
+        arguments = [*executor.QUIET, *extra]
         done = papermill.execute_notebook(
             notebook, None, kernel_name="python3", progress_bar=False, extra_arguments=arguments
         )

@@ -5,6 +5,7 @@ import gzip
 import importlib
 import io
 import json
+import logging
 import os
 import pickle
 import random
@@ -32,6 +33,7 @@ from alignedreid_lib.datasets import (
     combine,
     cuhk03,
     cuhk03_split,
+    making,
     market_duke,
     open_dataset,
     pictures,
@@ -41,6 +43,7 @@ from alignedreid_lib.datasets.archives import DeflatedFile
 from alignedreid_lib.datasets.partitions import format_name, make_partitions
 from alignedreid_lib.datasets.pickles import save_pickle
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import lock
 from alignedreid_lib.training import TrainConfig
 
 RECORDED = json.loads(gzip.decompress((Path(__file__).parent / "data" / "transforms.json.gz").read_bytes()))
@@ -993,3 +996,58 @@ def test_datasets_need_no_torch():
     """Its import takes seconds and 700 MB, more than preparing Market-1501."""
     code = "import sys; sys.modules['torch'] = None; import alignedreid_lib.datasets"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Two processes at once
+
+
+class Told(logging.Handler):
+    """Passes on what is logged to a different process."""
+
+    def __init__(self, queue):
+        super().__init__()
+        self.queue = queue
+
+    def emit(self, record):
+        self.queue.put(record.getMessage())
+
+
+def make_slowly(target, source, queue, may_end, fails):
+    making.log.addHandler(Told(queue))
+    lock.log.addHandler(Told(queue))
+    making.log.setLevel(logging.INFO)
+    try:
+        with making.all_or_nothing(target, source, {"name": "x"}) as partial:
+            if partial is None:
+                queue.put("made already")
+                return
+            (partial / "images").mkdir()
+            queue.put("at work")
+            assert may_end.wait(60)
+            if fails:
+                raise FileNotFoundError(2, "No such file", "a.jpg")
+            making.write_manifest(partial, {"name": "x"})
+    except InputError as error:
+        queue.put(str(error))
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["", "fails"])
+def test_the_second_of_two_processes_waits_for_the_first(tmp_path, warm, fails):
+    source, target = tmp_path / "a.zip", tmp_path / "data" / "x"
+    source.touch()
+    told, may_end = warm.Queue(), warm.Event()
+    first, second = (warm.Process(target=make_slowly, args=(target, source, told, may_end, f)) for f in (fails, False))
+    first.start()
+    assert [told.get(timeout=60) for _ in range(2)] == ["preparing x from a.zip", "at work"]
+    second.start()
+    assert told.get(timeout=60) == f"{target}: a different process prepares it; waiting until it is done"
+    may_end.set()
+    for process in (first, second):
+        process.join(60)
+    rest = [told.get(timeout=10) for _ in range(3 if fails else 1)]
+    if fails:
+        assert sorted(rest)[1:] == ["at work", "preparing x from a.zip"] and "a.jpg: No such file" in sorted(rest)[0]
+    else:
+        assert rest == ["made already"]
+    assert sorted(path.name for path in target.iterdir()) == ["images", making.MANIFEST]
+    assert [path.name for path in target.parent.iterdir()] == ["x"]

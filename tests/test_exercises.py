@@ -18,7 +18,7 @@ from alignedreid_lib.evaluation import ranking, reranking, verification
 from alignedreid_lib.exercises import check, judge
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-CHAPTERS = [path.stem for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))]
+CHAPTERS = pairs.chapters(NOTEBOOKS)
 WITHOUT_SETTINGS = ("00", "10", "11")  # they have nothing to choose but what they show
 
 

@@ -353,9 +353,7 @@ def test_the_slurm_script_stops_the_training_and_requeues(tmp_path):
 
 
 def test_the_command_is_in_the_help_and_in_the_tool(monkeypatch):
-    assert re.search(
-        r"^gpu-check: env  ## .*\n\t@exec \$\(TOOL\) gpu-check$", (ROOT / "Makefile").read_text(), re.MULTILINE
-    )
+    assert re.search(r"^gpu-check: env  ## .*\n\t@\$\(TOOL\) gpu-check$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     called = []
     monkeypatch.setattr(running, "run", called.append)
     tool.main(["gpu-check"])

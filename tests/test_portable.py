@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import executor
 import jupytext
 import nbformat
 import pairs
@@ -23,7 +24,7 @@ def bounds_of(source: str, tmp_path: Path) -> list:
 
 def test_comparisons_are_written_down_and_still_checked(tmp_path: Path) -> None:
     source = "for x in (3, 4):\n    assert x >= 2, f'{x}'\nassert x > 2.5 > 1.5 * 1"
-    with pytest.raises(ValueError, match=r"the bound stands on the right: x > 2\.5"):
+    with pytest.raises(ValueError, match=r"the bound has to be on the right: x > 2\.5"):
         portable.recorded(source)
     found = bounds_of("for x in (3, 4):\n    assert x >= 2, f'{x}'\ny = 5\nassert y > x > 0", tmp_path)
     assert found == [
@@ -47,7 +48,7 @@ def test_every_bound_of_the_book_can_be_written_down() -> None:
     for name in pairs.chapters(NOTEBOOKS):
         for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells:
             if "bound" in pairs.tags(cell):
-                assert "hold(" in portable.recorded(cell.source)
+                assert "compared(" in portable.recorded(cell.source)
                 tagged += 1
     assert tagged >= 8
 
@@ -68,7 +69,7 @@ def test_distances_in_spreads() -> None:
 def test_a_bound_that_fails_exactly_is_near() -> None:
     (row,) = portable.table([("p", s, "c", "a > 1", 0.5, ">", 1, True) for s in (1, 2)])
     assert row["near"] and row["spreads"] is None
-    assert "does not hold" in portable.markdown([row])
+    assert "not true" in portable.markdown([row])
 
 
 def test_every_loop_round_has_a_row_of_its_own() -> None:
@@ -98,7 +99,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "pyproject.toml").touch()
     notebook = jupytext.reads(CHAPTER, fmt="py:percent")
-    notebook.metadata = pairs.NOTEBOOK_METADATA
+    notebook.metadata = executor.NOTEBOOK_METADATA
     nbformat.write(notebook, tmp_path / "notebooks" / "00_x.ipynb")
     profiles = {"default": {}, "one_thread": {"A_PROFILE": "1"}}
     monkeypatch.setattr(portable, "PROFILES", profiles)
@@ -115,7 +116,7 @@ def test_all_profiles_are_run_once_and_remembered(
 ) -> None:
     portable.run(project)
     said = capsys.readouterr().out
-    assert "| 00 | `value > 1` | 1 | 2 to 2.1 | 2 |" in said and "all hold" in said
+    assert "| 00 | `value > 1` | 1 | 2 to 2.1 | 2 |" in said and "all are true" in said
     content = json.loads((project / portable.RESULTS).read_text())
     assert content["bounds"][0]["values"] == [2.1, 2.0] and content["machine"]["cores"]
     with monkeypatch.context() as patch:

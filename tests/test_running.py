@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import checks
+import executor
 import nbformat
-import pairs
 import progress
 import pytest
 import running
@@ -89,7 +89,7 @@ def project(tmp_path: Path) -> Path:
 
 def chapter(project: Path, name: str, *sources: str) -> None:
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=pairs.NOTEBOOK_METADATA)
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=executor.NOTEBOOK_METADATA)
     nbformat.write(notebook, project / "notebooks" / f"{name}.ipynb")
 
 

@@ -4,13 +4,16 @@ import ast
 import re
 from pathlib import Path
 
+import cells
 import jupytext
 import pytest
 import words
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+CHAPTERS = [ROOT / "notebooks" / f"{name}.py" for name in cells.chapters(ROOT / "notebooks")]
 MODULES = sorted((ROOT / "alignedreid_lib").rglob("*.py"))
+# The book's tools, without the module that lists the words.
+TOOLS = sorted({*(ROOT / "notebooks" / "book").rglob("*.py")} - {Path(words.__file__)})
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebooks" / "book").glob("*.md"))]
 
 EXAMPLES = [
@@ -70,7 +73,7 @@ def test_docstrings_comments_and_messages_of_a_module_are_read():
     assert sorted(found) == [["3", "'pictures'"], ["8", "'asks'"], ["8", "'whoever'"], ["9", "'holds'"]]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("module", [*MODULES, *TOOLS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_is_plain_english(module):
     found = [found for text in words.of_library(module.read_text("utf-8")) for found in words.findings(*text)]
     assert not found, "\n".join(found)

@@ -68,7 +68,9 @@ def combine(folders: Sequence[str | Path] | None = None, root: str | Path = "dat
             person, camera = parse_name(name)
             renamed[f"{folder_name}/images/{name}"] = format_name(new_ids[person], camera, count[person, camera])
             count[person, camera] += 1
-    with all_or_nothing(target, sources[0]) as partial:
+    with all_or_nothing(target, sources[0], settings) as partial:
+        if partial is None:
+            return target
         (partial / "images").mkdir()
         for name, new_name in tqdm(renamed.items(), desc="combined", unit="img", disable=None):
             shutil.copyfile(root / name, partial / "images" / new_name)

@@ -1,7 +1,7 @@
 """Make a dataset's folder, whole or not at all, with a note of its source.
 
-Work is done in a hidden folder next to the target, which is renamed at the end; its `prepared.json` records the source
-and the settings. Derived in notebooks/01_datasets.
+Work is done in a hidden folder next to the target, by one process at a time, and renamed at the end; its
+`prepared.json` records the source and the settings. Derived in notebooks/01_datasets.
 """
 
 import errno
@@ -9,13 +9,14 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from alignedreid_lib.datasets.pickles import save_pickle
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.runs import lock
 
 log = logging.getLogger(__name__)
 
@@ -130,21 +131,65 @@ def is_done(target: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
+def _clear(folder: Path) -> None:
+    """Delete what is in a folder, except for its lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != lock.NAME:
+            path.unlink()
+
+
 @contextmanager
-def all_or_nothing(target: Path, source: Path) -> Iterator[Path]:
-    """A new, empty folder, renamed to `target` if all goes well, deleted if not."""
+def _alone(partial: Path, target: Path, made: Callable[[], bool]) -> Iterator[bool]:
+    """Inside, no other process works in `partial`, which is an empty folder and is deleted at the end.
+
+    False if a different process, which this one waited for, has made the target.
+    """
+    waiting = f"{target}: a different process prepares it; waiting until it is done"
+    while not made():
+        partial.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(lock.locked(partial, wait=waiting))
+            except FileNotFoundError:  # deleted or renamed since
+                continue
+            if not lock.is_of(file, partial):
+                continue
+            try:
+                if made():
+                    break
+                _clear(partial)  # of a call that was killed
+                yield True
+                return
+            finally:
+                if lock.is_of(file, partial):
+                    with suppress(OSError):  # the lock last: a process that waits for it may make the folder again
+                        _clear(partial)
+                        (partial / lock.NAME).unlink()
+                        partial.rmdir()
+    yield False
+
+
+@contextmanager
+def all_or_nothing(target: Path, source: Path, settings: dict[str, Any]) -> Iterator[Path | None]:
+    """A new, empty folder, renamed to `target` if all goes well, deleted if not.
+
+    While a different process makes the target, this one waits; None if it has been made with these settings.
+    """
     partial = target.with_name(f".{target.name}.partial")
     new_parents = [parent for parent in target.parents if not parent.exists()]
     try:
         try:
-            if partial.exists():
-                shutil.rmtree(partial)  # of a call that was killed
-            partial.mkdir(parents=True)
-            log.info("preparing %s from %s", target.name, source.name)
-            yield partial
-            partial.rename(target)
+            with _alone(partial, target, lambda: is_done(target, settings)) as to_be_made:
+                if to_be_made:
+                    log.info("preparing %s from %s", target.name, source.name)
+                    yield partial
+                    partial.rename(target)
+                    (target / lock.NAME).unlink(missing_ok=True)
+                else:
+                    yield None
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
             with suppress(OSError):
                 for parent in new_parents:
                     parent.rmdir()

@@ -75,7 +75,9 @@ def prepare(
     if is_done(target, settings):
         return target
     check_is_there(name, given)
-    with all_or_nothing(target, archive) as partial:
+    with all_or_nothing(target, archive, settings) as partial:
+        if partial is None:
+            return target
         if name == "cuhk03":
             prepare_cuhk03(archive, partial, num_val_ids, split_path)
         else:
@@ -103,8 +105,8 @@ def _prepare_own(
         "seed": seed,
         "cameras_known": sightings[0].camera is not None,
     }
-    if not is_done(target, settings):
-        with all_or_nothing(target, source) as partial:
+    with all_or_nothing(target, source, settings) as partial:
+        if partial is not None:
             write_map(partial, prepare_folder(source, sightings, partial, num_val_ids, test_share, seed))
             write_manifest(partial, settings)
     return target

@@ -19,7 +19,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 
 # Text stays text, and a matrix is stored with one pixel per cell.
-SVG_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "alignedreid", "image.composite_image": False}
+SVG_SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "alignedreid", "image.composite_image": False}
 NO_DATE = {"Date": None, "Creator": None, "Format": None, "Type": None}
 FONTS = "font-family: 'DejaVu Sans', Verdana, Arial, sans-serif"
 PHOTOGRAPH, ON_IMAGE = "photograph", "on-image"  # classes in the SVG, see `_mark`
@@ -56,7 +56,8 @@ def _mark(fig: figure.Figure) -> None:
         shown = [image for image in ax.get_images() if isinstance(image, AxesImage)]
         for image in shown:
             image.set_interpolation("none")  # one pixel per cell, never resampled
-            image.set_gid(PHOTOGRAPH if np.ndim(image.get_array()) == 3 else None)
+            values = image.get_array()
+            image.set_gid(PHOTOGRAPH if values is not None and values.ndim == 3 else None)
         boxes = [image.get_window_extent() for image in shown]
         for artist in [*ax.texts, *ax.lines, *ax.patches, *ax.collections]:
             if isinstance(artist, Collection):  # its own window extent knows markers, not lines

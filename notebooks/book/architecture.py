@@ -1,4 +1,4 @@
-"""The page that shows how the library is built: its rooms, and which imports from which, read from the code."""
+"""The page that shows how the library is built: its modules, and which imports from which, read from the code."""
 
 import importlib
 import re
@@ -8,19 +8,21 @@ from pathlib import Path
 
 import grimp
 
+import cells
+
 LIBRARY = "alignedreid_lib"
 CELL, NAMES, HEAD = 18, 84, 78  # units of the drawing: a cell's side, the rows' names, the columns' names
 
 
 def rooms(root: Path) -> list[str]:
-    """The library's rooms from the lowest to the highest, as the import contract in pyproject.toml lists them."""
+    """The library's top modules from the lowest to the highest, as the import contract in pyproject.toml lists them."""
     contracts = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     return list(reversed(layers))
 
 
 def imports(names: list[str]) -> dict[str, set[str]]:
-    """For each room, the rooms that its modules import from."""
+    """For each top module, those that it and the modules inside it import from."""
     graph = grimp.build_graph(LIBRARY, cache_dir=None)
     for name in names:
         graph.squash_module(f"{LIBRARY}.{name}")
@@ -35,7 +37,7 @@ def imports(names: list[str]) -> dict[str, set[str]]:
 
 
 def drawing(names: list[str], found: dict[str, set[str]]) -> str:
-    """An SVG: a row and a column for each room, a mark where the row's room imports from the column's."""
+    """An SVG: a row and a column for each module, a mark where the row's module imports from the column's."""
     side = CELL * len(names)
     lines = [
         f'<svg class="architecture" viewBox="0 0 {NAMES + side} {HEAD + side}" role="img" '
@@ -59,7 +61,7 @@ def page(root: Path) -> str:
     """The page in Markdown."""
     names = rooms(root)
     found = imports(names)
-    chapters = {path.name[:2]: path.stem for path in (root / "notebooks").glob("[0-9][0-9]_*.py")}
+    chapters = {name[:2]: name for name in cells.chapters(root / "notebooks")}
     rows = []
     for name in names:
         text = importlib.import_module(f"{LIBRARY}.{name}").__doc__ or ""

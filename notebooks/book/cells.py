@@ -1,17 +1,35 @@
-"""A chapter's cells: how its two files are read, what a cell holds, and what was edited in the `.ipynb` alone."""
+"""A chapter's cells: its two files, the names of their metadata, and what was edited in the `.ipynb` alone."""
 
 import ast
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
 
-Content = tuple[str, str, list[str], str, str]
-ORDER = "order"  # in a notebook's metadata, see `arrangement`
+Content = tuple[str, str, list[str], str, str, str]
+PARTS = ("type", "source", "tags", "alt", "caption", "label")  # of a Content
+KEPT = PARTS[2:]  # of a cell's metadata; pyproject.toml gives them to jupytext, too
+# In a notebook's metadata: see `arrangement`, and `made_from.record`.
+ORDER, MADE_FROM = "order", "made_from"
+# Tags: the settings that papermill sets; a widget, which shows nothing without its kernel; what a full run leaves out;
+# what `make portable` measures.
+PARAMETERS, EXPLORER, DEMONSTRATION, BOUND = "parameters", "explorer", "demonstration", "bound"
+HEADER = re.compile(r"# ---\n# jupyter:\n(?:#.*\n)*?# ---\n\n?")  # of a .py, where it has one
+
+
+def chapters(folder: Path) -> list[str]:
+    """The names of all chapters that have a `.py` or an `.ipynb`, in order."""
+    return sorted({p.stem for suffix in ("py", "ipynb") for p in folder.glob(f"[0-9][0-9]_*.{suffix}")})
+
+
+def runnable(folder: Path) -> list[str]:
+    """The names of the chapters that `make run` runs; they begin with a cell of parameters."""
+    return [name for name in chapters(folder) if name < "10"]
 
 
 def read(path: Path) -> Any:
@@ -30,7 +48,7 @@ def read(path: Path) -> Any:
         raise ValueError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file can fail in any way
         reason = " ".join(str(error).split())[:200]
-        advice = "mend it" if path.suffix == ".py" else "mend it, or delete it: `make pairs` makes it from the .py"
+        advice = "fix it" if path.suffix == ".py" else "fix it, or delete it: `make pairs` makes it from the .py"
         raise ValueError(f"{path.name}: not a notebook ({reason}); {advice}") from error
 
 
@@ -40,7 +58,7 @@ def tags(cell: Any) -> list[str]:
 
 
 def alt_text(cell: Any) -> str:
-    """What a picture of this cell shows, in words: the cell's `alt`, or the comment its code begins with."""
+    """What a figure of this cell shows, in words: the cell's `alt`, or the comment its code begins with."""
     if alt := cell.metadata.get("alt"):
         return str(alt)
     first = cell.source.lstrip().partition("\n")[0]
@@ -60,7 +78,7 @@ def is_folded(cell: Any) -> bool:
     """
     if "show-input" in tags(cell) or cell.cell_type != "code":
         return False
-    if {"parameters", "hide-input"} & set(tags(cell)) or has_figure(cell):
+    if {PARAMETERS, "hide-input"} & set(tags(cell)) or has_figure(cell):
         return True
     try:
         lines = ast.parse(cell.source).body
@@ -80,8 +98,8 @@ def _is_preparation(line: ast.stmt) -> bool:
 
 def content(cell: Any) -> Content:
     """What has to agree between the two files: type, source, tags, and the words, caption and label of the figure."""
-    words = " | ".join(str(cell.metadata.get(key, "")) for key in ("alt", "caption"))
-    return cell.cell_type, cell.source.rstrip(), sorted(tags(cell)), words, str(cell.metadata.get("label", ""))
+    alt, caption, label = (str(cell.metadata.get(key, "")) for key in KEPT[1:])
+    return cell.cell_type, cell.source.rstrip(), sorted(tags(cell)), alt, caption, label
 
 
 def digest(cell: Any) -> str:
@@ -95,6 +113,28 @@ def arrangement(notebook: Any) -> str:
     return hashlib.sha1(repr(rows).encode()).hexdigest()[:10]
 
 
+def identify(notebook: Any) -> None:
+    """Gives each cell an id that follows its content, so that a diff shows what changed, and only the kept metadata."""
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        found = digest(cell)
+        seen[found] = seen.get(found, 0) + 1
+        cell.id = found if seen[found] == 1 else f"{found}-{seen[found]}"
+        cell.metadata = {key: cell.metadata[key] for key in KEPT if key in cell.metadata}
+
+
+def as_written(cell: Any) -> bool:
+    """True if a cell's source is the one that its id was made from."""
+    return cell.get("id", "").partition("-")[0] == digest(cell)
+
+
+def executed(notebook: Any) -> bool:
+    """True if all code was executed as it was written, from the first cell to the last."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    counts = [cell.execution_count for cell in code]
+    return counts == list(range(1, len(code) + 1)) and all(map(as_written, code))
+
+
 def edited(notebook: Any, kept: Sequence[Content] = ()) -> str:
     """What was edited in a notebook since it was written from its `.py`, in words; "" for nothing.
 
@@ -102,10 +142,44 @@ def edited(notebook: Any, kept: Sequence[Content] = ()) -> str:
         kept: contents that are elsewhere too, so that an edit to them is not lost.
     """
     for number, cell in enumerate(notebook.cells, 1):
-        if cell.get("id", "").partition("-")[0] != digest(cell) and content(cell) not in kept:
+        if not as_written(cell) and content(cell) not in kept:
             return f"cell {number}"
     now = arrangement(notebook)
     return "" if notebook.metadata.get(ORDER, now) == now else "the cells' order, number or tags"
+
+
+def write_source(notebook: Any, path: Path) -> None:
+    """Writes the `.py` from a notebook, with the header that the `.py` had.
+
+    Raises:
+        ValueError: the `.py` would not contain the same cells, or it cannot be written; the file is as it was.
+    """
+    header = HEADER.match(path.read_text("utf-8")) if path.exists() else None
+    bare = nbformat.from_dict({**notebook, "metadata": {}})
+    for cell in bare.cells:
+        cell.metadata = {key: cell.metadata[key] for key in KEPT if key in cell.metadata}
+    bare.metadata = {
+        "jupytext": {"notebook_metadata_filter": "-all", "cell_metadata_filter": ",".join([*KEPT, "-all"])}
+    }
+    text = (header[0] if header else "") + jupytext.writes(bare, fmt="py:percent")
+    if list(map(content, jupytext.reads(text, fmt="py:percent").cells)) != list(map(content, notebook.cells)):
+        raise ValueError(f"{path.name}: a cell of the .ipynb cannot be written as percent format; write it in the .py")
+    replace(path, lambda beside: beside.write_text(text, "utf-8"))
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file completely or not at all.
+
+    Raises:
+        ValueError: the disk refuses; one line.
+    """
+    beside = path.with_name(f"{path.name}.tmp")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ValueError(f"{path.name}: cannot be written ({error.strerror or error}); free space") from error
 
 
 def check_syntax(name: str, source: Any) -> None:

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+import executor
 import pairs
 import progress
 
-NBVAL = (
-    "--nbval-lax --nbval-current-env"
-    f" --nbval-cell-timeout={pairs.CELL_SECONDS} --nbval-kernel-startup-timeout={pairs.START_SECONDS}"
-)
 AT_ONCE = 2  # chapters, after the first, which trains the model that the others find
 
 
@@ -37,7 +34,7 @@ def chapters(root: Path) -> list[Check]:
     names = pairs.chapters(root / "notebooks")
     return [
         Check("notebooks/book/tool.py unfold", "solutions"),
-        *(Check(f"-m pytest build/chapters/{name}.ipynb {NBVAL}", name) for name in names),
+        *(Check(f"-m pytest build/chapters/{name}.ipynb {executor.NBVAL}", name) for name in names),
     ]
 
 

@@ -26,7 +26,7 @@ myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "deflist", "ht
 myst_heading_anchors = 3
 numfig = True  # figures and equations have numbers, per chapter: drawings.number
 numfig_format = {"figure": "Figure %s"}
-suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget has no place on a page
+suppress_warnings = ["mystnb.unknown_mime_type"]  # a page cannot show a widget
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -57,7 +57,7 @@ mathjax_path = "tex-svg.js"
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Puts MathJax beside the site's own scripts once the pages are written."""
+    """Puts MathJax next to the site's own scripts once the pages are written."""
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
     if spec is None or spec.origin is None:
         raise RuntimeError("the package sphinx-mathjax-offline is not installed: make env")

@@ -1,6 +1,6 @@
 """What the site adds to the notebooks' text: links to the literature and to the library, and back.
 
-A notebook says "Hermans et al. 2017" and calls `losses.global_triplet`, plain, as it has to be in JupyterLab. On the
+A notebook cites "Hermans et al. 2017" and calls `losses.global_triplet`, plain, as it has to be in JupyterLab. On the
 site the first leads to the bibliography and the second to the reference, and both lead back to the chapters.
 """
 
@@ -28,7 +28,7 @@ VENUES = {("luo2019", "CVPR-W"): "luo2019strong"}
 KEPT = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$\n]+\$|!?\[[^\]]*\]\([^)]*\)|<[^>]+>", re.DOTALL)
 CODE = re.compile(r"`([a-z_]+\.[A-Za-z_]+)(\(\))?`")
 FIGURE = re.compile(r"\[([^\]]+)\]\(#(fig-[a-z-]+)\)")  # [the figure](#fig-pairs): the label of a cell
-ORIGINAL = re.compile(r"(original reproduction)(?! says)", re.IGNORECASE)
+ORIGINAL = re.compile(r"(original reproduction)(?! say)", re.IGNORECASE)
 LIBRARY = "alignedreid_lib."
 MODULES = tuple(module.name for module in pkgutil.walk_packages(alignedreid_lib.__path__, LIBRARY))
 

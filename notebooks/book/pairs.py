@@ -1,10 +1,9 @@
-"""The pairs: a chapter's `.py` (percent format) is its source, the `.ipynb` beside it derived and executed.
+"""The pairs: a chapter's `.py` (percent format) is its source, the `.ipynb` is derived from it and executed.
 
 `update` writes the second from the first; `problems` compares them and looks for what must not be committed.
 """
 
 import ast
-import os
 import re
 import shutil
 import time
@@ -15,26 +14,36 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from cells import ORDER, alt_text, arrangement, check_syntax, content, digest, edited, has_figure, read, tags
+import executor
+import kept
+import made_from
+from cells import (
+    EXPLORER,
+    MADE_FROM,
+    ORDER,
+    PARAMETERS,
+    PARTS,
+    alt_text,
+    arrangement,
+    chapters,
+    check_syntax,
+    content,
+    edited,
+    executed,
+    has_figure,
+    identify,
+    read,
+    replace,
+    runnable,
+    tags,
+    write_source,
+)
 
 MAX_BYTES = 600_000
 MIN_ASSERTS = 3
-CELL_SECONDS = 600
-START_SECONDS = 180  # a kernel on a busy machine is slow to answer first
-QUIET_KERNEL = ["--log-level=CRITICAL"]  # else each kernel warns that it listens on this machine's TCP
-KEPT_METADATA = ("tags", "alt", "caption", "label")
-NOTEBOOK_METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
-}
 SOLUTION = re.compile(r"^:::\{dropdown\} Solution\n(.*?)^:::$", re.DOTALL | re.MULTILINE)
 PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|Users|root|work|tmp|mnt|opt|var|usr|content)/|[A-Z]:\\+Users")
-
-
-def chapters(folder: Path) -> list[str]:
-    """The names of all chapters that have a `.py` or an `.ipynb`, in order."""
-    return sorted({p.stem for suffix in ("py", "ipynb") for p in folder.glob(f"[0-9][0-9]_*.{suffix}")})
 
 
 def parameters(notebook: Any) -> dict[str, Any]:
@@ -43,7 +52,7 @@ def parameters(notebook: Any) -> dict[str, Any]:
     Raises:
         ValueError: there is no such cell, or it contains more than `name = literal`.
     """
-    cell = next((c for c in notebook.cells if c.cell_type == "code" and "parameters" in tags(c)), None)
+    cell = next((c for c in notebook.cells if c.cell_type == "code" and PARAMETERS in tags(c)), None)
     if cell is None:
         raise ValueError("no code cell is tagged `parameters`")
     found: dict[str, Any] = {}
@@ -66,48 +75,38 @@ def parameters(notebook: Any) -> dict[str, Any]:
     return found
 
 
-def _executed(notebook: Any) -> bool:
-    return all(c.execution_count for c in notebook.cells if c.cell_type == "code")
+def update(folder: Path, name: str, force: bool = False, keep: str = "") -> bool:
+    """Writes `name`.ipynb from `name`.py and executes it, if its code, or what it was made from, is not as it was.
 
+    Where only prose changed, the code keeps the outputs that it had. An edit that was made in the `.ipynb` alone is
+    brought to the `.py` first.
 
-def update(folder: Path, name: str, force: bool = False) -> bool:
-    """Writes `name`.ipynb from `name`.py and executes it, if its cells changed or it was never executed.
-
-    Where only prose changed, the code keeps the outputs that it had.
+    Args:
+        keep: the side, "py" or "ipynb", that counts where both were edited; the edits of the other one are lost.
 
     Returns:
         whether the notebook was written.
 
     Raises:
-        ValueError: a cell failed, wrote to stderr or is not Python, or the notebook was edited by itself; the notebook
-            that was there is left as it was.
+        ValueError: both sides were edited, or a cell failed, wrote to stderr or is not Python; the notebook that was
+            there is left as it was.
     """
     target = folder / f"{name}.ipynb"
     source = read(folder / f"{name}.py")
-    if target.exists():
-        old = read(target)
-        here, there = list(map(content, source.cells)), list(map(content, old.cells))
-        if here != there and (what := edited(old, kept=here)):
-            raise ValueError(
-                f"{name}.ipynb: {what} was edited there and is not so in {name}.py; copy the edit into the .py (if the "
-                f".py has none of its own: .venv/bin/jupytext --to py:percent {os.path.relpath(target)}), or delete "
-                "the .ipynb to drop it"
-            )
-        if here == there and _executed(old) and not edited(old) and not force:
-            return False
-        kept = not force and _executed(old) and not edited(old) and _keep_outputs(source, old)
-    else:
-        kept = False
+    old = read(target) if target.exists() else None
+    if old is not None and _bring(source, old, folder / f"{name}.py", keep):
+        source = read(folder / f"{name}.py")
+    identify(source)
     check_syntax(name, source)
-    seen: dict[str, int] = {}
-    for cell in source.cells:
-        # Ids follow the content, so that an unchanged cell keeps its id and a diff shows what changed.
-        found = digest(cell)
-        seen[found] = seen.get(found, 0) + 1
-        cell.id = found if seen[found] == 1 else f"{found}-{seen[found]}"
-        cell.metadata = {key: cell.metadata[key] for key in KEPT_METADATA if key in cell.metadata}
-    notebook = nbformat.v4.new_notebook(cells=source.cells, metadata=NOTEBOOK_METADATA, nbformat_minor=5)
-    if not kept:
+    made = made_from.record(folder.parent, _code(source))
+    keeps = False
+    if old is not None and not force and executed(old) and old.metadata.get(MADE_FROM) == made:
+        same = list(map(content, source.cells)) == list(map(content, old.cells))
+        if same and ORDER in old.metadata and not edited(old):
+            return False
+        keeps = _keep_outputs(source, old)
+    notebook = nbformat.v4.new_notebook(cells=source.cells, metadata=executor.NOTEBOOK_METADATA, nbformat_minor=5)
+    if not keeps:
         _execute(notebook, folder, name)
     for number, cell in enumerate(notebook.cells, 1):
         for output in cell.get("outputs", []):
@@ -115,21 +114,40 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
                 raise ValueError(f"{name}: cell {number} writes to stderr: {output.text.strip()}")
             if "metadata" in output:
                 output.metadata = {}
-        if "explorer" in tags(cell):
+        if EXPLORER in tags(cell):
             cell.outputs = []  # a widget is nothing without its kernel
-    notebook.metadata = NOTEBOOK_METADATA | {ORDER: arrangement(notebook)}
-    beside = target.with_suffix(".ipynb.tmp")
-    try:
-        nbformat.write(notebook, beside)
-        os.replace(beside, target)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ValueError(f"{target.name}: cannot be written ({error.strerror or error}); free space") from error
+    notebook.metadata = executor.NOTEBOOK_METADATA | {ORDER: arrangement(notebook), MADE_FROM: made}
+    replace(target, lambda beside: nbformat.write(notebook, beside))
+    return True
+
+
+def _code(notebook: Any) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _bring(source: Any, old: Any, path: Path, keep: str) -> bool:
+    """Writes the `.py` where only the `.ipynb` was edited, or is to be kept; returns True if it did.
+
+    Raises:
+        ValueError: both were edited, and `keep` does not choose.
+    """
+    here, there = list(map(content, source.cells)), list(map(content, old.cells))
+    what = edited(old, kept=here) if here != there else ""
+    if not what or keep == "py":
+        return False
+    identify(source)
+    if keep != "ipynb" and arrangement(source) != old.metadata.get(ORDER):
+        raise ValueError(
+            f"{path.stem}: {what} was edited in the .ipynb, and the .py was changed, too; copy one edit to the other "
+            f"file, or choose the file that counts: make pairs ONLY={path.stem} KEEP=ipynb (or KEEP=py)"
+        )
+    write_source(old, path)
+    print(f"{path.stem}: {what} was edited in the .ipynb, and the .py has the edit now", flush=True)
     return True
 
 
 def _keep_outputs(source: Any, old: Any) -> bool:
-    """Gives the code of `source` the outputs of `old`, if it is the same code; whether it is."""
+    """Gives the code of `source` the outputs of `old`, and returns True, if it is the same code."""
     codes = [[cell for cell in notebook.cells if cell.cell_type == "code"] for notebook in (source, old)]
     same = [[(cell.source.rstrip(), sorted(tags(cell))) for cell in cells] for cells in codes]
     if same[0] != same[1]:
@@ -143,11 +161,11 @@ def _execute(notebook: Any, folder: Path, name: str) -> None:
     """Runs all cells in a fresh kernel; raises ValueError where one fails."""
     client = NotebookClient(
         notebook,
-        timeout=CELL_SECONDS,
-        startup_timeout=START_SECONDS,
-        kernel_name="python3",
+        timeout=executor.CELL_SECONDS,
+        startup_timeout=executor.START_SECONDS,
+        kernel_name=executor.KERNEL,
         resources={"metadata": {"path": str(folder)}},
-        extra_arguments=QUIET_KERNEL,
+        extra_arguments=executor.QUIET,
         record_timing=False,
         coalesce_streams=True,
     )
@@ -158,14 +176,17 @@ def _execute(notebook: Any, folder: Path, name: str) -> None:
         raise ValueError(f"{name}: a cell failed\n{error}") from error
 
 
-def update_all(folder: Path, only: str = "", force: bool = False) -> None:
+def update_all(folder: Path, only: str = "", force: bool = False, keep: str = "") -> None:
     """`update` for every chapter whose name begins with `only`, a line each."""
+    if keep and not only:
+        raise ValueError("KEEP chooses for one chapter; name it: make pairs ONLY=name KEEP=py (or KEEP=ipynb)")
     names = [n for n in chapters(folder) if n.startswith(only) and (folder / f"{n}.py").exists()]
     if not names:
         raise ValueError(f"no chapter begins with {only!r}; there are: {', '.join(chapters(folder)) or 'none'}")
+    kept.refresh(folder.parent)
     for name in names:
         start = time.perf_counter()
-        written = update(folder, name, force)
+        written = update(folder, name, force, keep)
         state = f"written in {time.perf_counter() - start:.0f} s" if written else "up to date"
         print(f"{name}: {state}", flush=True)
 
@@ -192,20 +213,19 @@ def problems(folder: Path, name: str) -> list[str]:
         notebook, source = read(paths["ipynb"]), read(paths["py"])
     except ValueError as error:
         return [str(error)]
-    found = _pairing(source, notebook)
+    found = _pairing(source, notebook) or _stale(folder.parent, name, source, notebook)
     counts = [c.execution_count for c in notebook.cells if c.cell_type == "code"]
     if None not in counts and counts != list(range(1, len(counts) + 1)):
         found.append("its cells were not executed once each, from the first to the last")
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type == "code":
             found += [f"cell {number}: {problem}" for problem in _cell_problems(cell)]
-    if name < "10":
+    if name in runnable(folder):
         try:
             parameters(notebook)
         except ValueError as error:
             found.append(str(error))
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    asserts = sum(bool(re.search(r"^\s*assert\b", source, re.M)) for source in code)
+    asserts = sum(bool(re.search(r"^\s*assert\b", source, re.M)) for source in _code(notebook))
     if asserts < MIN_ASSERTS:
         found.append(f"{asserts} cells contain an assert; a chapter has {MIN_ASSERTS} or more")
     if (size := paths["ipynb"].stat().st_size) > MAX_BYTES:
@@ -215,15 +235,23 @@ def problems(folder: Path, name: str) -> list[str]:
 
 def _pairing(source: Any, notebook: Any) -> list[str]:
     ours, theirs = list(map(content, source.cells)), list(map(content, notebook.cells))
+    remedy = "edited in the .ipynb; `make pairs` brings it" if edited(notebook, kept=ours) else "`make pairs` writes it"
     for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1):
         if a != b:
-            what = [
-                n for n, x, y in zip(("type", "source", "tags", "alt or caption", "label"), a, b, strict=True) if x != y
-            ]
-            return [f"cell {number}: {' and '.join(what)} not as in the .py (`make pairs` writes the .ipynb)"]
+            what = [name for name, x, y in zip(PARTS, a, b, strict=True) if x != y]
+            return [f"cell {number}: {' and '.join(what)} not as in the .py ({remedy})"]
     if len(ours) != len(theirs):
-        return [f"{len(theirs)} cells, the .py has {len(ours)} (`make pairs` writes the .ipynb)"]
+        return [f"{len(theirs)} cells, the .py has {len(ours)} ({remedy})"]
     return []
+
+
+def _stale(root: Path, name: str, source: Any, notebook: Any) -> list[str]:
+    """A line if the outputs were made from other code or files of the project than are there now."""
+    remedy = f"`make pairs ONLY={name}` executes it again"
+    if MADE_FROM not in notebook.metadata:
+        return [f"stale: it does not record what its outputs were made from; {remedy}"]
+    changed = made_from.difference(notebook.metadata[MADE_FROM], made_from.record(root, _code(source)))
+    return [f"stale: changed since it was executed: {changed}; {remedy}"] if changed else []
 
 
 def _word_problems(cell: Any) -> list[str]:
@@ -249,11 +277,11 @@ def _cell_problems(cell: Any) -> list[str]:
     for output in cell.outputs:
         data = output.get("data", {})
         if output.output_type == "error":
-            found.append(f"holds an error ({output.ename})")
+            found.append(f"contains an error ({output.ename})")
         elif output.get("name") == "stderr":
-            found.append("holds stderr output")
+            found.append("contains output on stderr")
         if pictures := [kind for kind in data if kind.startswith("image/") and kind != "image/svg+xml"]:
-            found.append(f"holds {pictures[0]}; figures are SVG (`figures.Figure`)")
+            found.append(f"contains {pictures[0]}; figures are SVG (`figures.Figure`)")
         text = "".join([output.get("text", ""), *(str(v) for k, v in data.items() if k.startswith("text/"))])
         if path := MACHINE_PATH.search(text):
             found.append(f"its output names a path of a machine ({text[path.start() :].split()[0]})")

@@ -1,8 +1,8 @@
 """`make portable`: do all checks pass on other processors?
 
-Four arithmetic profiles stand in for other people's machines; each rounds differently, and training amplifies rounding.
-Under each the tests marked `arithmetic` and all chapters are run, and again from other seeds those chapters that hold
-a number against a bound (cells tagged `bound`). A bound has to lie 3 spreads or more from what was found.
+Four arithmetic profiles represent different machines; each rounds differently, and training amplifies rounding. Under
+each, the tests marked `arithmetic` and all chapters are run. Chapters that compare a number with a bound (cells tagged
+`bound`) are run again with more seeds. A bound has to be 3 spreads or more away from what was found.
 """
 
 import ast
@@ -25,9 +25,11 @@ from typing import Any
 
 import nbformat
 
+import executor
 import pairs
 import progress
 import running
+from cells import BOUND, PARAMETERS
 
 PROFILES: dict[str, dict[str, str]] = {
     "default": {},
@@ -39,12 +41,12 @@ SEEDS = (1, 2, 3)
 SPREADS = 3.0  # between a bound and the mean of what was found
 RESULTS = "notebooks/results/portable.json"
 TABLE = ("08_evaluation",)  # makes the score table of `make run`
-# What chapters hold against a bound, written down for the table; put before the first cell of a chapter's copy.
+# The first cell of a chapter's copy: what the chapter compares with a bound is written down for the table.
 RECORD = """
 import json, operator
 
-def hold(claim, left, sign, right, constant):
-    \"\"\"Whether a comparison holds; both sides are written down.\"\"\"
+def compared(claim, left, sign, right, constant):
+    \"\"\"The result of a comparison; both sides are written down.\"\"\"
     with open({path!r}, "a") as file:
         file.write(json.dumps([claim, float(left), sign, float(right), constant]) + "\\n")
     return {{"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}}[sign](left, right)
@@ -91,7 +93,7 @@ def run(root: Path) -> None:
     near = [f"{row['chapter']}: {row['claim']}, spreads away: {spreads_of(row)}" for row in rows if row["near"]]
     if failed or near:
         raise ValueError("\n".join([f"{len(failed)} failed, {len(near)} bounds are too near:", *failed, *near]))
-    print(f"all hold; {RESULTS} keeps the table")
+    print(f"all are true; {RESULTS} contains the table")
 
 
 def run_pass(root: Path, profile: str, seed: int) -> None:
@@ -111,7 +113,7 @@ def passes(root: Path) -> Iterator[tuple[str, int, list[str]]]:
     tried with every chapter that has a bound, under the other profiles with the chapter that makes the score table.
     """
     names = pairs.chapters(root / "notebooks")
-    bounded = [n for n in names if any("bound" in pairs.tags(cell) for cell in read_chapter(root, n).cells)]
+    bounded = [n for n in names if any(BOUND in pairs.tags(cell) for cell in read_chapter(root, n).cells)]
     for profile in PROFILES:
         yield profile, SEEDS[0], ["tests", *names]
     for profile in list(PROFILES)[1:]:
@@ -122,7 +124,7 @@ def passes(root: Path) -> Iterator[tuple[str, int, list[str]]]:
 
 def parameters_of(notebook: Any) -> dict[str, Any]:
     """The names and values of a chapter's parameters, none where it has no such cell."""
-    return pairs.parameters(notebook) if any("parameters" in pairs.tags(cell) for cell in notebook.cells) else {}
+    return pairs.parameters(notebook) if any(PARAMETERS in pairs.tags(cell) for cell in notebook.cells) else {}
 
 
 def read_chapter(root: Path, name: str) -> Any:
@@ -169,9 +171,8 @@ def work(folder: Path, profile: str, seed: int, name: str, root: Path) -> None:
                 prepare(folder, name, seed, bounds)
                 seeded = seed != SEEDS[0] and "seed" in parameters_of(read_chapter(root, name))
                 parameters = {"seed": seed} if seeded else {}
-                running.execute(
-                    folder, name, target.parent, parameters, seconds=pairs.CELL_SECONDS, kernel=[running.log_into(log)]
-                )
+                kernel = [running.log_into(log)]
+                running.execute(folder, name, target.parent, parameters, seconds=executor.CELL_SECONDS, kernel=kernel)
         except ValueError as failure:
             error = line.ending = str(failure)
     log.unlink(missing_ok=True)
@@ -193,7 +194,7 @@ def run_tests(root: Path) -> None:
 
 
 def prepare(folder: Path, name: str, seed: int, bounds: Path) -> None:
-    """Changes the copy of a chapter: its bounds are written down, the book's model comes from another seed."""
+    """Changes the copy of a chapter: its bounds are written down, the book's model comes from a second seed."""
     path = folder / "notebooks" / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     first = RECORD.format(path=str(bounds)) + (SEEDED.format(seed=seed) if seed != SEEDS[0] else "")
@@ -201,17 +202,17 @@ def prepare(folder: Path, name: str, seed: int, bounds: Path) -> None:
         notebook.cells[0].source = first
     else:
         for cell in notebook.cells:
-            if cell.cell_type == "code" and "bound" in pairs.tags(cell):
+            if cell.cell_type == "code" and BOUND in pairs.tags(cell):
                 cell.source = recorded(cell.source)
         notebook.cells.insert(0, nbformat.v4.new_code_cell(first, metadata={"portable": True}))
     nbformat.write(notebook, path)
 
 
 def recorded(source: str) -> str:
-    """A cell whose asserted comparisons of two numbers are written down by `hold` when they are made.
+    """A cell whose asserted comparisons of two numbers are written down by `compared` when they are made.
 
     Raises:
-        ValueError: an assert of another kind.
+        ValueError: an assert of a different kind.
     """
 
     class Recorder(ast.NodeTransformer):
@@ -224,11 +225,11 @@ def recorded(source: str) -> str:
             calls: list[ast.expr] = []
             for left, op, right in zip(sides, test.ops, sides[1:], strict=False):
                 if isinstance(left, ast.Constant):
-                    raise ValueError(f"the bound stands on the right: {ast.unparse(test)}")
+                    raise ValueError(f"the bound has to be on the right: {ast.unparse(test)}")
                 claim = ast.Constant(ast.unparse(ast.Compare(left, [op], [right])))
                 given = [claim, left, ast.Constant(signs[type(op)]), right]
                 given.append(ast.Constant(isinstance(right, ast.Constant)))
-                calls.append(ast.Call(ast.Name("hold", ast.Load()), given, []))
+                calls.append(ast.Call(ast.Name("compared", ast.Load()), given, []))
             node.test = calls[0] if len(calls) == 1 else ast.BoolOp(ast.And(), calls)
             return node
 
@@ -236,9 +237,9 @@ def recorded(source: str) -> str:
 
 
 def table(found: list[tuple]) -> list[dict[str, Any]]:
-    """A row for each bound: what was found over profiles and seeds, and how many spreads lie between.
+    """A row for each bound: what was found over profiles and seeds, and how many spreads are between.
 
-    Where the bound is itself computed, the difference of both sides is held against 0.
+    Where the bound is itself computed, the difference of both sides is compared with 0.
     """
     values: dict[tuple[str, str, int], list[float]] = {}
     bound_of: dict[tuple[str, str, int], tuple[float, float]] = {}
@@ -271,7 +272,7 @@ def table(found: list[tuple]) -> list[dict[str, Any]]:
 def spreads_of(row: dict[str, Any]) -> str:
     """A row's distance between what was found and the bound; what never varied has none."""
     if row["spreads"] is None:
-        return "does not hold" if row["near"] else "exact"
+        return "not true" if row["near"] else "exact"
     return f"{row['spreads']:.1f}"
 
 

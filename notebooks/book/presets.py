@@ -1,4 +1,4 @@
-"""Presets: what a full run is told by its file and on the command line, checked before anything runs."""
+"""Presets: the settings of a full run, from its file and from the command line, checked before anything runs."""
 
 import ast
 import dataclasses
@@ -13,7 +13,7 @@ import yaml
 
 import pairs
 
-# Parameters that say where to compute and save, where the data is, and what to test: not what is trained.
+# Parameters that tell where to compute and save, where the data is, and what to test: not what is trained.
 WHERE = ("run_dir", "data_root", "device", "model_devices", "compiled", "workers", "memory_limit", "checkpoint_every")
 TEST = ("test_sets", "test_distances", "test_rerank", "test_multi_query")
 # The project's own folders, and those that its commands empty.
@@ -35,7 +35,7 @@ class PlainLoader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As the class it is taken from does, but for names given twice."""
+        """As the class it is taken from does, except for names given twice."""
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := [name for name in names if names.count(name) > 1]:
             raise yaml.YAMLError(f"{twice[0]} is given twice; keep one of the two")
@@ -63,7 +63,7 @@ def value(text: str) -> Any:
         found = yaml.load(text, PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
-    # YAML's own numbers are octal (010) and times (12:30), a surprise to whoever typed them.
+    # YAML's own numbers are octal (010) and times (12:30), which surprises the person who types them.
     return found if isinstance(found, bool | list | dict) or text.strip().lower() in ("null", "~") else text
 
 
@@ -112,7 +112,7 @@ def read_preset(root: Path, preset: str) -> Preset:
 def read_overrides(root: Path, preset: str, words: Sequence[Sequence[str]]) -> dict[str, Any]:
     """What `-p name text` gave; a parameter that is text in the notebook is text whatever it looks like.
 
-    Given twice, the last one counts, and a line says so.
+    If it is given twice, the last one counts, and a line reports it.
     """
     defaults = read_preset(root, preset).defaults
     found: dict[str, Any] = {}
@@ -179,7 +179,7 @@ def run_folder(root: Path, run_dir: Any) -> tuple[Path, list[Path]]:
         where, project = folder.resolve(), root.resolve()
         full = where in (project, project / "runs", project / "data", project / "data" / "raw")
         if full or where in project.parents or any(where.is_relative_to(project / name) for name in OWN):
-            raise ValueError(f"run_dir is {run_dir!r}, which holds other things; name a folder of its own (runs/name)")
+            raise ValueError(f"run_dir is {run_dir!r}, which contains other things; name a new folder (runs/name)")
         new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / lock.NAME, "a"):

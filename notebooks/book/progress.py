@@ -1,4 +1,4 @@
-"""A line that shows what a command does and for how long: it moves on a terminal and comes every 20 s in a log."""
+"""A line that shows what a command does and for how long: on a terminal it moves, in a log it comes every 20 s."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 EVERY = 20.0  # seconds between two lines in a log; on a terminal the one line is renewed twice a second
-WIDTH = 24  # of the titles, so that the seconds stand below each other
+WIDTH = 24  # of titles, so that the seconds are in one column
 
 
 class Line:

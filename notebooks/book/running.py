@@ -16,10 +16,12 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+import executor
+import kept
 import pairs
 import progress
+from cells import EXPLORER
 
-SAVE_SECONDS = 60  # for a kernel that is stopped: a training saves its last finished epoch
 READS = 10  # of a file that papermill writes, until it is whole
 
 
@@ -49,8 +51,8 @@ def execute(
     target = out / f"{name}.ipynb"
     shown = os.path.relpath(target, root)
     notebook = pairs.read(root / "notebooks" / f"{name}.ipynb")
-    # An explorer is for a hand on its sliders; headless it is nothing.
-    notebook.cells = [cell for cell in notebook.cells if not {"explorer", *skip} & set(pairs.tags(cell))]
+    # An explorer shows nothing unless somebody moves its sliders.
+    notebook.cells = [cell for cell in notebook.cells if not {EXPLORER, *skip} & set(pairs.tags(cell))]
     # Papermill warns of parameters that the notebook's cell does not have (`presets.plan` has checked them). It and
     # asyncio also report a dead kernel on their own, at times one that was ended on purpose: by Ctrl-C, or since
     # nobody reads its output any more.
@@ -61,13 +63,13 @@ def execute(
             notebook,
             str(target).replace("{", "{{").replace("}", "}}"),  # papermill fills braces in
             parameters,
-            kernel_name="python3",
+            kernel_name=executor.KERNEL,
             cwd=root / "notebooks",
             progress_bar=False,
-            start_timeout=pairs.START_SECONDS,
+            start_timeout=executor.START_SECONDS,
             execution_timeout=seconds,
-            extra_arguments=[*pairs.QUIET_KERNEL, *kernel],
-            config=Config({"KernelManager": {"shutdown_wait_time": SAVE_SECONDS}}),
+            extra_arguments=[*executor.QUIET, *kernel],
+            config=Config({"KernelManager": {"shutdown_wait_time": executor.SAVE_SECONDS}}),
             **streams,
         )
     except PapermillExecutionError as error:
@@ -98,12 +100,13 @@ def run(root: Path) -> None:
     Raises:
         ValueError: chapters failed, or none wrote the score table.
     """
+    kept.refresh(root)
     out = root / "runs" / "book"
     scores = out / "scores.json"
     scores.unlink(missing_ok=True)  # the table printed below is this run's
-    names = sorted(path.stem for path in (root / "notebooks").glob("0?_*.ipynb"))
+    names = pairs.runnable(root / "notebooks")
     shown = os.path.relpath(out, root)
-    print(f"Each chapter is left in {shown}/ with its pictures as soon as it is done; look at the first one while the")
+    print(f"Each chapter is left in {shown}/ with its figures as soon as it is done; look at the first one while the")
     print(f"others are run: .venv/bin/jupyter lab {shown}/{names[0]}.ipynb\n", flush=True)
     failed: dict[str, ValueError] = {}
     begun = time.perf_counter()
@@ -112,7 +115,7 @@ def run(root: Path) -> None:
         target.unlink(missing_ok=True)
         with progress.Line(name, partial(doing, target, log)) as line:
             try:
-                execute(root, name, out, {}, seconds=pairs.CELL_SECONDS, kernel=[log_into(log)])
+                execute(root, name, out, {}, seconds=executor.CELL_SECONDS, kernel=[log_into(log)])
             except ValueError as error:
                 failed[name], line.ending = error, f"failed: {error}"
         log.unlink(missing_ok=True)
@@ -130,10 +133,7 @@ def log_into(path: Path) -> str:
     """The argument for a kernel that writes the library's log into a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    return (
-        "--IPKernelApp.exec_lines=import logging; log = logging.getLogger('alignedreid_lib'); "
-        f"log.addHandler(logging.FileHandler({str(path)!r})); log.setLevel(logging.INFO); del log"
-    )
+    return executor.log_to(f"logging.FileHandler({str(path)!r})")
 
 
 def doing(notebook: Path, log: Path) -> str:

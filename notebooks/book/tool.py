@@ -5,13 +5,9 @@ import dataclasses
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,55 +16,17 @@ import nbformat
 import architecture
 import cells
 import checks
+import executor
+import kept
 import links
 import pairs
 import portable
 import running
+from cells import DEMONSTRATION, EXPLORER
+from ending import stopped_softly
 from presets import plan, read_overrides, read_preset, run_folder
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROOT = Path(__file__).resolve().parents[2]
-# Late in a training ever more numbers are smaller than 1e-38, and processors compute with those many times slower: a
-# full run counts them as 0. Said before anything else, since threads that exist already do not hear it.
-FLUSH = "--IPKernelApp.exec_lines=import torch; torch.set_flush_denormal(True)"
-# A full run shows the library's log: one line per epoch.
-LOG = (
-    "--IPKernelApp.exec_lines=import logging, sys; log = logging.getLogger('alignedreid_lib'); "
-    "log.addHandler(logging.StreamHandler(sys.stdout)); log.setLevel(logging.INFO); del log"
-)
-
-
-@contextmanager
-def stopped_softly() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP stop this process as Ctrl-C does: the kernel ends, a training saves its last epoch.
-
-    So does the end of the make that started it, since a killed `make train` has to leave nothing behind.
-    """
-    before = {number: signal.getsignal(number) for number in ENDING}
-
-    def stop(number: int, frame: object) -> None:
-        for other in ENDING:  # a second one while the kernel saves changes nothing
-            signal.signal(other, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in ENDING:
-        if before[number] is not signal.SIG_IGN:  # as `nohup` starts it
-            signal.signal(number, stop)
-
-    def watch(parent: int) -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(2 * running.SAVE_SECONDS)
-        os._exit(1)
-
-    if "MAKELEVEL" in os.environ:
-        threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
@@ -87,13 +45,14 @@ def train(root: Path, preset: str, overrides: dict[str, Any]) -> None:
     print(f"{preset}: {name} into {settings['run_dir']}", flush=True)
     with lock.locked(folder, settings["run_dir"]):
         try:
-            running.execute(root, name, folder, settings, show=True, kernel=[FLUSH, LOG], skip=["demonstration"])
+            kernel = [executor.FLUSH, executor.LOG]
+            running.execute(root, name, folder, settings, show=True, kernel=kernel, skip=[DEMONSTRATION])
         except ValueError as error:
             made = {path.name for path in folder.iterdir()} - before
             if getattr(error.__cause__, "ename", "") == "InputError" and made <= {lock.NAME, f"{name}.ipynb"}:
                 for file in made:  # refused before there was anything to keep
                     (folder / file).unlink()
-                with suppress(OSError):  # another run may have come into one of them
+                with suppress(OSError):  # a different run may have come into one of them
                     for path in new:
                         path.rmdir()
             raise
@@ -132,7 +91,7 @@ def train_share(root: Path, settings: dict[str, Any]) -> None:
             until_the_end.enter_context(lock.locked(folder, asked.run_dir))
 
         distributed.from_first(take_lock)
-        for in_turn in ("RANK", "LOCAL_RANK"):  # machines may share a disk: the first of all, then whoever misses it
+        for in_turn in ("RANK", "LOCAL_RANK"):  # machines may share a disk: the first of all, then each that misses it
             if os.environ[in_turn] == "0":
                 book.prepare_data(config, **asked.data)
             torch.distributed.barrier(patient)
@@ -165,7 +124,7 @@ def site(root: Path) -> None:
     Raises:
         ValueError: Sphinx warned.
     """
-    source, out = root / "build" / "book", root / "build" / "site"  # myst-nb leaves a folder of its own beside out
+    source, out = root / "build" / "book", root / "build" / "site"  # myst-nb leaves a folder of its own next to out
     for folder in (source, out, root / "site"):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "notebooks" / "book", source, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
@@ -174,7 +133,7 @@ def site(root: Path) -> None:
     (source / "bibliography.md").write_text(links.bibliography(source / "references.bib", chapters))
     (source / "architecture.md").write_text(architecture.page(root))
     for name, notebook in chapters.items():
-        notebook.cells = [cell for cell in notebook.cells if "explorer" not in pairs.tags(cell)]
+        notebook.cells = [cell for cell in notebook.cells if EXPLORER not in pairs.tags(cell)]
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 prepare_code(cell)
@@ -204,6 +163,7 @@ def check_pairs(root: Path) -> None:
 
 def unfold(root: Path) -> None:
     """Writes the chapters with their solutions as cells into `build/chapters`, for `make test`."""
+    kept.refresh(root)
     shutil.rmtree(root / "build" / "chapters", ignore_errors=True)
     pairs.unfold_solutions(root / "notebooks", root / "build" / "chapters")
 
@@ -222,6 +182,28 @@ def gpu_column(root: Path) -> None:
     print(column.table(root))
 
 
+def call(args: argparse.Namespace) -> None:
+    """Calls the command."""
+    if args.command == "train":
+        train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
+    elif args.command == "portable-pass":
+        portable.run_pass(ROOT, args.profile, args.seed)
+    elif args.command == "pairs":
+        pairs.update_all(ROOT / "notebooks", args.only, args.force, args.keep)
+    else:
+        known = {
+            "run": running.run,
+            "portable": portable.run,
+            "check-pairs": check_pairs,
+            "unfold": unfold,
+            "site": site,
+            "test": checks.run_all,
+            "gpu-check": gpu_check,
+            "gpu-column": gpu_column,
+        }
+        known[args.command](ROOT)
+
+
 def main(words: list[str]) -> None:
     """Reads the command line and calls the command; an error ends with one line and exit code 1."""
     one_line = argparse.SUPPRESS  # an error without the usage before it
@@ -238,31 +220,15 @@ def main(words: list[str]) -> None:
     command = commands.add_parser("pairs")
     command.add_argument("only", nargs="?", default="")
     command.add_argument("--force", action="store_true")
+    command.add_argument("--keep", choices=["py", "ipynb"], default="")
     args = parser.parse_args(words)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, str(cores))
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else every kernel warns of frozen modules
     try:
-        if args.command == "train":
-            with stopped_softly():
-                train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
-        elif args.command == "portable-pass":
-            portable.run_pass(ROOT, args.profile, args.seed)
-        elif args.command == "pairs":
-            pairs.update_all(ROOT / "notebooks", args.only, args.force)
-        else:
-            known = {
-                "run": running.run,
-                "portable": portable.run,
-                "check-pairs": check_pairs,
-                "unfold": unfold,
-                "site": site,
-                "test": checks.run_all,
-                "gpu-check": gpu_check,
-                "gpu-column": gpu_column,
-            }
-            known[args.command](ROOT)
+        with stopped_softly():
+            call(args)
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads on (`make train | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

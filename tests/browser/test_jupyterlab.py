@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import executor
 import nbformat
-import pairs
 import pytest
 from browsing import PATIENCE, launched
 from test_moving_figures import State, check_the_points, data_of, press
@@ -101,7 +101,7 @@ figures.pull_the_points(points, people, static=fig, words="six points")"""
 
 def test_a_figure_that_moves(lab: str, tmp_path: Path) -> None:
     """The output moves once its cell has run; stored in a notebook that is not trusted, it is the static figure."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MAKE)], metadata=pairs.NOTEBOOK_METADATA)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MAKE)], metadata=executor.NOTEBOOK_METADATA)
     nbformat.write(notebook, tmp_path / "run.ipynb")
     scope: dict[str, Any] = {}
     exec(MAKE.rpartition("\n")[0], scope)

@@ -54,7 +54,7 @@ def tidy(device: torch.device) -> None:
 
 @contextmanager
 def too_small(device: torch.device) -> Iterator[None]:
-    """Inside, a GPU has room for little more than what it has allocated, so that a step runs out of memory."""
+    """Inside, a GPU can allocate little more than what it has allocated, so that a step runs out of memory."""
     if device.type != "cuda":
         yield
         return

@@ -24,11 +24,11 @@ class Sizes:
     name: str = "Market-1501's sizes"
     backbone: str = "resnet50"
     image: tuple[int, int] = (256, 128)
-    few_backbone: str = "resnet18"  # of the comparisons: a deeper network with random weights amplifies rounding more
+    few_backbone: str = "resnet18"  # for comparisons: a deeper network with random weights amplifies rounding more
     few_image: tuple[int, int] = (128, 64)
     few_people: int = 4  # few, so that rounding hardly ever decides which sample is the hardest
     few_each: int = 2
-    file_image: tuple[int, int] = (128, 64)  # of the files, as in the release
+    file_image: tuple[int, int] = (128, 64)  # in the files, as in the release
     people: int = 751
     images_each: int = 17
     ids_per_batch: int = 32

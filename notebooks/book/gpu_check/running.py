@@ -1,7 +1,6 @@
 """All checks one after another: the table on the terminal and the file of results."""
 
 import dataclasses
-import os
 import re
 import sys
 import tempfile
@@ -70,13 +69,12 @@ def run(root: Path, sizes: Sizes | None = None) -> None:
 
     Exits with 1 if a comparison failed.
     """
-    # Read once, at the first product on a GPU: without it `deterministic` refuses products there.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    devices.reserve_workspace()  # read once, at the first product on a GPU
     device = devices.choose_device()
     on_cpu = device.type == "cpu"
     sizes = sizes or (SMALL if on_cpu else MARKET)
     if on_cpu:
-        print("There is no GPU here: the part that a CPU can do, at small sizes. It says nothing about a GPU.\n")
+        print("There is no GPU here: the part that a CPU can do, at small sizes. It shows nothing about a GPU.\n")
     with tempfile.TemporaryDirectory(prefix="gpu_check_") as folder:
         content = check(Setup(device, sizes, Path(folder)))
     path = root / ("runs" if on_cpu else "notebooks/results") / file_name(content["device"])

@@ -37,7 +37,7 @@ def timed(setup: Setup, check: str, what: str, call: Callable[[], object], floor
 
 
 def local_distances(setup: Setup) -> list[Row]:
-    """All local distances of queries to gallery images, beside the bare product of the stripes."""
+    """All local distances of queries to gallery images, compared with the bare product of the stripes."""
     sizes = setup.sizes
     x, y = (drawn(setup, n, sizes.stripes, sizes.local_channels) for n in (sizes.queries, sizes.gallery))
     side = TILE * sizes.stripes
@@ -85,7 +85,7 @@ def scoring(setup: Setup) -> list[Row]:
 
 
 def re_ranking(setup: Setup) -> list[Row]:
-    """Re-ranking from global features, beside the product of all features and the search for the nearest."""
+    """Re-ranking from global features, compared with the product of all features and the search for the nearest."""
     sizes = setup.sizes
     queries, gallery = (drawn(setup, n, sizes.channels) for n in (sizes.queries, sizes.gallery))
     whole = torch.cat([queries, gallery])

@@ -24,7 +24,7 @@ from gpu_check.made import Setup, tested_images
 from gpu_check.rows import ABSENT, Row, attempt
 
 BARE = "bare backbone: forward, backward, Adam"
-FORMS: dict[str, dict[str, Any]] = {  # how the network is called, and the setting that asks for it
+FORMS: dict[str, dict[str, Any]] = {  # how the network is called, and the setting that turns it on
     "eager": {},
     "compiled": {"compiled": True},
     "compiled, CUDA graph": {"compiled": "reduce-overhead"},
@@ -71,7 +71,7 @@ def places(paths: list[Any], config: TrainConfig, device: torch.device) -> dict[
 
 
 def steps(setup: Setup) -> list[Row]:
-    """Whole epochs with their batches, in all forms and from all places, beside the bare step."""
+    """Whole epochs with their batches, in all forms and from all places, compared with the bare step."""
     with card.as_in_training(devices.choose_precision("auto", setup.device, setup.sizes.image[1])):
         return _steps(setup)
 
@@ -140,7 +140,7 @@ def checkpoint(setup: Setup) -> list[Row]:
 
 
 def extraction(setup: Setup) -> list[Row]:
-    """Features of images from files and from memory, beside the bare forward pass."""
+    """Features of images from files and from memory, compared with the bare forward pass."""
     with card.as_in_training(devices.choose_precision("auto", setup.device, setup.sizes.image[1])):
         return _extraction(setup)
 
