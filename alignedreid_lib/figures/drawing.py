@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import re
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
