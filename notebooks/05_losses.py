@@ -2,7 +2,7 @@
 # # 05 Losses
 #
 # A network gives each image a point. On the left the anchor's own person is far away and a different person is near. Training should make the
-# right out of the left; a loss says how far we are from it, and in which direction each point has to move.
+# right out of the left; a loss measures how far we are from it, and in which direction each point has to move.
 
 # %% tags=["parameters"]
 # Parameters: one batch, and the loss

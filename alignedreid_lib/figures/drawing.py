@@ -53,6 +53,7 @@ class Figure(figure.Figure):
 def _mark(fig: figure.Figure) -> None:
     """Name photographs, and what is drawn over an image, so that the SVG tells them from the rest."""
     fig.draw_without_rendering()  # positions are known after it
+    fig.set_layout_engine("none")  # a second layout would move axes by a fraction of a point
     for ax in fig.axes:
         shown = [image for image in ax.get_images() if isinstance(image, AxesImage)]
         for image in shown:
@@ -61,7 +62,7 @@ def _mark(fig: figure.Figure) -> None:
             image.set_gid(PHOTOGRAPH if values is not None and values.ndim == 3 else None)
         boxes = [image.get_window_extent() for image in shown]
         for artist in [*ax.texts, *ax.lines, *ax.patches, *ax.collections]:
-            if isinstance(artist, Collection):  # its own window extent knows markers, not lines
+            if isinstance(artist, Collection):  # its own window extent includes markers, not lines
                 where = artist.get_datalim(ax.transData).transformed(ax.transData)
             else:
                 where = artist.get_window_extent()

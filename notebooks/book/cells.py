@@ -66,12 +66,12 @@ def alt_text(cell: Any) -> str:
 
 
 def has_figure(cell: Any) -> bool:
-    """Whether a cell's output is a figure: a chart, a sheet of images, or a figure that its reader moves."""
+    """True if a cell's output is a figure: a chart, a sheet of images, or a figure that its reader moves."""
     return any(kind.startswith("image/") for output in cell.get("outputs", []) for kind in output.get("data", {}))
 
 
 def is_folded(cell: Any) -> bool:
-    """Whether the site shows a code cell only to those who open it: it computes nothing that the text explains.
+    """True if the site shows a code cell only to those who open it: it computes nothing that the text explains.
 
     Folded are the parameters, cells of imports and settings, cells whose output is a figure, and functions that draw
     (`draw_...`). The tag `show-input` keeps a cell open, `hide-input` folds one.

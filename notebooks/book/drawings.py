@@ -60,7 +60,7 @@ def depart_image(translator: HTML5Translator, node: nodes.image) -> None:
 
 def inlined(svg: str, words: str) -> str:
     """A chart as part of a page: named for those who cannot see it, in the page's colours."""
-    svg = re.sub(r"<style\b.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole page
+    svg = re.sub(r"<style\b.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
     size: Any = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', svg)
     width = round(float(size[1]) * 4 / 3)
     head = f'<svg role="img" aria-label="{html.escape(words)}" style="width: {width}px"'
