@@ -43,7 +43,7 @@ def locked(folder: Path, shown: str = "", wait: str = "") -> Iterator[IO[str]]:
 
 
 def is_of(file: IO[str], folder: Path) -> bool:
-    """Whether a lock's file is still the one in this folder: a waiting process may find the folder renamed or gone."""
+    """True if a lock's file is still the one in this folder: a waiting process may find the folder renamed or gone."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / NAME))
     except FileNotFoundError:
