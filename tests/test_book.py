@@ -318,7 +318,7 @@ def test_an_edit_made_in_the_notebook_alone_comes_into_the_source(
 
 
 def test_the_source_keeps_its_header_and_its_other_lines(copy: Path) -> None:
-    text = "# ---\n# jupyter:\n#   kernelspec:\n#     name: python3\n# ---\n\n" + SOURCE
+    text = "# ---\n# jupyter:\n#   jupytext:\n#     formats: ipynb,py:percent\n# ---\n\n" + SOURCE
     (copy / "00_example.py").write_text(text)
     change(copy, lambda n: n.cells[0].update(source=n.cells[0].source.replace("One", "An")))
     with pytest.MonkeyPatch.context() as patch:

@@ -409,5 +409,5 @@ def test_a_disk_without_locks_is_told_and_used(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(lock.fcntl, "flock", no_locks)
     with lock.locked(tmp_path, "runs/x"):
         assert caplog.messages == [
-            "runs/x: no lock on this disk (No locks available); start one process at a time in it"
+            "runs/x: no lock on this disk (No locks available); start one make train at a time in it"
         ]

@@ -131,15 +131,6 @@ def is_done(target: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def _clear(folder: Path) -> None:
-    """Delete what is in a folder, except for its lock."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != lock.NAME:
-            path.unlink()
-
-
 @contextmanager
 def _alone(partial: Path, target: Path, made: Callable[[], bool]) -> Iterator[bool]:
     """Inside, no other process works in `partial`, which is an empty folder and is deleted at the end.
@@ -151,23 +142,20 @@ def _alone(partial: Path, target: Path, made: Callable[[], bool]) -> Iterator[bo
         partial.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
-                file = stack.enter_context(lock.locked(partial, wait=waiting))
-            except FileNotFoundError:  # deleted or renamed since
+                same = stack.enter_context(lock.in_turn(partial, waiting))
+            except FileNotFoundError:  # renamed or deleted since
                 continue
-            if not lock.is_of(file, partial):
+            if not same:
                 continue
             try:
                 if made():
                     break
-                _clear(partial)  # of a call that was killed
+                for path in partial.iterdir():  # of a call that was killed
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 yield True
                 return
             finally:
-                if lock.is_of(file, partial):
-                    with suppress(OSError):  # the lock last: a process that waits for it may make the folder again
-                        _clear(partial)
-                        (partial / lock.NAME).unlink()
-                        partial.rmdir()
+                shutil.rmtree(partial, ignore_errors=True)
     yield False
 
 
@@ -186,7 +174,6 @@ def all_or_nothing(target: Path, source: Path, settings: dict[str, Any]) -> Iter
                     log.info("preparing %s from %s", target.name, source.name)
                     yield partial
                     partial.rename(target)
-                    (target / lock.NAME).unlink(missing_ok=True)
                 else:
                     yield None
         except BaseException:

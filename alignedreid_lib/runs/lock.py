@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from alignedreid_lib.errors import InputError
 
@@ -16,35 +15,54 @@ NAME = ".lock"  # the file inside the folder; it stays, and the lock ends with i
 
 
 @contextmanager
-def locked(folder: Path, shown: str = "", wait: str = "") -> Iterator[IO[str]]:
-    """Inside, no other process gets the lock of this folder, which has to exist; gives the lock's open file.
+def locked(folder: Path, shown: str = "") -> Iterator[None]:
+    """Inside, no other process gets the lock of this folder, which has to exist.
 
     On a disk without locks, as some of clusters, a warning is logged and nothing is locked.
 
     Args:
         shown: what messages call the folder; "" for its path.
-        wait: the warning to log while a different process has the lock, which is waited for; "" for an error.
 
     Raises:
-        InputError: a different process has the lock, and `wait` is "".
+        InputError: a different process has the lock.
     """
     shown = shown or str(folder)
     with open(folder / NAME, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not wait:
-                raise InputError(f"{shown}: a make train or torchrun is already at work in it; wait for it") from None
-            log.warning("%s", wait)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            raise InputError(f"{shown}: a make train or torchrun is already at work in it; wait for it") from None
         except OSError as error:
-            log.warning("%s: no lock on this disk (%s); start one process at a time in it", shown, error.strerror)
-        yield file
+            log.warning("%s: no lock on this disk (%s); start one make train at a time in it", shown, error.strerror)
+        yield
 
 
-def is_of(file: IO[str], folder: Path) -> bool:
-    """True if a lock's file is still the one in this folder: a waiting process may find the folder renamed or gone."""
+@contextmanager
+def in_turn(folder: Path, waiting: str) -> Iterator[bool]:
+    """Inside, no other process is in turn in this folder; False if it was renamed or deleted while this one waited.
+
+    The folder itself is locked, so that no file has to stay in it. On a disk without such locks a warning is logged and
+    nothing is locked.
+
+    Args:
+        waiting: the warning to log while a different process is in turn.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / NAME))
-    except FileNotFoundError:
-        return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s", waiting)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            log.warning("%s: no lock on this disk (%s); start one process at a time in it", folder, error.strerror)
+        try:
+            same = os.path.samestat(os.fstat(handle), os.stat(folder))
+        except FileNotFoundError:
+            same = False
+        yield same
+    finally:
+        os.close(handle)

@@ -295,8 +295,8 @@ def scores(root: Path) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for path in sorted((root / "runs" / "portable").glob("*_seed*/runs/book/scores.json")):
         content = json.loads(path.read_text())["rows"]
-        kept = ("name", "rank1", "mean_ap_step", "mean_ap_trapezoid")
-        found[path.parents[2].name] = [{key: row[key] for key in kept} for row in content]
+        keys = ("name", *running.COLUMNS)
+        found[path.parents[2].name] = [{key: row[key] for key in keys} for row in content]
     return found
 
 

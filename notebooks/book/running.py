@@ -22,6 +22,8 @@ import pairs
 import progress
 from cells import EXPLORER
 
+# The columns of the score table: a row's key in scores.json, and the title.
+COLUMNS = {"rank1": "rank-1", "mean_ap_step": "mAP (step)", "mean_ap_trapezoid": "mAP (trapezoid)"}
 READS = 10  # of a file that papermill writes, until it is whole
 
 
@@ -165,12 +167,11 @@ def doing(notebook: Path, log: Path) -> str:
 
 def score_table(rows: list[dict[str, Any]]) -> str:
     """The rows of `scores.json` as aligned text; scores are fractions, printed in percent."""
-    columns = {"rank1": "rank-1", "mean_ap_step": "mAP (step)", "mean_ap_trapezoid": "mAP (trapezoid)"}
     width = max(len(row["name"]) for row in rows)
-    lines = [" " * width + "".join(f"  {title}" for title in columns.values())]
+    lines = [" " * width + "".join(f"  {title}" for title in COLUMNS.values())]
     for row in rows:
         line = f"{row['name']:<{width}}"
-        for key, title in columns.items():
+        for key, title in COLUMNS.items():
             text = "-" if row[key] is None else f"{100 * row[key]:.1f}"
             line += f"  {text:>{len(title)}}"
         lines.append(line)
