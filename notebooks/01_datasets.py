@@ -38,6 +38,7 @@ figures.contact_sheet(
     [show(name) for name in six[0] + six[1]],
     [f"camera {c}" for c in (1, 2, 3, 4, 5, 6)] * 2,
     columns=6,
+    width=6,
 )
 
 # %% [markdown]

@@ -121,7 +121,7 @@ figures.batch_grid(pictures, labels, config.images_per_id)
 # %%
 def draw_triplets(anchors, mined):
     """Each anchor with its hardest positive and its hardest negative."""
-    fig = figures.Sheet(figsize=(8, 2.9), layout="constrained")
+    fig = figures.Figure(figsize=(8, 2.9), layout="constrained")
     grid = fig.add_gridspec(
         1,
         4 * len(anchors) - 1,

@@ -233,7 +233,7 @@ FAULTS: dict[str, Callable[[Any], object]] = {
     "names a path of a machine (/home/": lambda n: n.cells[2].outputs.append(
         output("stream", text="in /home/ann/data")
     ),
-    "holds image/gif": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/gif": ""})),
+    "holds image/png": lambda n: n.cells[2].outputs.append(output("display_data", data={"image/png": ""})),
     "cell 5: its figure has no words": lambda n: n.cells[4].update(source="plt.plot([0, 1])"),
     "cell 5: its figure has no caption": lambda n: n.cells[4].metadata.update(caption=""),
     "cell 5: its caption is its alt": lambda n: n.cells[4].metadata.update(caption="a line that rises from 0 to 1."),

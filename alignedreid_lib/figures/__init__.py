@@ -8,7 +8,7 @@ from alignedreid_lib.figures.charts import (
     open_set,
     training_curves,
 )
-from alignedreid_lib.figures.drawing import Figure, Sheet
+from alignedreid_lib.figures.drawing import Figure
 from alignedreid_lib.figures.interactive import (
     Interactive,
     choose_the_threshold,
@@ -56,7 +56,6 @@ __all__ = [
     "WRONG",
     "Figure",
     "Interactive",
-    "Sheet",
     "batch_grid",
     "choose_the_threshold",
     "cmc_curves",

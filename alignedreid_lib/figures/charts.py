@@ -17,7 +17,7 @@ from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset, DatasetCard
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.verification import choose_threshold, roc
-from alignedreid_lib.figures.drawing import Figure, Sheet
+from alignedreid_lib.figures.drawing import Figure
 from alignedreid_lib.figures.sheets import (
     BLACK,
     GREY,
@@ -141,7 +141,7 @@ def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) ->
     return fig
 
 
-def dataset_card(dataset: Dataset, card: DatasetCard, pictures: int = 8) -> Sheet:
+def dataset_card(dataset: Dataset, card: DatasetCard, pictures: int = 8) -> Figure:
     """A card as a figure: images of an identity, what two cameras share, and one image each of some identities.
 
     Args:
@@ -152,7 +152,7 @@ def dataset_card(dataset: Dataset, card: DatasetCard, pictures: int = 8) -> Shee
     bad = {name for name, _ in card.unreadable}
     firsts = [k for k in np.unique(dataset.ids, return_index=True)[1] if dataset.paths[k].name not in bad]
     chosen = [firsts[k] for k in np.linspace(0, len(firsts) - 1, min(pictures, len(firsts))).astype(int)]
-    fig = Sheet(figsize=(WIDTH, 5.0), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 5.0), layout="constrained")
     halves: Any = fig.subfigures(2, 1, height_ratios=(2, 1))
     panels, row = halves
     left, right = panels.subplots(1, 2, width_ratios=(3, 2))

@@ -20,7 +20,7 @@ from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import GALLERY, QUERY, ranked_list
-from alignedreid_lib.figures.drawing import Sheet
+from alignedreid_lib.figures.drawing import Figure
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
@@ -38,13 +38,16 @@ MOST = 8  # images in a row: more of them are too small to compare
 WIDE = 0.85  # inches: an image of this width has space below for a word with the rank
 
 
-def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = MOST) -> Sheet:
+def contact_sheet(
+    pictures: Sequence[Any], titles: Sequence[str] | None = None, columns: int = MOST, width: float = WIDTH
+) -> Figure:
     """Images in rows, each with a title.
 
     Args:
         pictures: uint8 each, tensors [3, h, w] or arrays [h, w, 3]; sizes may differ.
         titles: short texts of one line or more, one above each image.
         columns: images per row.
+        width: of the sheet, in inches; a page has 8.
 
     Raises:
         InputError: no images, or not one title per image.
@@ -54,9 +57,9 @@ def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, 
         given = "no titles" if titles is None else f"{len(titles)} titles"
         raise InputError(f"{len(pixels)} images, {given}, {columns} columns: give a title to each, or none")
     head = LINE * (1 + max(title.count("\n") for title in titles)) if titles is not None else 0.0
-    cell = (WIDTH - (columns - 1) * GAP) / columns
+    cell = (width - (columns - 1) * GAP) / columns
     height = cell * _aspect(pixels)
-    fig, ax = _sheet(-(-len(pixels) // columns) * (head + height + GAP) - GAP)
+    fig, ax = _sheet(-(-len(pixels) // columns) * (head + height + GAP) - GAP, width)
     for k, picture in enumerate(pixels):
         left, top = k % columns * (cell + GAP), k // columns * (head + height + GAP)
         _place(ax, picture, left, top + head, cell, height)
@@ -65,7 +68,7 @@ def contact_sheet(pictures: Sequence[Any], titles: Sequence[str] | None = None, 
     return fig
 
 
-def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> Sheet:
+def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> Figure:
     """A batch of P identities x K images; the K images of an identity are adjacent, under its label.
 
     Args:
@@ -87,7 +90,8 @@ def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> S
     apart = 4 * GAP
     cell = min((WIDTH - (side - 1) * apart) / (side * images_per_id), 0.7)
     height = cell * _aspect(pixels)
-    fig, ax = _sheet(-(-len(people) // side) * (LINE + height + 2 * GAP) - 2 * GAP)
+    width = side * images_per_id * cell + (side - 1) * apart
+    fig, ax = _sheet(-(-len(people) // side) * (LINE + height + 2 * GAP) - 2 * GAP, max(width, 2.0))
     for p, person in enumerate(people):
         left = p % side * (cell * images_per_id + apart)
         top = p // side * (LINE + height + 2 * GAP) + LINE
@@ -99,7 +103,7 @@ def batch_grid(batch: Sequence[Any], labels: ArrayLike, images_per_id: int) -> S
 
 def ranked_lists(
     queries: Sequence[int], dataset: Dataset, distances: ArrayLike | torch.Tensor, top: int = MOST - 1
-) -> Sheet:
+) -> Figure:
     """The nearest gallery images of some queries; a frame and a mark tell right from wrong.
 
     Images of the query's identity from the query's own camera are left out, as they are in the scores.
@@ -169,12 +173,12 @@ def _aspect(pixels: Sequence[np.ndarray]) -> float:
     return max(picture.shape[0] / picture.shape[1] for picture in pixels)
 
 
-def _sheet(height: float) -> tuple[Sheet, Axes]:
+def _sheet(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     """A figure and one invisible axes that covers it, measured in inches from the upper left."""
-    fig = Sheet(figsize=(WIDTH, height))
+    fig = Figure(figsize=(width, height))
     fig.set_layout_engine("none")  # whatever the style sets
     ax = fig.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, WIDTH), ylim=(height, 0), autoscale_on=False)
+    ax.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     ax.set_axis_off()
     return fig, ax
 

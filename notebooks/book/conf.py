@@ -25,6 +25,7 @@ nb_render_markdown_format = "myst"  # what a cell shows as Markdown may be a tab
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "deflist", "html_image"]
 myst_heading_anchors = 3
 numfig = True  # figures and equations have numbers, per chapter: drawings.number
+numfig_format = {"figure": "Figure %s"}
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget has no place on a page
 
 autodoc_member_order = "bysource"

@@ -19,7 +19,6 @@ from cells import ORDER, alt_text, arrangement, check_syntax, content, digest, e
 
 MAX_BYTES = 600_000
 MIN_ASSERTS = 3
-PICTURES = ("image/svg+xml", "image/png")
 CELL_SECONDS = 600
 START_SECONDS = 180  # a kernel on a busy machine is slow to answer first
 QUIET_KERNEL = ["--log-level=CRITICAL"]  # else each kernel warns that it listens on this machine's TCP
@@ -115,8 +114,7 @@ def update(folder: Path, name: str, force: bool = False) -> bool:
             if output.get("name") == "stderr":
                 raise ValueError(f"{name}: cell {number} writes to stderr: {output.text.strip()}")
             if "metadata" in output:
-                sizes = output.metadata.get("image/png", {})  # a sheet has twice the pixels that it is wide
-                output.metadata = {"image/png": sizes} if sizes else {}
+                output.metadata = {}
         if "explorer" in tags(cell):
             cell.outputs = []  # a widget is nothing without its kernel
     notebook.metadata = NOTEBOOK_METADATA | {ORDER: arrangement(notebook)}
@@ -254,8 +252,8 @@ def _cell_problems(cell: Any) -> list[str]:
             found.append(f"holds an error ({output.ename})")
         elif output.get("name") == "stderr":
             found.append("holds stderr output")
-        if pictures := [kind for kind in data if kind.startswith("image/") and kind not in PICTURES]:
-            found.append(f"holds {pictures[0]}; charts are SVG, sheets of photographs PNG")
+        if pictures := [kind for kind in data if kind.startswith("image/") and kind != "image/svg+xml"]:
+            found.append(f"holds {pictures[0]}; figures are SVG (`figures.Figure`)")
         text = "".join([output.get("text", ""), *(str(v) for k, v in data.items() if k.startswith("text/"))])
         if path := MACHINE_PATH.search(text):
             found.append(f"its output names a path of a machine ({text[path.start() :].split()[0]})")

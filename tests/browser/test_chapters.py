@@ -22,11 +22,12 @@ LATER: set[str] = {  # these chapters do not show their first figure above the f
 LOOK = """() => {
   const found = {}, figure = document.querySelector('article figure img, article figure svg, article .touch');
   found.bottom = figure ? Math.round(figure.getBoundingClientRect().bottom + scrollY) : null;
-  found.open = [...document.querySelectorAll('article figure')].filter(figure => {
-    const cell = figure.closest('.cell'), code = cell && cell.querySelector('.cell_input');
-    return code && code.tagName !== 'DETAILS' && !code.closest('details') && !code.querySelector('details')
-      && !cell.classList.contains('tag_show-input');
-  }).length;
+  const cells = [...document.querySelectorAll('article .cell')].filter(cell =>
+    cell.matches('.tag_parameters') || cell.querySelector('figure'));
+  found.open = cells.filter(cell => cell.querySelector('.cell_input') && !cell.querySelector('details')
+    && !cell.matches('.tag_show-input')).length;
+  found.numbers = [...document.querySelectorAll('figcaption .caption-number')].map(number => number.textContent.trim());
+  found.equations = [...document.querySelectorAll('.eqno')].map(number => number.firstChild.textContent.trim());
   const texts = [...document.querySelectorAll('.chart svg')].map(chart =>
     [...chart.querySelectorAll('text')].filter(text => !text.closest('.on-image'))).flat();
   found.texts = texts.length;
@@ -52,5 +53,8 @@ def test_the_problem_is_posed_above_the_fold(browser: Browser, site: str, name: 
     assert page.evaluate(LOOK)["wide"] == 0, "a chart scrolls inside its box"
     context.close()
     assert (found["open"], found["filtered"], found["dim"]) == (0, 0, [])
+    chapter = int(name[:2])
+    assert found["numbers"] == [f"Figure {chapter}.{k}" for k in range(1, len(found["numbers"]) + 1)]
+    assert found["equations"] == [f"({chapter}.{k})" for k in range(1, len(found["equations"]) + 1)]
     late = found["bottom"] is None or found["bottom"] > FOLD
     assert late == (name in LATER), f"{name}: its first figure ends at {found['bottom']} px"

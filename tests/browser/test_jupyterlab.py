@@ -32,7 +32,7 @@ RUN = """async count => {
   return cells.map(cell => ({
     kind: cell.cell_type,
     count: cell.execution_count,
-    pictures: (cell.outputs || []).filter(output => (output.data || {})['image/png']).length,
+    pictures: (cell.outputs || []).filter(output => (output.data || {})['image/svg+xml']).length,
     errors: (cell.outputs || []).filter(output => output.output_type === 'error').map(output => output.evalue),
   }));
 }"""

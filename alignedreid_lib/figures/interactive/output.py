@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.figures.drawing import Figure, Sheet
+from alignedreid_lib.figures.drawing import Figure
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Interactive:
 
     name: str
     data: Mapping[str, Any] = field(repr=False)  # a notebook keeps the text of an output, too
-    static: Figure | Sheet
+    static: Figure
     words: str
 
     @cached_property
@@ -47,11 +47,8 @@ class Interactive:
         """The static figure as a data address."""
         return self.static.address()
 
-    def _repr_svg_(self) -> str | None:
-        return self.static.svg() if isinstance(self.static, Figure) else None
-
-    def _repr_png_(self) -> bytes | None:
-        return self.static.png() if isinstance(self.static, Sheet) else None
+    def _repr_svg_(self) -> str:
+        return self.static.svg()
 
     def _repr_html_(self) -> str:
         try:
