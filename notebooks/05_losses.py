@@ -2,7 +2,7 @@
 # # 05 Losses
 #
 # A network gives each image a point. On the left the anchor's own person is far away and a different person is near. Training should make the
-# right out of the left; a loss says how far we are from it, and in which direction each point has to move.
+# right out of the left; a loss measures how far we are from it, and its gradient shows the direction in which each point has to move.
 
 # %% tags=["parameters"]
 # Parameters: one batch, and the loss
@@ -516,7 +516,7 @@ assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
 # The margin is 0.3 in both cases. In which of them do more anchors violate it?
 # :::
 
-# %% label="fig-normalised" alt="Two panels, each with a mark per anchor: distance of the nearest negative over that of the farthest positive, with a line where they are equal and one a margin above it. On the left the margin is a thin strip, on the right a wide one" caption="A margin of 0.3 is small beside distances of ten, and large where none exceeds 2."
+# %% label="fig-normalised" alt="Two panels, each with a mark per anchor: distance of the nearest negative over that of the farthest positive, with a line where they are equal and one a margin above it. On the left the margin is a thin strip, on the right a wide one" caption="A margin of 0.3 is small compared with distances of ten, and large where none exceeds 2."
 fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
 both = {}
 for ax, normalize in zip(fig.subplots(1, 2), (False, True), strict=True):
