@@ -59,7 +59,7 @@ def _mark(fig: figure.Figure) -> None:
             image.set_gid(PHOTOGRAPH if np.ndim(image.get_array()) == 3 else None)
         boxes = [image.get_window_extent() for image in shown]
         for artist in [*ax.texts, *ax.lines, *ax.patches, *ax.collections]:
-            if isinstance(artist, Collection):  # its own window extent knows markers, not lines
+            if isinstance(artist, Collection):  # its own window extent has markers, no lines
                 where = artist.get_datalim(ax.transData).transformed(ax.transData)
             else:
                 where = artist.get_window_extent()
