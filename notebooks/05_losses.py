@@ -157,8 +157,8 @@ draw_triplets(shown, term.mined)
 
 # %% [markdown]
 # In [the figure](#fig-triplets) blue frames show the same person and vermillion frames a different one; the numbers are distances from the
-# anchor. Training tries to make the blue number smaller than the vermillion one for every anchor. It has succeeded for these people, who were
-# in its training set. This chapter turns the goal into a number with a gradient.
+# anchor. Training tries to make the blue number smaller than the vermillion one for every anchor. It has succeeded for most anchors of these
+# people, who were in its training set. This chapter turns the goal into a number with a gradient.
 
 # %% [markdown]
 # ## Distances between points on a line
@@ -1169,7 +1169,7 @@ def draw_arrows(ax, x, arrows, who, scale, title):
     for person in who.unique().tolist():
         colour, marker = marks[person]
         ax.scatter(
-            *x[who == person].T, s=32, color=colour, marker=marker, zorder=2
+            *x[who == person].T, s=70, color=colour, marker=marker, zorder=2
         )
     moved = scale * arrows.norm(dim=1) > 0.02  # others would be dots
     ends = scale * arrows[moved]

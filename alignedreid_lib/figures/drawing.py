@@ -24,6 +24,7 @@ NO_DATE = {"Date": None, "Creator": None, "Format": None, "Type": None}
 FONTS = "font-family: 'DejaVu Sans', Verdana, Arial, sans-serif"
 PHOTOGRAPH, ON_IMAGE = "photograph", "on-image"  # classes in the SVG, see `_mark`
 JPEG_QUALITY = 92  # of photographs
+FEW = 24  # columns: an image with fewer is shown for its pixels
 
 
 class Figure(figure.Figure):
@@ -70,7 +71,10 @@ def _mark(fig: figure.Figure) -> None:
 
 
 def _photograph(element: re.Match[str]) -> str:
-    """An image element with a JPEG instead of a PNG, smoothed where it is enlarged."""
+    """An image element with a JPEG instead of a PNG, smoothed where it is enlarged; one of few columns as it is."""
+    columns = re.search(r' width="([\d.]+)"', element[0])
+    if columns and float(columns[1]) < FEW:
+        return element[0]
     text = re.sub(r' style="image-rendering[^"]*"', "", element[0])
 
     def smaller(address: re.Match[str]) -> str:
