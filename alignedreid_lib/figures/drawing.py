@@ -96,7 +96,8 @@ def _small(svg: str) -> str:
     svg = re.sub(r"font-family: [^;\"]+(?:; )?", "", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", svg)
     svg = svg.replace('<style type="text/css">*{', '<style type="text/css">text{' + FONTS + "} *{", 1)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point
+    # A hundredth of a point is enough for a place; the numbers of the text keep their digits.
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r"\s*\n\s*", "\n", svg)
     # matplotlib's names differ between executions; a page has many figures, so each has names of its own.
     for k, name in enumerate(used):
