@@ -285,7 +285,7 @@ print(list(embedding.local_features.shape))
 # %% [markdown]
 # There are two images with eight stripes of 128 numbers each. The next figure shows the two tensors, one row per stripe:
 
-# %% alt="The local features of both images as two matrices of eight rows and 128 columns; about half of the cells are dark" caption="Untrained, a channel says the same of every stripe and of both images."
+# %% alt="The local features of both images as two matrices of eight rows and 128 columns; about half of the cells are dark" caption="Untrained, a channel has nearly the same value in every stripe and in both images."
 fig = figures.Figure(figsize=(8, 2.2), layout="constrained")
 top = embedding.local_features.max()
 for k, ax in enumerate(fig.subplots(2, 1, sharex=True)):

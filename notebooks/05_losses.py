@@ -2,7 +2,7 @@
 # # 05 Losses
 #
 # A network gives each image a point. On the left the anchor's own person is far away and a different person is near. Training should make the
-# right out of the left; a loss measures how far we are from it, and in which direction each point has to move.
+# right out of the left; a loss measures how far we are from it, and its gradient shows the direction in which each point has to move.
 
 # %% tags=["parameters"]
 # Parameters: one batch, and the loss
@@ -157,8 +157,8 @@ draw_triplets(shown, term.mined)
 
 # %% [markdown]
 # In [the figure](#fig-triplets) blue frames show the same person and vermillion frames a different one; the numbers are distances from the
-# anchor. Training tries to make the blue number smaller than the vermillion one for every anchor. It has succeeded for these people, who were
-# in its training set. This chapter turns the goal into a number with a gradient.
+# anchor. Training tries to make the blue number smaller than the vermillion one for every anchor. It has succeeded for most anchors of these
+# people, who were in its training set. This chapter turns the goal into a number with a gradient.
 
 # %% [markdown]
 # ## Distances between points on a line
@@ -516,7 +516,7 @@ assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
 # The margin is 0.3 in both cases. In which of them do more anchors violate it?
 # :::
 
-# %% label="fig-normalised" alt="Two panels, each with a mark per anchor: distance of the nearest negative over that of the farthest positive, with a line where they are equal and one a margin above it. On the left the margin is a thin strip, on the right a wide one" caption="A margin of 0.3 is small beside distances of ten, and large where none exceeds 2."
+# %% label="fig-normalised" alt="Two panels, each with a mark per anchor: distance of the nearest negative over that of the farthest positive, with a line where they are equal and one a margin above it. On the left the margin is a thin strip, on the right a wide one" caption="A margin of 0.3 is small compared with distances of ten, and large where none exceeds 2."
 fig = figures.Figure(figsize=(8, 3.4), layout="constrained")
 both = {}
 for ax, normalize in zip(fig.subplots(1, 2), (False, True), strict=True):
@@ -1169,7 +1169,7 @@ def draw_arrows(ax, x, arrows, who, scale, title):
     for person in who.unique().tolist():
         colour, marker = marks[person]
         ax.scatter(
-            *x[who == person].T, s=32, color=colour, marker=marker, zorder=2
+            *x[who == person].T, s=70, color=colour, marker=marker, zorder=2
         )
     moved = scale * arrows.norm(dim=1) > 0.02  # others would be dots
     ends = scale * arrows[moved]

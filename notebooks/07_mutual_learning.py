@@ -37,6 +37,8 @@ for begin, end, style, colour in (
     arrow |= {"shrinkA": 22, "shrinkB": 24, "linewidth": 1.5}
     if begin == "labels":
         arrow |= {"shrinkA": 12, "shrinkB": 12}
+    if begin[:7] == "network":
+        arrow |= {"shrinkA": 32, "shrinkB": 30}
     left.annotate("", PLACES[end], PLACES[begin], arrowprops=arrow)
 left.text(3.25, 1, "learns from", color=figures.GREEN, va="center")
 people = ("this person", "similar clothes", "a third person")

@@ -214,9 +214,8 @@ for axes, (title, area) in zip(
         if name == "start":
             colour, shape = figures.BLACK, "."
         axes.plot(x, y, shape, color=colour, markersize=8, clip_on=False)
-        axes.annotate(
-            name, (x, y), (10, -3 if y else 5), textcoords="offset points"
-        )
+        beside = {"rank 1": (26, 4), "rank 3": (9, -12)}.get(name, (10, -3))
+        axes.annotate(name, (x, y), beside, textcoords="offset points")
     axes.set(
         title=title,
         xlabel="recall",

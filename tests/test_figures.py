@@ -145,6 +145,8 @@ def test_photographs_keep_their_pixels_and_colours(dataset):
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[0]))))
     assert shown.shape == grey.shape and np.abs(shown.astype(int) - grey).max() <= 32
     assert np.abs(shown[62:68, 22:28].astype(int) - grey[62:68, 22:28]).max() <= 8
+    coarse = figures.contact_sheet(make_pictures(1, (32, 16))).svg()
+    assert "pixelated" in coarse and "image/jpeg" not in coarse, "an image of few pixels shows them"
 
 
 def chart() -> figures.Figure:
@@ -157,6 +159,7 @@ def chart() -> figures.Figure:
     left.hlines([0.5], -0.5, 1.5, color="white")
     middle.plot([0, 1], [0, 1], color=figures.SAME)
     middle.set_title("A curve & its title")
+    middle.set_xlabel("0.0025")
     right.imshow(make_pictures(1)[0])
     right.text(0, -9, "beside", color=figures.BLACK)
     return fig
@@ -168,7 +171,7 @@ def test_a_chart_is_an_svg_whose_text_is_text():
     assert svg == fig.svg() == chart().svg(), "the same bytes at every execution"
     root = ElementTree.fromstring(svg)
     texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"17", "beside", "A curve & its title"} <= set(texts)
+    assert {"17", "beside", "A curve & its title", "0.0025"} <= set(texts), "numbers keep their digits"
     assert len(svg) < 60_000
     matrix, photograph = list(root.iter("{http://www.w3.org/2000/svg}image"))
     assert (matrix.get("width"), matrix.get("height")) == ("2", "2"), "one pixel per cell"

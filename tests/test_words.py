@@ -84,7 +84,8 @@ def test_a_chapter_is_plain_english(chapter):
     source = chapter.read_text("utf-8")
     found = [found for text in words.of_program(source, ast.Assert) for found in words.findings(*text)]
     for number, cell in enumerate(jupytext.reads(source, "py:percent").cells, 1):
-        text = cell.source if cell.cell_type == "markdown" else cell.metadata.get("alt", "")
+        words_of_figure = "\n\n".join(cell.metadata.get(key, "") for key in ("alt", "caption"))
+        text = cell.source if cell.cell_type == "markdown" else words_of_figure
         found += [f"cell {number}, line {line}" for line in words.findings(*words.of_markdown(text))]
     assert not found, "\n".join(found)
 

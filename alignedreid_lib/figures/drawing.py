@@ -25,6 +25,7 @@ NO_DATE = {"Date": None, "Creator": None, "Format": None, "Type": None}
 FONTS = "font-family: 'DejaVu Sans', Verdana, Arial, sans-serif"
 PHOTOGRAPH, ON_IMAGE = "photograph", "on-image"  # classes in the SVG, see `_mark`
 JPEG_QUALITY = 92  # of photographs
+FEW = 24  # columns: an image with fewer is shown for its pixels
 
 
 class Figure(figure.Figure):
@@ -62,7 +63,7 @@ def _mark(fig: figure.Figure) -> None:
             image.set_gid(PHOTOGRAPH if values is not None and values.ndim == 3 else None)
         boxes = [image.get_window_extent() for image in shown]
         for artist in [*ax.texts, *ax.lines, *ax.patches, *ax.collections]:
-            if isinstance(artist, Collection):  # its own window extent includes markers, not lines
+            if isinstance(artist, Collection):  # its own window extent has markers, no lines
                 where = artist.get_datalim(ax.transData).transformed(ax.transData)
             else:
                 where = artist.get_window_extent()
@@ -73,7 +74,10 @@ def _mark(fig: figure.Figure) -> None:
 
 
 def _photograph(element: re.Match[str]) -> str:
-    """An image element with a JPEG instead of a PNG, smoothed where it is enlarged."""
+    """An image element with a JPEG instead of a PNG, smoothed where it is enlarged; one of few columns as it is."""
+    columns = re.search(r' width="([\d.]+)"', element[0])
+    if columns and float(columns[1]) < FEW:
+        return element[0]
     text = re.sub(r' style="image-rendering[^"]*"', "", element[0])
 
     def smaller(address: re.Match[str]) -> str:
@@ -95,7 +99,8 @@ def _small(svg: str) -> str:
     svg = re.sub(r"font-family: [^;\"]+(?:; )?", "", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", svg)
     svg = svg.replace('<style type="text/css">*{', '<style type="text/css">text{' + FONTS + "} *{", 1)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point
+    # A hundredth of a point is enough for a place; the numbers of the text keep their digits.
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r"\s*\n\s*", "\n", svg)
     # matplotlib's names differ between executions; a page has many figures, so each has names of its own.
     for k, name in enumerate(used):

@@ -47,7 +47,7 @@ def contact_sheet(
         pictures: uint8 each, tensors [3, h, w] or arrays [h, w, 3]; sizes may differ.
         titles: short texts of one line or more, one above each image.
         columns: images per row.
-        width: inches; a page has 8.
+        width: the width of the sheet in inches; a page has 8.
 
     Raises:
         InputError: no images, or not one title per image.
