@@ -99,8 +99,8 @@ def _small(svg: str) -> str:
     svg = re.sub(r"font-family: [^;\"]+(?:; )?", "", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", svg)
     svg = svg.replace('<style type="text/css">*{', '<style type="text/css">text{' + FONTS + "} *{", 1)
-    # A hundredth of a point is enough for a place; the numbers of the text keep their digits.
-    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
+    # Positions to a hundredth of a point; never texts, and never the scale of an image.
+    svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda found: re.sub(r"(\d\.\d\d)\d+", r"\1", found[0]), svg)
     svg = re.sub(r"\s*\n\s*", "\n", svg)
     # matplotlib's names differ between executions; a page has many figures, so each has names of its own.
     for k, name in enumerate(used):
