@@ -110,7 +110,7 @@ def inverse_penalties(found: MatchRanks) -> NDArray[np.float64]:
     A query's last match at rank r, counted from 1, among m matches gives m / r: the share of matches among all images
     that a user looks at to find every one of them.
 
-    Source: Ye et al. 2021 (AGW), eq. 8; its mean over the queries is mINP.
+    Source: Ye et al. 2021 (AGW); its mean over the queries is mINP.
     """
     last = np.zeros(found.num_queries)
     np.maximum.at(last, found.query, found.rank + 1)

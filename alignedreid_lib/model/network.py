@@ -63,7 +63,7 @@ class AlignedReID(nn.Module):
     Raises:
         InputError: an unknown backbone or one without a spatial map, an invalid setting, or unfitting weights.
 
-    Source: Zhang et al. 2017, section 3.1; the original reproduction; Luo et al. 2019 (bag of tricks) for the neck.
+    Source: Zhang et al. 2017, section 3.1; the original reproduction; Luo et al., CVPR-W 2019, for the neck.
     """
 
     def __init__(
