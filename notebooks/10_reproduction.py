@@ -479,7 +479,7 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 #
 # A score on the test part of the training set answers the easiest question: same cameras, same detector, new people. A user has new cameras,
 # too. The table has one row per training set and one column per test set, for MobileNetV2 at 128 × 64 with the global loss. The row of drawn
-# people asks how much a network that has never seen a real person finds among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and
+# people shows how much a network that has never seen a real person finds among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and
 # `matrix_drawn` only test: they read the weights of the finished runs `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
 #
 # :::{admonition} Predict first

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alignedreid_lib.evaluation.matches_and_junk import RankingProblem, Values, as_array
 
-ONE_IN = (100, 1000)  # of the pairs of two people may pass: false-positive rates of 1e-2 and 1e-3
+ONE_IN = (100, 1000)  # pairs of two people may pass: false-positive rates of 1e-2 and 1e-3
 
 
 class PairRates:

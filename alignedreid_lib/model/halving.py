@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from alignedreid_lib.errors import InputError
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
-SIZE = (256, 128)  # of the blank image that shows which layers halve
+SIZE = (256, 128)  # a blank image's, which shows which layers halve
 
 
 def undo_last_halving(base: nn.Sequential, name: str) -> None:
@@ -19,7 +19,7 @@ def undo_last_halving(base: nn.Sequential, name: str) -> None:
     pooling whose windows do not overlap is left out.
 
     Args:
-        name: of the backbone, for the message.
+        name: the backbone's, for the message.
 
     Raises:
         InputError: without its last halving the map is not twice as high and wide, or there is no map.

@@ -38,7 +38,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
-LAST_SHARE = 0.001  # of the base rate, in the last epoch
+LAST_SHARE = 0.001  # the last epoch's share of the base rate
 GRAPH_MODES = ("reduce-overhead", "max-autotune")  # of torch.compile, that record CUDA graphs
 
 # Each term of mutual learning compares what a loss of the model's own computes.
@@ -80,7 +80,7 @@ class TrainConfig:
     weights: str | None = "imagenet"  # None, "imagenet", or a file
     local_channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 128
     last_stride: Annotated[int, Field(ge=1, le=2)] = 2
-    pooling: Pooling = "mean"  # of the map, for the global feature; gem: generalised mean with a power that is learnt
+    pooling: Pooling = "mean"  # from map to global feature; gem: generalised mean with a power that is learnt
     neck: Neck = "none"  # batchnorm: between the triplets' features and those of classifier and test (BNNeck)
 
     # Loss: weight * term, summed.
