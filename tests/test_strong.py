@@ -62,7 +62,9 @@ def test_the_power_is_learnt_and_zeros_have_a_finite_gradient():
     pool, feature_map = GeneralisedMean(), torch.zeros(1, 2, 3, 2, requires_grad=True)
     pool(torch.cat([feature_map, torch.rand(1, 2, 3, 2)])).sum().backward()
     assert pool.power.grad.isfinite() and pool.power.grad != 0 and feature_map.grad.isfinite().all()
-    assert pool(torch.rand(1, 2, 3, 2, dtype=torch.bfloat16)).dtype == torch.float32
+    rounded = torch.rand(1, 2, 3, 2).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(pool(rounded), generalised_mean(rounded.float(), pool.power)), "in float32"
 
 
 def test_centre_loss_and_its_centres_equal_plain_loops():
@@ -201,7 +203,7 @@ def test_a_run_goes_on_bit_for_bit_and_its_weights_are_loaded(config, tmp_path):
     assert whole.metrics[-1]["centre_loss"] > 0
     network = load_network(settings, whole.weights)
     assert network.fc is None and network.centres is None and network.pool.power != 3
-    assert full_run.score(network, settings, "tiny").rows[0].num_queries == 6
+    assert full_run.score(network, settings, "tiny").rows[0].num_queries == 3
 
 
 def test_models_with_it_teach_each_other(config, tmp_path):  # noqa: F811

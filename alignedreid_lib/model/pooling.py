@@ -27,6 +27,5 @@ class GeneralisedMean(nn.Module):
 
     def forward(self, feature_map: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C]."""
-        with torch.autocast(feature_map.device.type, enabled=False):
-            exact = torch.promote_types(feature_map.dtype, torch.float32)
-            return generalised_mean(feature_map.to(exact), self.power)
+        exact = torch.promote_types(feature_map.dtype, torch.float32)  # autocast lowers none of these operations
+        return generalised_mean(feature_map.to(exact), self.power)
