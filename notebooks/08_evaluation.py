@@ -471,7 +471,6 @@ for name, matches in (("one late", ten), ("all late", late)):
 from alignedreid_lib.evaluation.matches_and_junk import RankingProblem
 
 matrix, *people = problem
-query_ids, gallery_ids, query_cameras, gallery_cameras = people
 found = RankingProblem(*people).find_matches(matrix)
 assert ranking.inverse_penalties(found) == float(last_match(hits)), (
     "the library's inverse penalty equals the loop's"

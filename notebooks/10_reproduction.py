@@ -481,11 +481,6 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 # too. The table has one row per training set and one column per test set, for MobileNetV2 at 128 × 64 with the global loss. The row of drawn
 # people shows how much a network that has never seen a real person finds among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and
 # `matrix_drawn` only test: they read the weights of the finished runs `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
-#
-# :::{admonition} Predict first
-# :class: tip
-# Which number is larger: trained on drawn people and tested on Market-1501, or trained on CUHK03 and tested on Market-1501?
-# :::
 
 # %%
 SETS = {

@@ -329,12 +329,8 @@ except InputError as error:
 #
 # ## A neck between two losses
 #
-# :::{admonition} Predict first
-# :class: tip
-# The triplet loss compares distances between features; the classifier compares their products with weights. Do both need the same features?
-# :::
-#
-# They do not. The triplet loss is the same if all features are moved by a constant, and a distance depends on length and direction. The
+# The triplet loss compares distances between features, the classifier their products with weights. They need different features: the triplet
+# loss is the same if all features are moved by a constant, and a distance depends on length and direction. The
 # classifier's probabilities depend mostly on the direction: a feature twice as long gives the same person, with more certainty. *BNNeck* (Luo
 # et al., CVPR-W 2019) gives each its own features: triplets take $f$, the classifier and the search take
 #
@@ -545,6 +541,11 @@ def settings_of(rung, epochs):
 # For each rung we measure the processor time of a training step of the study on this machine (the median of three), and count the megabytes
 # that a forward pass keeps for its backward pass, as [chapter 11](11_time_and_space.ipynb) does: for the study's network and for MobileNetV2
 # with 128 images of 128 × 64.
+#
+# :::{admonition} Predict first
+# :class: tip
+# Which rungs cost memory, and which only time?
+# :::
 
 
 # %%

@@ -192,7 +192,7 @@ def test_an_unknown_neck_or_pooling_is_refused():
 # Trainings
 
 
-def test_a_run_goes_on_bit_for_bit_and_its_weights_are_loaded(config, tmp_path):  # noqa: F811
+def test_a_run_goes_on_bit_for_bit_and_its_weights_are_loaded(config, tmp_path, monkeypatch):  # noqa: F811
     settings = dataclasses.replace(config, **STRONG)
     whole = train(settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -203,7 +203,10 @@ def test_a_run_goes_on_bit_for_bit_and_its_weights_are_loaded(config, tmp_path):
     assert whole.metrics[-1]["centre_loss"] > 0
     network = load_network(settings, whole.weights)
     assert network.fc is None and network.centres is None and network.pool.power != 3
+    tested, evaluate = [], full_run.evaluate
+    monkeypatch.setattr(full_run, "evaluate", lambda *given, **how: tested.append(how) or evaluate(*given, **how))
     assert full_run.score(network, settings, "tiny").rows[0].num_queries == 3
+    assert tested[0]["normalize"] and not settings.normalize, "unit length, only at the test"
 
 
 def test_models_with_it_teach_each_other(config, tmp_path):  # noqa: F811
