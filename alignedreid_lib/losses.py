@@ -186,17 +186,18 @@ def local_triplet(
     return TripletTerm(triplet_loss(mined.positive_distance, mined.negative_distance, margin), mined, distances)
 
 
-def identification(logits: Tensor, labels: Tensor) -> Tensor:
+def identification(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross entropy over the training identities, mean over the batch, [].
 
     Args:
         logits: [N, ids].
         labels: [N], each below `ids`.
+        smoothing: share of the target that all identities get alike, from 0 to below 1.
 
-    Source: Zheng et al. 2016 ("Person re-identification: past, present and future"), section 4.
+    Source: Zheng et al. 2016 ("Past, present and future"), section 4; Szegedy et al. 2016, section 7 (smoothing).
     """
     with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(full_precision(logits), labels)
+        return F.cross_entropy(full_precision(logits), labels, label_smoothing=smoothing)
 
 
 def mutual_probability(logits: Tensor, partners: Sequence[Tensor]) -> Tensor:

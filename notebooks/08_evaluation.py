@@ -448,6 +448,49 @@ figures.order_the_list(
 # * Change the matches until none is left. The next section is about such a query.
 
 # %% [markdown]
+# ## mINP: how far down is the last match?
+#
+# CMC looks at the first match. Someone who follows a person through all cameras needs *every* match, so the one that matters is the last.
+# *mINP*, the mean inverse negative penalty (Ye et al. 2021), divides the number of matches by the rank of the last one,
+#
+# $$ \mathrm{mINP} = \frac{1}{|V|} \sum_{q \in V} \frac{m_q}{r_{q, m_q}}. $$ (eq-minp)
+#
+# It is the share of matches among all images that one has to look at to find all of them: 1 if no wrong image comes before the last match.
+#
+# By hand, for the list above: two matches, the last one at rank 4, so 2/4. If the wrong image at rank 3 is removed, the last match has rank 3
+# and mINP is 2/3. A query with many matches can have a high AP and a low INP: nine matches at ranks 1 to 9 and the tenth at rank 100 give an
+# AP of 0.91 and an INP of 0.1. The reverse is possible too, if the wrong images come first: ten matches at ranks 10 to 19 have an AP of 0.35
+# and an INP of 0.53.
+
+
+# %% tags=["nbval-check-output"]
+def last_match(hits):
+    """Walk up from the end to the last match; the share of matches to there."""
+    length = len(hits)
+    while not hits[length - 1]:
+        length -= 1
+    return Fraction(sum(hits), length)
+
+
+print("the list above:", last_match(hits))
+ten = [True] * 9 + [False] * 90 + [True]
+late = [False] * 9 + [True] * 10
+for name, matches in (("one late", ten), ("all late", late)):
+    inp, ap = float(last_match(matches)), float(walk(matches, trapezoid=False))
+    print(f"ten matches, {name}: INP {inp:.2f}, AP (step) {ap:.2f}")
+
+# %%
+from alignedreid_lib.evaluation.matches_and_junk import RankingProblem
+
+matrix, *people = problem
+found = RankingProblem(*people).find_matches(matrix)
+assert ranking.inverse_penalties(found) == float(last_match(hits)), (
+    "the library's inverse penalty equals the loop's"
+)
+assert last_match(ten) < walk(ten, False), "one late match lowers INP more"
+assert last_match(late) > walk(late, False), "wrong images first lower AP more"
+
+# %% [markdown]
 # ## Queries without a match
 #
 # A query may have no match, because only its own camera saw the person. Its rank-1 is then neither right nor wrong, and its AP is 0/0. The
@@ -893,6 +936,29 @@ print(
 # thousand people pass.
 
 # %% [markdown]
+# ### Two points of the curve as columns
+#
+# A table needs numbers instead of a curve. `evaluate` also computes the true-accept rate at two false-accept rates, 1 % and 0.1 % (papers call
+# them TPR at FPR $10^{-2}$ and $10^{-3}$). It goes through the distances in blocks and keeps only the smallest distances of two people: with
+# $|D|$ pairs a rate of 0.1 % allows $\lfloor |D| / 1000 \rfloor$ of them, and every pair of one person below the next one is accepted.
+# `to_markdown(more=True)` shows these columns and mINP:
+
+# %%
+from IPython.display import Markdown
+
+more = evaluation.evaluate(learned, ("global",), rerank=False)
+(row,) = more.rows
+assert np.isclose(row.tpr_1e3, (pairs.same <= threshold).mean()), (
+    "the column is the curve's value at the chosen threshold"
+)
+assert row.tpr_1e3 <= row.tpr_1e2, "fewer false alarms accept fewer pairs"
+Markdown(more.to_markdown(more=True))
+
+# %% [markdown]
+# The rates show why a threshold is harder than a ranking, and mINP why finding everyone is harder than finding someone: compare each of the
+# three columns with rank-1 in the same row.
+
+# %% [markdown]
 # ### Choose the threshold
 #
 # The figure below shows the same pairs with a threshold that you can move. Both histograms have the same area. Predict first, then look:
@@ -1131,6 +1197,7 @@ print(
 #   changes everything.
 # * AP has two definitions. Step is never below trapezoid, and the gap, equation {eq}`eq-ap-gap`, follows from the ranks. Every reported mAP
 #   must name its definition.
+# * mINP depends on the last match: report it if every match counts.
 # * Report the number of queries without a match. Ties keep the gallery's order; a score that depends on that order is meaningless.
 # * A ranking cannot answer "nobody". A threshold can, at a false-accept rate that you must choose.
 # * Always report a baseline with a score, and look at ranked lists as well as scores.

@@ -419,7 +419,7 @@ Markdown("\n".join(lines))
 #   aligning the stripes (better if boxes do not fit). This chapter measures each of them separately.
 # * Look at your boxes first: where they fit, alignment has nothing to correct.
 #
-# This is the last chapter. After it come the notation table and the library reference.
+# Next: [chapter 14](14_strong_baseline.ipynb) turns this recipe into a strong baseline, a rung at a time.
 #
 # ## Limits of the study
 #

@@ -26,14 +26,15 @@ def main() -> None:
     pools = {threads: images.helpers(threads, "bench") for threads in (1, 2)}
     pixels = store.permute(0, 2, 3, 1).reshape(-1, 3).to(device)
     starts, widths = [k * SIZE[0] * SIZE[1] for k in range(COUNT)], [SIZE[1]] * COUNT
-    for name, crop_prob in (("mirror", 0.0), ("mirror and crops", 1.0)):
-        how = (0.5, crop_prob, 0.8)
+    forms = (("mirror", 0.0, 0, 0.0), ("mirror and crops", 1.0, 0, 0.0), ("mirror, pad and erase", 0.0, 10, 0.5))
+    for name, crop_prob, pad, erase_prob in forms:
+        how = (0.5, crop_prob, 0.8, pad, erase_prob)
 
         def host(threads: int, how=how) -> None:
             augment(list(store), SIZE, torch.Generator().manual_seed(0), *how, pool=pools[threads])
 
         def packed(how=how) -> None:
-            views = draw_views([SIZE] * COUNT, torch.Generator().manual_seed(0), *how)
+            views = draw_views([SIZE] * COUNT, SIZE, torch.Generator().manual_seed(0), *how)
             PackedBatch.of(pixels, starts, widths, views, SIZE).to(device)
 
         def floor(crop_prob=crop_prob) -> None:

@@ -13,6 +13,7 @@ import torch
 from timing import record
 
 from alignedreid_lib.training import TrainConfig, distributed, launching, step
+from alignedreid_lib.training import learner as making
 
 ROUNDS, WARM_UP, STEPS = 3, 5, 9  # memory is still asked of the system in the first steps
 CONFIG = TrainConfig(backbone="mobilenet_v2", weights=None, height=128, width=64, device="cpu")
@@ -21,7 +22,7 @@ CONFIG = TrainConfig(backbone="mobilenet_v2", weights=None, height=128, width=64
 def seconds_a_step() -> float:
     """The median step of this process's share, one thread."""
     torch.set_num_threads(1)
-    learner = step.make_learner(CONFIG, 0, num_ids=1)
+    learner = making.make_learner(CONFIG, 0, num_ids=1)
     learner.network.train()
     share = CONFIG.ids_per_batch * CONFIG.images_per_id // distributed.count()
     batch = torch.randint(0, 256, (share, 3, CONFIG.height, CONFIG.width), dtype=torch.uint8)

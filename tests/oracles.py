@@ -28,6 +28,13 @@ def average_precision(hits, definition):
     return area
 
 
+def inverse_penalty(hits):
+    """The share of matches among the images down to the last match; nan without a match."""
+    while hits and not hits[-1]:
+        hits = hits[:-1]
+    return sum(hits) / len(hits) if hits else float("nan")
+
+
 def cmc_market1501(hits, top):
     """1 from the place of the first match on."""
     return np.array([float(any(hits[: k + 1])) for k in range(top)])

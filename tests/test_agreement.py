@@ -12,8 +12,9 @@ import torch.distributed as dist
 import alignedreid_lib
 from alignedreid_lib import devices, runs
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.training import TrainConfig, agreement, checkpoint, distributed, launching, loop, step, train
+from alignedreid_lib.training import TrainConfig, agreement, checkpoint, distributed, launching, loop, train
 from alignedreid_lib.training import epoch as epochs
+from alignedreid_lib.training import learner as making
 
 # What the processes do; they find it here by name.
 
@@ -52,7 +53,7 @@ DIFFERENT = {  # the second process's settings, what is patched there
     "rate of an epoch": ({}, lambda: mock.patch.object(epochs, "learning_rate", faster)),
     "weights at the start": (
         {},
-        lambda: mock.patch.object(step, "set_seeds", lambda seed: torch.manual_seed(seed + 1)),
+        lambda: mock.patch.object(making, "set_seeds", lambda seed: torch.manual_seed(seed + 1)),
     ),
     "where to compute": ({"workers": 1, "memory_limit": 0}, contextlib.nullcontext),
 }
@@ -60,7 +61,7 @@ DIFFERENT = {  # the second process's settings, what is patched there
 
 def trained(config, run_dir):
     """The weights [parameters] that a training ends with, or what it says."""
-    learners, make = [], step.make_learner
+    learners, make = [], making.make_learner
 
     def keep(*args):
         learners.append(make(*args))
@@ -90,7 +91,7 @@ def weights_compared(config):
     for sync in (False, True):
         config = dataclasses.replace(config, sync_batch_norm=sync)
         for changed in ("base.bn1.running_mean", "base.bn1.num_batches_tracked", "base.conv1.weight"):
-            learner = step.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, 4)
+            learner = making.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, 4)
             if distributed.rank() == 1:
                 tensor = learner.network.state_dict()[changed]
                 tensor[(0,) * tensor.ndim] += 1 if tensor.dtype == torch.int64 else 1e-6
@@ -250,7 +251,7 @@ def test_alone_nothing_is_compared():
 
 def test_devices_that_cannot_exchange_are_refused(monkeypatch):
     monkeypatch.setattr(distributed, "started", lambda: True)
-    learner = step.Learner(None, None, None, torch.device("mps"), "float32")
+    learner = making.Learner(None, None, None, torch.device("mps"), "float32")
     with pytest.raises(
         InputError, match="several processes cannot exchange tensors of device mps; set device to 'cpu'"
     ):
@@ -269,6 +270,6 @@ def test_a_checkpoint_with_the_random_states_of_the_first_process_goes_on(config
     state = runs.load_checkpoint(tmp_path / "run")
     state["random"] = expected = state["random"][0]
     expected["torch"] = torch.Generator().manual_seed(77).get_state()
-    learner = step.make_learner(config, 0, 6)
+    learner = making.make_learner(config, 0, 6)
     checkpoint.Run(config, tmp_path / "run", [learner], {}).restore(state)
     assert torch.equal(torch.get_rng_state(), expected["torch"])

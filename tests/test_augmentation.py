@@ -14,7 +14,7 @@ from test_training import MUTUAL, config, same  # noqa: F401  (config is a fixtu
 
 from alignedreid_lib import devices, training
 from alignedreid_lib.batches import images
-from alignedreid_lib.batches.augmentation import PackedBatch, Views, draw_views
+from alignedreid_lib.batches.augmentation import PackedBatch, draw_views
 from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.datasets import open_dataset
 from alignedreid_lib.errors import InputError
@@ -98,14 +98,15 @@ def test_a_device_copies_pixels_that_it_does_not_resize(paths, accelerated):
 def test_a_known_view_by_hand():
     """The box (1, 1, 1, 2) of a 2 x 3 image, mirrored and stretched to 1 x 3: its two pixels and their mean between."""
     pixels = torch.tensor([9, 9, 9, 9, 10, 20], dtype=torch.uint8)[:, None].expand(6, 3)
-    views = Views(torch.tensor([[1, 1, 1, 2]]), torch.tensor([True]))
+    nothing = draw_views([(2, 3)], (1, 3), generator(), 0, 0, 1)
+    views = nothing._replace(boxes=torch.tensor([[1, 1, 1, 2]]), mirrored=torch.tensor([True]))
     batch = PackedBatch.of(torch.cat([pixels[:1], pixels]), [1], [3], views, (1, 3)).to(CPU)
     assert batch[0, 0].tolist() == [[20, 15, 10]]
 
 
 def test_decisions_do_not_depend_on_the_device_and_stay_inside(paths):
     sizes = [(20 + k % 5, 8 + k % 3) for k in range(500)]
-    views = draw_views(sizes, generator(), *CROPS)
+    views = draw_views(sizes, (16, 8), generator(), *CROPS)
     tops, lefts, heights, widths = views.boxes.unbind(1)
     inside = torch.tensor(sizes)
     assert (tops >= 0).all() and (tops + heights <= inside[:, 0]).all()
@@ -197,8 +198,8 @@ def test_what_is_sent_to_a_device_is_pinned_and_sent_without_waiting(monkeypatch
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tuple(tensor.shape)) or tensor)
     to = torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "to", lambda *how, **more: sent.append((how[1], more)) or to(*how, **more))
-    views = draw_views([(4, 2)], generator(), *CROPS)
-    for where, expected in (("cpu", [(8, 3), (1, 7)]), ("meta", [(1, 7)])):
+    views = draw_views([(4, 2)], (4, 2), generator(), *CROPS)
+    for where, expected in (("cpu", [(8, 3), (1, 13)]), ("meta", [(1, 13)])):
         pixels = torch.zeros(8, 3, dtype=torch.uint8, device=where)
         PackedBatch.of(pixels, [0], [2], views, (4, 2)).pin_memory().to(torch.device("meta"), non_blocking=True)
         assert pinned == expected, "what is on the device stays there"

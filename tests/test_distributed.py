@@ -21,6 +21,7 @@ from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, distributed, launching, of_model, step, train
+from alignedreid_lib.training import learner as making
 
 # What the processes do; they find it here by name.
 
@@ -36,7 +37,7 @@ def gathered():
 def one_step(config, double=True):
     """Loss and gradients of a step on a fixed batch, of which each process embeds its share."""
     torch.manual_seed(0)
-    learner = step.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, num_ids=4)
+    learner = making.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, num_ids=4)
     if double:
         learner.network.double()
     learner.network.train()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import weakref
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from torch.utils._pytree import tree_leaves
 from alignedreid_lib import alignment, devices, evaluation, runs
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import colour_histograms, counting, distances, evaluate, reranking, table
+from alignedreid_lib.evaluation import colour_histograms, counting, distances, evaluate, reranking, table, verification
 from alignedreid_lib.evaluation.features import Features
 from alignedreid_lib.evaluation.ranking import score_ranking
 from alignedreid_lib.evaluation.reranking import rerank, rerank_distances
-from alignedreid_lib.evaluation.scores import ScoreTable, average
+from alignedreid_lib.evaluation.scores import MORE_SCORES, ScoreTable, average
 
 pytestmark = pytest.mark.arithmetic
 
@@ -89,6 +90,7 @@ def test_table_as_data():
         "name": "", "distance": "global", "reranked": False, "rank1": 1.0, "rank5": 1.0, "rank10": 1.0,
         "mean_ap_step": 1.0, "mean_ap_trapezoid": 1.0, "num_queries": 1, "num_valid": 1, "cameras_known": True,
         "runs": 1, "spread": None, "per_query": {"rank1": "1", "ap": "10000", "ids": "1"},
+        "mean_inp": 1.0, "tpr_1e2": None, "tpr_1e3": None,
     }  # fmt: skip
     assert data["rows"][1]["rank1"] is None and data["rows"][1]["num_valid"] == 0
     assert "|        - |" in str(evaluate(nobody, GLOBAL, False))
@@ -304,8 +306,9 @@ def test_the_host_waits_only_where_results_are_fetched(protocol, monkeypatch):
         assert (one.distance, one.reranked) == (other.distance, other.reranked)
         assert one.mean_ap_step == pytest.approx(other.mean_ap_step, abs=1e-6)
         assert one.rank10 == pytest.approx(other.rank10, abs=1e-6)
-    if protocol == "market1501":  # a ranking fetches three results, a re-ranking six more
-        assert waits.fetched == {"fetch": 5 * 3 + 5 * (3 + 6)}, "not once for every query or image"
+        assert (one.mean_inp, one.tpr_1e2) == pytest.approx((other.mean_inp, other.tpr_1e2), abs=1e-6)
+    if protocol == "market1501":  # a ranking fetches three results and its distances, a re-ranking six more
+        assert waits.fetched == {"fetch": 5 * (3 + 1) + 5 * (3 + 6)}, "not once for every query or image"
 
 
 def test_local_distances_of_the_gallery_with_itself_are_computed_once(monkeypatch):
@@ -464,3 +467,73 @@ def test_features_without_stripes_have_no_local_distance(features):
     with pytest.raises(InputError, match="no local part"):
         evaluate(bare)
     assert evaluate(bare, GLOBAL, False, "max").rows
+
+
+# mINP, and the true-positive rate at a false-positive rate
+
+
+@pytest.fixture
+def three_hundred():
+    """300 images of noise: 20 people, three cameras."""
+    return three_kinds(seed=8, count=300)
+
+
+def test_the_inverse_penalty_by_brute_force(three_hundred):
+    queries, gallery = evaluation.split(three_hundred)
+    matrix = evaluation.distance_matrix("global", queries, gallery).numpy()
+    wanted = []
+    for q in range(len(queries)):
+        own = (matrix[q], queries.ids[q], gallery.ids, queries.cameras[q], gallery.cameras)
+        hits = [gallery.ids[g] == queries.ids[q] for g in oracles.ranked_list(*own)]
+        wanted.append(oracles.inverse_penalty(hits))
+    (row,) = evaluate(three_hundred, GLOBAL, False).rows
+    assert row.mean_inp == pytest.approx(np.nanmean(wanted)) and 0 < row.mean_inp < 1
+
+
+def test_the_inverse_penalty_by_hand():
+    """Matches at ranks 1 and 4 (the junk at rank 2 is not counted): 2 of 4; and at 1 alone: 1 of 1."""
+    features = make_features(
+        [[0.0], [10.0], [0.1], [0.2], [1.0], [2.0], [3.0], [10.1]],
+        [1, 2, 1, 1, 3, 3, 1, 2], [0, 0, 1, 0, 1, 1, 2, 1], [0, 0, 1, 1, 1, 1, 1, 1],
+    )  # fmt: skip
+    assert evaluate(features, GLOBAL, False).rows[0].mean_inp == (2 / 4 + 1) / 2
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_true_positive_rates_are_points_of_the_curve(three_hundred, monkeypatch, block_bytes):
+    monkeypatch.setattr(table, "_BLOCK_BYTES", block_bytes)
+    for distance in ("global", "local"):
+        (row,) = evaluate(three_hundred, (distance,), False).rows
+        same, different = verification.pair_distances(three_hundred, distance)
+        curve = verification.roc(same, different)
+        for rate, found in ((1e-2, row.tpr_1e2), (1e-3, row.tpr_1e3)):
+            wanted = (same <= verification.choose_threshold(curve, rate)).mean()
+            assert found == pytest.approx(wanted) and 0 <= found < 1
+        assert row.tpr_1e3 <= row.tpr_1e2
+
+
+def test_ties_are_accepted_together_or_not_at_all():
+    """Of 100 pairs of two people one may pass; two of them tie, so none does, and the equal pair does not."""
+    values = [[0.0], *[[1.0]] * 3, *[[5.0]] * 98]
+    ids = [1, 1, *range(2, 102)]
+    features = make_features(values, ids, [0] + [1] * 101, [0] + [1] * 101)
+    (row,) = evaluate(features, GLOBAL, False).rows
+    assert (row.tpr_1e2, row.tpr_1e3) == (0.0, 0.0)
+    features.global_features[3] = 2.0
+    assert evaluate(features, GLOBAL, False).rows[0].tpr_1e2 == 1.0, "now one pair of two people is as near"
+
+
+def test_more_columns_on_request_and_older_rows_have_none(three_hundred):
+    table = evaluate(three_hundred, GLOBAL, False)
+    assert "mINP" not in str(table)
+    head, _, line = table.to_markdown(more=True).splitlines()
+    assert "mINP |   TPR at FPR 1 % |   TPR at FPR 0.1 % |" in head
+    assert f"{100 * table.rows[0].mean_inp:.1f}" in line
+    data = table.to_dict()
+    again = ScoreTable.from_dict(data)
+    assert (again.rows[0].mean_inp, again.rows[0].tpr_1e3) == (table.rows[0].mean_inp, table.rows[0].tpr_1e3)
+    for name in MORE_SCORES:
+        del data["rows"][0][name]
+    older = ScoreTable.from_dict(data)
+    assert math.isnan(older.rows[0].tpr_1e2) and older.to_markdown(more=True).count(" - |") == 3
+    assert average([table, table]).rows[0].mean_inp == pytest.approx(table.rows[0].mean_inp)

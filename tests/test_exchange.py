@@ -9,13 +9,14 @@ import torch
 import torch.distributed as dist
 
 from alignedreid_lib.training import TrainConfig, distributed, launching, step
+from alignedreid_lib.training import learner as making
 from alignedreid_lib.training.exchange import GradientExchange
 
 # What the processes do; they find it here by name.
 
 
 def learner_of(config):
-    learner = step.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, num_ids=4)
+    learner = making.make_learner(dataclasses.replace(config, backbone="resnet18"), 0, num_ids=4)
     learner.network.train()
     learner.optimizer.step = lambda: None
     return learner

@@ -265,6 +265,11 @@ WRONG = {
         (lambda g, r, a: (np.mean(g) - np.mean(r), np.mean(r) - np.mean(a)), "signs are reversed"),
         (lambda g, r, a: (max(r) - max(g), max(a) - max(r)), "best seeds"),
     ],
+    "14_strong_baseline": [
+        (lambda y, n, e: [1 - e if k == y else e / n for k in range(n)], "the own one included"),
+        (lambda y, n, e: [1 - e if k == y else e / (n - 1) for k in range(n)], "to the other classes alone"),
+        (lambda y, n, e: [1.0 if k == y else e / n for k in range(n)], "add up to more than 1"),
+    ],
 }
 
 

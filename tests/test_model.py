@@ -80,8 +80,24 @@ def test_the_map_is_torchvision_s():
 def test_last_stride_one_doubles_the_map():
     stripes = AlignedReID("resnet18", last_stride=1)(torch.randn(2, 3, 128, 64)).local_features
     assert stripes.shape[1] == 8
-    with pytest.raises(InputError, match="last_stride 1 is for the ResNet family"):
-        AlignedReID("mobilenet_v2", last_stride=1)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "shufflenet_v2_x0_5", "densenet121.transition3", "vgg11.features"])
+def test_every_family_with_a_last_halving_can_leave_it_out(name):
+    """With the parameters, and so the weights files, of the whole network."""
+    whole, doubled = (build_backbone(name, stride).eval() for stride in (2, 1))
+    doubled.load_state_dict(whole.state_dict())
+    images = torch.zeros(1, 3, 128, 64)
+    with torch.no_grad():
+        h, w = whole(images).shape[2:]
+        assert doubled(images).shape[2:] == (2 * h, 2 * w)
+    assert all(module.training for module in build_backbone(name, 1).modules())
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "vit_b_32"])
+def test_a_network_whose_halving_cannot_be_left_out_is_refused(name):
+    with pytest.raises(InputError, match=f"last_stride 1 is for a network whose .* left out, and {name} is not one"):
+        build_backbone(name, 1)
 
 
 @pytest.mark.arithmetic

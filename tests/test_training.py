@@ -23,8 +23,9 @@ from alignedreid_lib.datasets.partitions import make_partitions
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import ScoreTable, full_run
 from alignedreid_lib.model import AlignedReID, Embedding
-from alignedreid_lib.training import TrainConfig, checkpoint, step, train, train_step
+from alignedreid_lib.training import TrainConfig, checkpoint, train, train_step
 from alignedreid_lib.training import epoch as epochs
+from alignedreid_lib.training import learner as making
 
 
 @pytest.fixture
@@ -407,7 +408,7 @@ def test_the_data_may_move_and_has_to_be_the_same(config, tmp_path):
 @pytest.mark.parametrize("num_models", [1, 2])
 def test_float16_resumes_with_its_loss_scale_bit_for_bit(config, tmp_path, num_models, monkeypatch):
     moving = {"init_scale": 2.0**-6, "growth_interval": 2, "growth_factor": 1.5}  # never back to where it began
-    monkeypatch.setattr(step, "GradScaler", functools.partial(step.GradScaler, **moving))
+    monkeypatch.setattr(making, "GradScaler", functools.partial(making.GradScaler, **moving))
     config = dataclasses.replace(config, precision="float16", num_models=num_models)
     whole = train(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -422,7 +423,7 @@ def test_float16_resumes_with_its_loss_scale_bit_for_bit(config, tmp_path, num_m
 
 def test_a_step_whose_gradients_overflow_is_skipped(config):
     batch = torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    learner = step.make_learner(dataclasses.replace(config, precision="float16"), 0, num_ids=4)
+    learner = making.make_learner(dataclasses.replace(config, precision="float16"), 0, num_ids=4)
     learner.network.train()
     before = [parameter.clone() for parameter in learner.network.parameters()]
     learner.scaler.load_state_dict(learner.scaler.state_dict() | {"scale": 2.0**120})
@@ -438,7 +439,7 @@ def test_a_step_whose_gradients_overflow_is_skipped(config):
 def test_the_host_reads_nothing_from_the_device_in_a_float16_step(config):
     """A mode stands in for a GPU, where each such reading would be a wait."""
     batch = torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    learner = step.make_learner(dataclasses.replace(config, precision="float16"), 0, num_ids=4)
+    learner = making.make_learner(dataclasses.replace(config, precision="float16"), 0, num_ids=4)
     learner.network.train()
     train_step(learner, batch, torch.arange(12) // 3, config)  # the scaler makes its tensors
 
@@ -452,7 +453,7 @@ def test_the_host_reads_nothing_from_the_device_in_a_float16_step(config):
 
 
 def test_gradients_that_overflow_at_every_scale_end_the_run(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "GradScaler", functools.partial(step.GradScaler, init_scale=2.0**-17))
+    monkeypatch.setattr(making, "GradScaler", functools.partial(making.GradScaler, init_scale=2.0**-17))
     with pytest.raises(InputError, match="epoch 1: the gradients overflow in float16 at every scale; use precision"):
         train(dataclasses.replace(config, precision="float16"), tmp_path / "run")
 
@@ -533,12 +534,12 @@ def test_cuda_graphs_are_refused_elsewhere_before_anything_is_made(config, tmp_p
 
 def test_a_gpu_needs_a_c_compiler_for_compiled(config, monkeypatch):
     network = AlignedReID(config.backbone)
-    monkeypatch.setattr(step.shutil, "which", lambda name: None)
+    monkeypatch.setattr(making.shutil, "which", lambda name: None)
     monkeypatch.setenv("CC", "my-cc")
     with pytest.raises(InputError, match="compiled is True and there is no C compiler 'my-cc'; install"):
-        step.compile_network(network, torch.device("cuda"), True)
-    monkeypatch.setattr(step.shutil, "which", lambda name: name if name == "clang" else None)
-    assert step.compile_network(network, torch.device("cuda"), True) is not None
+        making.compile_network(network, torch.device("cuda"), True)
+    monkeypatch.setattr(making.shutil, "which", lambda name: name if name == "clang" else None)
+    assert making.compile_network(network, torch.device("cuda"), True) is not None
 
 
 class Replayed(torch.autograd.Function):
@@ -571,11 +572,11 @@ def test_models_whose_graphs_share_memory_learn_as_without_graphs(config, batch,
         return replay
 
     monkeypatch.setattr(torch, "compile", compile_into_one_memory)
-    monkeypatch.setattr(step.shutil, "which", lambda name: name)
+    monkeypatch.setattr(making.shutil, "which", lambda name: name)
     for learner in plain + graphs:
         learner.network.train()
     for learner in graphs:
-        learner.forward = step.compile_network(learner.network, torch.device("cuda"), "reduce-overhead")
+        learner.forward = making.compile_network(learner.network, torch.device("cuda"), "reduce-overhead")
     assert asked == [{"mode": "reduce-overhead", "dynamic": False}] * 2
     for _ in range(2):
         expected, got = (training.mutual_step(pair, batch, PEOPLE, config) for pair in (plain, graphs))
@@ -619,7 +620,7 @@ def test_weights_of_the_terms_scale_their_gradients(config):
             config, **{"global_weight": 0.0, "local_weight": 0.0, "id_weight": 0.0} | weights
         )
         optimizer = torch.optim.SGD(network.parameters(), 0.0)
-        learner = step.Learner(network, lambda x: network(x.double()), optimizer, batch.device, "float32")
+        learner = making.Learner(network, lambda x: network(x.double()), optimizer, batch.device, "float32")
         train_step(learner, batch, torch.arange(12) // 3, settings)
         return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
@@ -640,7 +641,7 @@ def test_what_mines_changes_the_local_loss(config):
     figures = {}
     for mining in ("global", "local"):
         settings = dataclasses.replace(config, local_weight=1.0, local_mining=mining, precision="float32")
-        learner = step.make_learner(settings, 0, num_ids=4)
+        learner = making.make_learner(settings, 0, num_ids=4)
         learner.network.train()
         figures[mining] = train_step(learner, batch, torch.arange(12) // 3, settings)
     assert figures["local"]["global_loss"] == figures["global"]["global_loss"], "the same batch, the same weights"
@@ -666,7 +667,7 @@ def test_batch_norm_sees_the_batches(config, tmp_path):
 def test_the_schedule_is_the_optimiser_s(config, tmp_path, monkeypatch):
     monkeypatch.setattr(epochs, "learning_rate", lambda config, epoch: 0.0)
     weights = torch.load(train(config, tmp_path / "run").weights)
-    step.set_seeds(config.seed)
+    making.set_seeds(config.seed)
     fresh = AlignedReID(config.backbone, None, None, config.local_channels, config.last_stride)
     assert all(torch.equal(parameter, weights[name]) for name, parameter in fresh.named_parameters()), (
         "no rate, no step"

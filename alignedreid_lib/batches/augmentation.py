@@ -1,4 +1,6 @@
-"""Random views of images: crop, resize, mirror, the original's augmentation. Derived in notebooks/02_batches.
+"""Random views of images: crop, resize, mirror, the original's augmentation, then pad and erase.
+
+Derived in notebooks/02_batches; padded crops and erasing in notebooks/14_strong_baseline.
 
 What is random is drawn first, on the host, as a few numbers per image (`draw_views`). `apply_views` computes the views
 on a CPU, image by image, in several threads. `PackedBatch` computes them on an accelerator, all in a few operations.
@@ -14,6 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from alignedreid_lib.batches import erasing
 
 IMAGES_PER_TASK = 16  # of a thread: enough that its start costs nothing
 
@@ -57,21 +61,31 @@ def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tens
 
 
 class Views(NamedTuple):
-    """What is random in a batch of N images; both on the host."""
+    """What is random in a batch of N images, in the order in which it is done; on the host."""
 
     boxes: Tensor  # int64 [N, 4]: top, left, height and width of the crop, pixels of the image
     mirrored: Tensor  # bool [N]: left to right
+    shifts: Tensor  # int64 [N, 2]: rows and columns, see `erasing.draw_shifts`; from here on pixels of the batch
+    erased: Tensor  # int64 [N, 4]: top, left, height and width, see `erasing.draw_rectangles`
 
 
 def draw_views(
-    sizes: Sequence[tuple[int, int]], generator: torch.Generator, mirror_prob: float, crop_prob: float, ratio: float
+    sizes: Sequence[tuple[int, int]],
+    size: tuple[int, int],
+    generator: torch.Generator,
+    mirror_prob: float,
+    crop_prob: float,
+    ratio: float,
+    pad: int = 0,
+    erase_prob: float = 0.0,
 ) -> Views:
     """Draw a view of each image.
 
     Args:
         sizes: height and width of the N images, pixels.
+        size: those of the batch.
         generator: on the host; the only source of randomness.
-        mirror_prob, crop_prob, ratio: see `augment`.
+        mirror_prob, crop_prob, ratio, pad, erase_prob: see `augment`.
     """
     cropped = torch.rand(len(sizes), generator=generator) < crop_prob
     boxes = [
@@ -79,7 +93,9 @@ def draw_views(
         for size, crop in zip(sizes, cropped.tolist(), strict=True)
     ]
     mirrored = torch.rand(len(sizes), generator=generator) < mirror_prob
-    return Views(torch.tensor(boxes, dtype=torch.int64).view(-1, 4), mirrored)
+    shifts = erasing.draw_shifts(len(sizes), pad, generator)
+    erased = erasing.draw_rectangles(shifts, size, erase_prob, generator)
+    return Views(torch.tensor(boxes, dtype=torch.int64).view(-1, 4), mirrored, shifts, erased)
 
 
 def apply_views(images: Sequence[Tensor], views: Views, size: tuple[int, int], pool: Executor | None = None) -> Tensor:
@@ -94,13 +110,16 @@ def apply_views(images: Sequence[Tensor], views: Views, size: tuple[int, int], p
         uint8 [N, 3, h, w].
     """
     batch = np.empty((len(images), 3, *size), np.uint8)
-    boxes, mirrored = views.boxes.tolist(), views.mirrored.tolist()
+    boxes, mirrored, shifts, erased = (part.tolist() for part in views)
 
     def fill(begin: int) -> None:
         for k in range(begin, min(begin + IMAGES_PER_TASK, len(images))):
             top, left, h, w = boxes[k]
             image = resize(images[k][:, top : top + h, left : left + w], size)
             batch[k] = (image.flip(-1) if mirrored[k] else image).numpy()
+            if any(shifts[k]):
+                batch[k] = erasing.shift(batch[k], *shifts[k])
+            erasing.erase(batch[k], *erased[k])
 
     for _ in (map if pool is None else pool.map)(fill, range(0, len(images), IMAGES_PER_TASK)):
         pass  # an error of a thread is raised here
@@ -114,9 +133,11 @@ def augment(
     mirror_prob: float = 0.5,
     crop_prob: float = 0.0,
     crop_ratio: float = 1.0,
+    pad: int = 0,
+    erase_prob: float = 0.0,
     pool: Executor | None = None,
 ) -> Tensor:
-    """Random crop, resize and mirror, the original's augmentation, on the CPU.
+    """Random crop, resize and mirror, the original's augmentation, then padded crops and erasing, on the CPU.
 
     Args:
         images: N images, uint8 [3, height, width] each; sizes may differ.
@@ -124,13 +145,16 @@ def augment(
         generator: the only source of randomness; the same state gives the same batch.
         mirror_prob: probability that an image is mirrored left to right.
         crop_prob, crop_ratio: probability of a random crop, and the smallest share of a side that it keeps.
+        pad: black pixels added on each side, before a crop of the batch's size at a random place; 0 for none.
+        erase_prob: probability that a random rectangle of an image becomes the mean colour.
         pool: see `apply_views`.
 
     Returns:
         uint8 [N, 3, h, w].
     """
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-    return apply_views(images, draw_views(sizes, generator, mirror_prob, crop_prob, crop_ratio), size, pool)
+    views = draw_views(sizes, size, generator, mirror_prob, crop_prob, crop_ratio, pad, erase_prob)
+    return apply_views(images, views, size, pool)
 
 
 class PackedBatch(NamedTuple):
@@ -140,9 +164,11 @@ class PackedBatch(NamedTuple):
     """
 
     pixels: Tensor  # uint8 [T, 3]: the pixels of many images, of any sizes, row after row, on the host or on the device
-    table: Tensor  # int64 [N, 7], on the host: first pixel and row length of the image, box of the view, mirrored
+    # int64 [N, 13], on the host: first pixel and row length of the image, then box, mirrored, shift and what is erased
+    table: Tensor
     size: tuple[int, int]  # (h, w) of the batch
     scaled: bool  # False: each box has this size, and no pixel is a mean of others
+    covered: bool  # False: no image is shifted, and nothing is erased
 
     @classmethod
     def of(
@@ -150,8 +176,9 @@ class PackedBatch(NamedTuple):
     ) -> PackedBatch:
         """Join views [N] with the positions of their images: the first pixel and the row length of each."""
         images = torch.tensor([starts, widths], dtype=torch.int64).T
-        table = torch.cat([images, views.boxes, views.mirrored[:, None].long()], dim=1)
-        return cls(pixels, table, size, bool((views.boxes[:, 2:] != torch.tensor(size)).any()))
+        table = torch.cat([images, views.boxes, views.mirrored[:, None].long(), views.shifts, views.erased], dim=1)
+        covered = bool(views.shifts.any() or views.erased.any())
+        return cls(pixels, table, size, bool((views.boxes[:, 2:] != torch.tensor(size)).any()), covered)
 
     def pin_memory(self) -> PackedBatch:
         """The same in pinned memory, from which a GPU copies while the host goes on."""
@@ -166,8 +193,12 @@ class PackedBatch(NamedTuple):
         there = device if self.pixels.device.type == "cpu" else self.pixels.device
         pixels = self.pixels.to(there, non_blocking=non_blocking)
         table = self.table.to(there, non_blocking=non_blocking)
-        start, row_length, top, left, height, width, mirrored = table[:, :, None].unbind(1)  # [N, 1] each
+        start, row_length, top, left, height, width, mirrored = table[:, :7, None].unbind(1)  # [N, 1] each
         rows, columns = (torch.arange(count, device=there)[None] for count in self.size)  # [1, h] and [1, w]
+        if self.covered:
+            border, erased = erasing.covers(rows, columns, table[:, 7:, None])
+            rows = (rows + table[:, 7, None]).clamp(0, self.size[0] - 1)  # [N, h]
+            columns = (columns + table[:, 8, None]).clamp(0, self.size[1] - 1)
         columns = torch.where(mirrored.bool(), self.size[1] - 1 - columns, columns)  # [N, w]
 
         def look_up(y: Tensor, x: Tensor) -> Tensor:  # [N or 1, h], [N, w] -> uint8 [N, h, w, 3]
@@ -182,6 +213,10 @@ class PackedBatch(NamedTuple):
             above = look_up(upper, before) * (1 - right) + look_up(upper, behind) * right
             below = look_up(lower, before) * (1 - right) + look_up(lower, behind) * right
             batch = (above * (1 - down) + below * down).round_().to(torch.uint8)
+        if self.covered:
+            colours = zip(batch.unbind(3), erasing.MEAN_COLOUR, strict=True)  # numbers: a tensor would be copied there
+            colour = [one.masked_fill(border, 0).masked_fill(erased, level) for one, level in colours]
+            batch = torch.stack(colour, dim=3)
         return batch.permute(0, 3, 1, 2).to(device, non_blocking=non_blocking)
 
 

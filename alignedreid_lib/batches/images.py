@@ -138,15 +138,17 @@ class ImageStore:
         mirror_prob: float,
         crop_prob: float,
         crop_ratio: float,
+        pad: int = 0,
+        erase_prob: float = 0.0,
     ) -> Tensor | PackedBatch:
         """The images at `indices` as `augment` gives them, uint8 [N, 3, h, w].
 
         With an accelerator they are not yet computed: `.to(device)` does it there, with the same random views.
         """
-        images, how = self.fetch(indices), (mirror_prob, crop_prob, crop_ratio)
+        images, how = self.fetch(indices), (mirror_prob, crop_prob, crop_ratio, pad, erase_prob)
         if not self._packs:
             return augment(images, size, generator, *how, pool=self._pool)
-        views = draw_views([(image.shape[1], image.shape[2]) for image in images], generator, *how)
+        views = draw_views([(image.shape[1], image.shape[2]) for image in images], size, generator, *how)
         widths = [image.shape[2] for image in images]
         if self._pixels is not None:
             starts = [int(image.storage_offset()) // 3 for image in images]

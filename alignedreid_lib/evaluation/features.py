@@ -199,7 +199,7 @@ def cache_key(
     digest = hashlib.sha256(repr((versions, sizes, flip, device, precision, images.MEAN, images.STD)).encode())
 
     def counts(name: str) -> bool:
-        return name.split(".")[0] != "fc"  # features do not depend on the classifier
+        return name.split(".")[0] not in ("fc", "centres")  # features do not depend on the classifier
 
     for name, module in filter(lambda named: counts(named[0]), model.named_modules()):
         # Strides, paddings, the eps of a batch norm, ...: weights of equal shapes do not tell them.

@@ -123,7 +123,7 @@ class Validation:
         self.store = self.store or _store(self.dataset, self.config, self.config.memory_limit)
         where = str(next(network.parameters()).device)
         found = embed(network, self.dataset, self.config, store=self.store, device=where)
-        table = evaluate(found, ("global",), rerank=False, normalize=self.config.normalize, device=where)
+        table = evaluate(found, ("global",), rerank=False, normalize=self.config.unit_test, device=where)
         row = table.rows[0]
         return {"mean_ap": row.mean_ap_step, "rank1": row.rank1}
 
@@ -177,7 +177,7 @@ def _score_all(
         shown = name if len(test_sets) > 1 else ""
         for k, network in enumerate(networks):
             found = embed(network, dataset, config, store=store)
-            how: dict[str, Any] = {"normalize": config.normalize, "device": config.device}
+            how: dict[str, Any] = {"normalize": config.unit_test, "device": config.device}
             tables[k] += evaluate(found, by, rerank, name=shown, **how)
             if multi_query:
                 pooled = ", ".join(filter(None, (shown, "multi-query")))

@@ -104,6 +104,20 @@ def average_precisions(found: MatchRanks, definition: AveragePrecision) -> NDArr
         return total / found.counts
 
 
+def inverse_penalties(found: MatchRanks) -> NDArray[np.float64]:
+    """Matches per rank down to the last match, of each query, [Q] in (0, 1]; nan where a query has no match.
+
+    A query's last match at rank r, counted from 1, among m matches gives m / r: the share of matches among all images
+    that a user looks at to find every one of them.
+
+    Source: Ye et al. 2021 (AGW); its mean over the queries is mINP.
+    """
+    last = np.zeros(found.num_queries)
+    np.maximum.at(last, found.query, found.rank + 1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the nan of a query without a match
+        return found.counts / last
+
+
 def curves(
     problem: RankingProblem, distances: Values | Columns, found: MatchRanks, protocol: Protocol, top: int
 ) -> NDArray[np.float64]:

@@ -17,6 +17,17 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import typed
 
 SCORES = ("rank1", "rank5", "rank10", "mean_ap_step", "mean_ap_trapezoid")
+MORE_SCORES = ("mean_inp", "tpr_1e2", "tpr_1e3")  # nan in rows of older files
+HEADS = {
+    "rank1": "Rank-1",
+    "rank5": "Rank-5",
+    "rank10": "Rank-10",
+    "mean_ap_step": "mAP (step)",
+    "mean_ap_trapezoid": "mAP (trapezoid)",
+    "mean_inp": "mINP",
+    "tpr_1e2": "TPR at FPR 1 %",
+    "tpr_1e3": "TPR at FPR 0.1 %",
+}
 _LETTERS = {"0": 0.0, "1": 1.0, "-": math.nan}
 
 
@@ -73,6 +84,9 @@ class ScoreRow:
     runs: int = 1  # over how many the scores are means
     spread: dict[str, float] | None = None  # standard deviation of each score over them
     per_query: QueryScores | None = field(default=None, compare=False, repr=False)  # of one run, protocol market1501
+    mean_inp: float = math.nan  # see `ranking.inverse_penalties`
+    tpr_1e2: float = math.nan  # share of pairs of one person below a threshold that 1 % of the pairs of two people pass
+    tpr_1e3: float = math.nan  # likewise 0.1 %
 
 
 @dataclass(frozen=True)
@@ -84,19 +98,28 @@ class ScoreTable:
     def __add__(self, other: ScoreTable) -> ScoreTable:
         return ScoreTable(self.rows + other.rows)
 
-    def to_markdown(self) -> str:
-        """A Markdown table, columns aligned, scores in percent."""
-        head = ["Features", "Distance", "Rank-1", "Rank-5", "Rank-10", "mAP (step)", "mAP (trapezoid)", "Queries"]
-        lines = [head] + [_cells(row) for row in self.rows]
+    def to_markdown(self, more: bool = False) -> str:
+        """A Markdown table, columns aligned, scores in percent.
+
+        Args:
+            more: also show mINP and the true-positive rates at false-positive rates of 1 % and 0.1 %.
+        """
+        scores = SCORES + MORE_SCORES * more
+        head = ["Features", "Distance", *(HEADS[name] for name in scores), "Queries"]
+        lines = [head] + [_cells(row, scores) for row in self.rows]
         if not any(row.name for row in self.rows):
             lines = [line[1:] for line in lines]
-        aligned = ["left"] * (len(lines[0]) - 6) + ["right"] * 6
+        aligned = ["left"] * (len(lines[0]) - len(scores) - 1) + ["right"] * (len(scores) + 1)
         table = tabulate(lines[1:], lines[0], tablefmt="pipe", colalign=aligned, disable_numparse=True)
         if all(row.cameras_known for row in self.rows):
             return table
         return f"{table}\n\nCameras are not known: no image was left out for being of the query's own camera."
 
-    __str__ = _repr_markdown_ = to_markdown
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
 
     def named(self, name: str) -> ScoreTable:
         """The same rows with a name added to theirs."""
@@ -129,7 +152,8 @@ def _read_row(data: Mapping[str, Any]) -> ScoreRow:
     """The row whose entries these are, see `ScoreTable.from_dict`."""
     hints = get_type_hints(ScoreRow)
     found = {name: data[name] for name in hints.keys() & data.keys() - {"per_query"}}
-    empty = {name: math.nan for name in SCORES if found[name] is None}
+    scores = (*SCORES, *(name for name in MORE_SCORES if name in found))
+    empty = {name: math.nan for name in scores if found[name] is None}
     found = {name: typed(name, value, hints[name]) for name, value in found.items() if name not in empty} | empty
     if found.get("spread") is not None and not found["spread"].keys() >= set(SCORES):
         raise InputError(f"spread has not all of {', '.join(SCORES)}")
@@ -161,8 +185,8 @@ def average(tables: Sequence[ScoreTable]) -> ScoreTable:
         raise InputError("the tables have different rows; average runs that were tested alike")
     rows = []
     for same in zip(*(table.rows for table in tables), strict=True):
-        means = {name: statistics.fmean(getattr(row, name) for row in same) for name in SCORES}
-        spread = {name: _spread([getattr(row, name) for row in same]) for name in SCORES}
+        means = {name: statistics.fmean(getattr(row, name) for row in same) for name in SCORES + MORE_SCORES}
+        spread = {name: _spread([getattr(row, name) for row in same]) for name in means}
         rows.append(dataclasses.replace(same[0], **means, runs=len(same), spread=spread, per_query=None))
     return ScoreTable(rows)
 
@@ -173,11 +197,14 @@ def _spread(values: list[float]) -> float:
     return 0.0 if math.isnan(found) else found
 
 
-def _cells(row: ScoreRow) -> list[str]:
-    scores = [getattr(row, name) for name in SCORES]
+def _cells(row: ScoreRow, names: Sequence[str]) -> list[str]:
+    scores = [getattr(row, name) for name in names]
     percents = ["-" if score != score else f"{100 * score:.1f}" for score in scores]
-    if row.spread is not None and row.runs > 1:
-        percents = [f"{p} ± {100 * row.spread[name]:.1f}" for p, name in zip(percents, SCORES, strict=True)]
+    if row.spread is not None and row.runs > 1:  # an older spread lacks the newer scores
+        percents = [
+            f"{p} ± {100 * row.spread[name]:.1f}" if name in row.spread else p
+            for p, name in zip(percents, names, strict=True)
+        ]
     all_valid = row.num_valid == row.num_queries
     queries = f"{row.num_queries}" if all_valid else f"{row.num_valid} of {row.num_queries}"
     return [row.name, row.distance + (", re-ranked" if row.reranked else ""), *percents, queries]

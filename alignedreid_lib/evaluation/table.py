@@ -17,7 +17,8 @@ from alignedreid_lib.evaluation import ranking
 from alignedreid_lib.evaluation.distances import DISTANCES, distance_matrices, reranked_matrices
 from alignedreid_lib.evaluation.features import Features
 from alignedreid_lib.evaluation.matches_and_junk import RankingProblem, Values
-from alignedreid_lib.evaluation.scores import SCORES, QueryScores, ScoreRow, ScoreTable
+from alignedreid_lib.evaluation.pair_rates import PairRates
+from alignedreid_lib.evaluation.scores import MORE_SCORES, SCORES, QueryScores, ScoreRow, ScoreTable
 
 _BLOCK_BYTES = 32 << 20  # limit for a block of one distance: 500 queries for a gallery of Market-1501's size
 
@@ -69,19 +70,24 @@ def evaluate(
         queries = _unit_length(queries) if normalize else queries
     there = features.global_features.device if device is None else devices.choose_device(device)
     queries, gallery = _moved(queries, there), _moved(gallery, there)
+    whole = _problem(queries, gallery)
     blocks: dict[str, list[NDArray[np.float64]]] = {distance: [] for distance in distances}
+    pairs = {
+        (distance, reranked): PairRates(whole) for distance in distances for reranked in (False, True)[: 1 + rerank]
+    }
     step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
     for begin in range(0, len(queries), step):  # keeps no whole matrix, computes no local distance twice
         block = queries[begin : begin + step]
         problem = _problem(block, gallery)
         for distance, matrix in distance_matrices(distances, block, gallery).items():
             blocks[distance].append(_score_queries(problem, matrix, protocol))
+            pairs[distance, False].add(problem, matrix)
     again: dict[str, NDArray[np.float64]] = {}
     if rerank:
-        whole = _problem(queries, gallery)
         for distance, found in reranked_matrices(distances, queries, gallery):
             ranked = torch.from_numpy(found).to(there) if devices.is_accelerator(there) else found
             again[distance] = _score_queries(whole, ranked, protocol)
+            pairs[distance, True].add(whole, found)
     rows = []
     for distance in distances:
         scored = {False: np.concatenate(blocks[distance])}
@@ -90,8 +96,9 @@ def evaluate(
         for reranked, scores in scored.items():
             valid = ~np.isnan(scores).any(axis=1)
             entries: dict[str, Any] = {
-                score: _mean(column[valid]) for score, column in zip(SCORES, scores.T, strict=True)
+                score: _mean(column[valid]) for score, column in zip((*SCORES, "mean_inp"), scores.T, strict=True)
             }
+            entries |= zip(MORE_SCORES[1:], pairs[distance, reranked].rates(), strict=True)
             if protocol == "market1501":  # under the others a query's rank-1 may be a fraction
                 entries["per_query"] = QueryScores(scores[:, 0], scores[:, 3], queries.ids.astype(np.int64))
             entries |= {"num_queries": len(scores), "num_valid": int(valid.sum())}
@@ -105,12 +112,12 @@ def _problem(queries: Features, gallery: Features) -> RankingProblem:
 
 
 def _score_queries(problem: RankingProblem, matrix: Values, protocol: ranking.Protocol) -> NDArray[np.float64]:
-    """The scores of each query in the order of `scores.SCORES`, [Q, 5]; nan where it is not valid."""
+    """The scores of each query in the order of `scores.SCORES`, then its INP, [Q, 6]; nan where it is not valid."""
     found = problem.find_matches(matrix)
     places = ranking.curves(problem, matrix, found, protocol, top=10)[:, [0, 4, 9]]
     places[found.counts == 0] = math.nan
     aps = (ranking.average_precisions(found, definition) for definition in ("step", "trapezoid"))
-    return np.column_stack([places, *aps])
+    return np.column_stack([places, *aps, ranking.inverse_penalties(found)])
 
 
 def _mean(values: NDArray[np.float64]) -> float:

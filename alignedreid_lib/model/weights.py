@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import tensorfiles
 
-CLASSIFIER = ("fc.weight", "fc.bias")
+CLASSIFIER = ("fc.weight", "fc.bias", "centres")  # of each person trained with
 HOLDERS = ("model", "state_dict", "state_dicts", "model_state_dict", "net", "network", "params")  # keys of checkpoints
 
 

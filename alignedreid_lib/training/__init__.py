@@ -2,8 +2,9 @@
 
 from alignedreid_lib.training.config import TrainConfig, learning_rate
 from alignedreid_lib.training.epoch import make_batch, of_model
+from alignedreid_lib.training.learner import Learner, load_network, make_learner
 from alignedreid_lib.training.loop import TrainResult, train, train_labels
-from alignedreid_lib.training.step import Learner, load_network, make_learner, mutual_step, train_step
+from alignedreid_lib.training.step import mutual_step, train_step
 
 __all__ = [
     "Learner",

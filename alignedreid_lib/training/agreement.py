@@ -21,7 +21,7 @@ import alignedreid_lib
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import FREE_SETTINGS, TrainConfig
-from alignedreid_lib.training.step import Learner
+from alignedreid_lib.training.learner import Learner
 
 OWN_STATISTICS = ("running_mean", "running_var")  # without synchronised batch norm those of a process's own images
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of an element of that many bytes

@@ -17,7 +17,7 @@ from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import FREE_SETTINGS, TrainConfig
-from alignedreid_lib.training.step import Learner
+from alignedreid_lib.training.learner import Learner
 
 WEIGHTS, BEST = "weights.pth", "best.pth"  # those of the last epoch, and of the best one by validation
 UNKNOWN = "unknown"  # a fact of epochs that a version trained which did not record it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from alignedreid_lib import devices, runs
 from alignedreid_lib.batches.sampling import Draw
-from alignedreid_lib.model.network import MOST_CHANNELS
+from alignedreid_lib.model.network import MOST_CHANNELS, Neck, Pooling
 from alignedreid_lib.runs import check_rules, check_types
 
 # Settings that may change when a run is resumed: where and how to compute, not what. The images and labels under
@@ -37,6 +38,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
+LAST_SHARE = 0.001  # the last epoch's share of the base rate
 GRAPH_MODES = ("reduce-overhead", "max-autotune")  # of torch.compile, that record CUDA graphs
 
 # Each term of mutual learning compares what a loss of the model's own computes.
@@ -66,6 +68,8 @@ class TrainConfig:
     mirror_prob: Share = 0.5
     crop_prob: Share = 0.0  # the original's default: no random crops
     crop_ratio: PositiveShare = 1.0  # smallest share of a side that a crop keeps
+    pad: Annotated[int, Field(ge=0, le=256)] = 0  # black pixels on each side, before a crop of the input's size
+    erase_prob: Share = 0.0  # of a rectangle that becomes the mean colour
     ids_per_batch: Several = 32  # P; an anchor needs a negative
     images_per_id: Several = 4  # K; an anchor needs a positive
     keep_last_batch: bool = False  # also train on the people left over at the end of an epoch, as the original does
@@ -76,14 +80,20 @@ class TrainConfig:
     weights: str | None = "imagenet"  # None, "imagenet", or a file
     local_channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 128
     last_stride: Annotated[int, Field(ge=1, le=2)] = 2
+    pooling: Pooling = "mean"  # from map to global feature; gem: generalised mean with a power that is learnt
+    neck: Neck = "none"  # batchnorm: between the triplets' features and those of classifier and test (BNNeck)
 
     # Loss: weight * term, summed.
     global_weight: Weight = 1.0  # batch-hard triplets on global features
     local_weight: Weight = 0.0  # triplets on local distances
     local_mining: Literal["global", "local"] = "global"  # the distance that chooses their hard samples; the paper's
     id_weight: Weight = 0.0  # identification: cross entropy over the training people
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # its share for all people alike; needs id_weight
+    centre_weight: Weight = 0.0  # pulls global features to the centre of their identity
+    centre_rate: PositiveShare = 0.5  # at which a centre moves to its images of the batch
     margin: Weight | None = 0.3  # None: soft margin
     normalize: bool = False  # features to unit length; the original's better half is False
+    normalize_test: bool = False  # only at the test, as usual with a neck
 
     # Mutual learning: models that see the same images and also learn from each other.
     num_models: Annotated[int, Field(ge=1, le=LARGEST_SEED // SEED_STEP)] = 1  # each has a seed
@@ -99,8 +109,8 @@ class TrainConfig:
     base_lr: Annotated[float, Field(gt=0)] = 2e-4
     weight_decay: Weight = 5e-4
     total_epochs: Count = 300
-    schedule: Literal["exponential", "staircase"] = "exponential"
-    decay_at_epoch: int = 151  # exponential: the first epoch of the fall
+    schedule: Literal["exponential", "staircase", "cosine"] = "exponential"
+    decay_at_epoch: int = 151  # exponential and cosine: the first epoch of the fall
     staircase_at_epochs: tuple[int, ...] = (101, 201)  # staircase: the epochs of the steps
     staircase_factor: PositiveShare = 0.1
     warmup_epochs: Number = 0  # over which the rate climbs to the base in equal steps; as published 0
@@ -132,6 +142,9 @@ class TrainConfig:
                 self.global_weight + self.local_weight + self.id_weight > 0,
                 "above 0 if global_weight and local_weight are 0",
             ),
+            "pad": (self.pad < min(self.height, self.width), f"below {min(self.height, self.width)}, the smaller side"),
+            "neck": (self.neck == "none" or self.id_weight > 0, "'none', or id_weight above 0"),
+            "label_smoothing": (self.label_smoothing == 0 or self.id_weight > 0, "0, or id_weight above 0"),
             "processes": (
                 self.ids_per_batch % self.processes == 0
                 and (self.processes == 1 or not (self.model_devices or ":" in self.device)),
@@ -148,7 +161,7 @@ class TrainConfig:
             ),
             "warmup_epochs": (self.warmup_epochs < self.total_epochs, f"from 0 to {self.total_epochs - 1}"),
             "decay_at_epoch": (
-                self.schedule != "exponential" or 1 <= self.decay_at_epoch <= self.total_epochs,
+                self.schedule == "staircase" or 1 <= self.decay_at_epoch <= self.total_epochs,
                 f"between 1 and total_epochs ({self.total_epochs})",
             ),
             "staircase_at_epochs": (
@@ -180,6 +193,11 @@ class TrainConfig:
         """The dataset's folder."""
         return runs.resolve(self.data_root) / self.dataset
 
+    @property
+    def unit_test(self) -> bool:
+        """True if the test scales features to unit length."""
+        return self.normalize or self.normalize_test
+
 
 def max_seed(num_models: int = 1) -> int:
     """The largest seed of a training: numpy takes 32 bits, and model k has the seed + 1000 k."""
@@ -189,11 +207,12 @@ def max_seed(num_models: int = 1) -> int:
 def learning_rate(config: TrainConfig, epoch: int) -> float:
     """The learning rate of an epoch, counted from 1.
 
-    Exponential: base until decay_at_epoch s, then base * 0.001 ** ((epoch + 1 - s) / (total + 1 - s)), so that the last
-    epoch has a thousandth of the base. Staircase: base * factor ** (steps reached). In the first w `warmup_epochs` the
-    rate is epoch / (w + 1) of that.
+    Exponential: base until decay_at_epoch s, then base * 0.001 ** x with x = (epoch + 1 - s) / (total + 1 - s), so that
+    the last epoch has a thousandth of the base. Cosine: likewise, with base * (0.001 + 0.999 * (1 + cos(pi x)) / 2).
+    Staircase: base * factor ** (steps reached). In the first w `warmup_epochs` the rate is epoch / (w + 1) of that.
 
-    Source: the original reproduction; the exponential form is Hermans et al. 2017, section 4.
+    Source: the original reproduction; the exponential form is Hermans et al. 2017, section 4; the cosine Loshchilov and
+        Hutter 2017, without restarts.
     """
     base = config.base_lr * min(1.0, epoch / (config.warmup_epochs + 1))
     if config.schedule == "staircase":
@@ -201,4 +220,7 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     start = config.decay_at_epoch
     if epoch < start:
         return base
-    return base * 0.001 ** ((epoch + 1 - start) / (config.total_epochs + 1 - start))
+    part = (epoch + 1 - start) / (config.total_epochs + 1 - start)
+    if config.schedule == "cosine":
+        return base * (LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * part)) / 2)
+    return base * LAST_SHARE**part

@@ -114,6 +114,7 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
         if type(module) is nn.BatchNorm2d:
             ours = SynchronizedBatchNorm2d(module.num_features, module.eps, module.momentum)
             ours.load_state_dict(module.state_dict())
+            ours.bias.requires_grad_(module.bias.requires_grad)  # a neck has no shift
             network.set_submodule(name, ours)
 
 

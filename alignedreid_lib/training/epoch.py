@@ -16,7 +16,8 @@ from alignedreid_lib.batches.sampling import IdentitySampler
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import TrainConfig, learning_rate
-from alignedreid_lib.training.step import Learner, mutual_step
+from alignedreid_lib.training.learner import Learner
+from alignedreid_lib.training.step import mutual_step
 from alignedreid_lib.training.twins import check_taught
 
 LEAST_SCALE = 2.0**-16  # of a loss in float16: each step whose gradients overflow is skipped and halves its scale
@@ -33,7 +34,8 @@ def make_batch(
     """
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
     size = (config.height, config.width)
-    return store.augmented(indices, size, generator, config.mirror_prob, config.crop_prob, config.crop_ratio)
+    how = (config.mirror_prob, config.crop_prob, config.crop_ratio, config.pad, config.erase_prob)
+    return store.augmented(indices, size, generator, *how)
 
 
 def train_epoch(

@@ -34,8 +34,8 @@ from alignedreid_lib.training.checkpoint import (
 )
 from alignedreid_lib.training.config import TrainConfig
 from alignedreid_lib.training.epoch import SHARED, prefixes, train_epoch
+from alignedreid_lib.training.learner import make_learner
 from alignedreid_lib.training.saving import saver
-from alignedreid_lib.training.step import make_learner
 from alignedreid_lib.training.twins import check_twins
 
 Report = Callable[[dict[str, Any]], None]

@@ -2,81 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import random
-import shutil
-import sysconfig
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.amp import GradScaler
 
-from alignedreid_lib import devices, losses, runs
+from alignedreid_lib import centres, devices, losses
 from alignedreid_lib.batches import images
-from alignedreid_lib.errors import InputError
-from alignedreid_lib.model import AlignedReID, Embedding, load_weights
+from alignedreid_lib.model import Embedding
 from alignedreid_lib.training import distributed
-from alignedreid_lib.training.config import GRAPH_MODES, SEED_STEP, TrainConfig
-from alignedreid_lib.training.exchange import GradientExchange
-from alignedreid_lib.training.twins import part_twins
-
-
-@dataclass
-class Learner:
-    """A model in training: the network, its optimiser, and where and how it computes."""
-
-    network: AlignedReID
-    forward: Callable[[Tensor], Embedding]  # the network, or its compiled form
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    precision: str  # see `devices.choose_precision`
-    exchange: GradientExchange | None = None  # with several processes
-    # Gradients of float16 are computed of a multiple of the loss, since small ones would be 0.
-    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
-
-
-def set_seeds(seed: int) -> None:
-    """Seed Python, numpy and torch; sampler and augmentation have generators of their own."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
-    """Model k of a training, from a seed of its own."""
-    device = devices.choose_device(config.model_devices[k] if config.model_devices else config.device)
-    set_seeds(config.seed + SEED_STEP * k)
-    weights = config.weights if config.weights in (None, "imagenet") else str(runs.resolve(config.weights))
-    head = num_ids if config.id_weight > 0 else None
-    backbone = config.backbones[k] if config.backbones else config.backbone
-    network = AlignedReID(backbone, weights, head, config.local_channels, config.last_stride)
-    check_size(network, config)
-    part_twins(network, config, k)
-    if config.sync_batch_norm:
-        distributed.synchronize_batch_norm(network, device)
-    if config.local_weight == 0:  # compiled, its gradients would be 0, not absent, and weight decay would shrink it
-        for branch in (network.local_conv, network.local_bn):
-            branch.requires_grad_(False)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
-    forward = compile_network(network, device, config.compiled) if config.compiled else network
-    precision = devices.choose_precision(config.precision, device, config.width)
-    exchange = GradientExchange(network.parameters()) if distributed.started() else None
-    scaler = GradScaler(device.type, enabled=precision == "float16")
-    return Learner(network, forward, optimizer, device, precision, exchange, scaler)
-
-
-def load_network(config: TrainConfig, weights: Path, k: int = 0) -> AlignedReID:
-    """The network of a finished run, model k (from 0) if there are several, in evaluation mode."""
-    backbone = config.backbones[k] if config.backbones else config.backbone
-    network = AlignedReID(backbone, None, None, config.local_channels, config.last_stride)
-    load_weights(network, weights)  # an identity head in the file is left over: it has no class for the test people
-    return network.eval()
+from alignedreid_lib.training.config import TrainConfig
+from alignedreid_lib.training.learner import Learner
 
 
 def train_step(learner: Learner, batch: Tensor, labels: Tensor, config: TrainConfig) -> dict[str, Tensor]:
@@ -122,7 +59,7 @@ class StepOutput(NamedTuple):
 
     loss: Tensor  # the model's own, []
     terms: dict[str, losses.TripletTerm]  # global and local triplets
-    identification: Tensor | None  # [], detached
+    others: dict[str, Tensor]  # the losses without triplets, by the name of their figure: [], detached
     logits: Tensor | None  # [N, ids]
 
 
@@ -143,12 +80,16 @@ def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: Train
         mined = terms["global"].mined if config.local_mining == "global" else None
         terms["local"] = losses.local_triplet(embedding.local_features, labels, *how, mined, check=False)
         loss = loss + config.local_weight * terms["local"].loss
-    identification = None
+    others: dict[str, Tensor] = {}
     if embedding.logits is not None:
-        identification = losses.identification(embedding.logits, labels)
-        loss = loss + config.id_weight * identification
-        identification = identification.detach()
-    return StepOutput(loss, terms, identification, embedding.logits)
+        others["id_loss"] = losses.identification(embedding.logits, labels, config.label_smoothing)
+        loss = loss + config.id_weight * others["id_loss"]
+    if config.centre_weight > 0:
+        held, features = learner.network.centres, embedding.global_features
+        others["centre_loss"] = centres.centre_loss(features, labels, held)
+        loss = loss + config.centre_weight * others["centre_loss"]
+        centres.move_centres(held, features, labels, config.centre_rate)  # each process moves its own, all alike
+    return StepOutput(loss, terms, {name: term.detach() for name, term in others.items()}, embedding.logits)
 
 
 def mutual_terms(
@@ -178,7 +119,7 @@ def backward_step(learner: Learner, output: StepOutput, loss: Tensor, config: Tr
         distributed.sum_gradients(learner.network.parameters())
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
-    figures = {} if output.identification is None else {"id_loss": output.identification}
+    figures = dict(output.others)
     for name, term in output.terms.items():
         figures |= {f"{name}_{figure}": value for figure, value in term_figures(term, config.margin).items()}
     return {**figures, "loss": loss.detach()}
@@ -194,49 +135,3 @@ def term_figures(term: losses.TripletTerm, margin: float | None) -> dict[str, Te
             "positive_distance": term.mined.positive_distance.mean(),
             "negative_distance": term.mined.negative_distance.mean(),
         }
-
-
-def compile_network(network: AlignedReID, device: torch.device, mode: bool | str) -> Callable[[Tensor], Embedding]:
-    """The network's forward, compiled at its first call; parameters and modes stay the network's own.
-
-    Args:
-        mode: True, or a mode of `torch.compile` that replays the forward, and the backward, as CUDA graphs.
-
-    Raises:
-        InputError: no C++ compiler for a CPU, no C compiler for a GPU of Nvidia, or CUDA graphs for a different device.
-    """
-    if mode in GRAPH_MODES and device.type != "cuda":
-        raise InputError(f"compiled is {mode!r}, but {device.type} has no CUDA graphs; set it to True or False")
-    compilers = {"cpu": [os.environ.get("CXX", "g++")], "cuda": [os.environ.get("CC", "gcc"), "clang", "cc"]}
-    needed = compilers.get(device.type, [])
-    if needed and not any(map(shutil.which, needed)):
-        language = "C++" if device.type == "cpu" else "C"
-        raise InputError(
-            f"compiled is {mode} and there is no {language} compiler {needed[0]!r}; install g++ or set it to False"
-        )
-    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    if not header.is_file():
-        raise InputError(f"compiled is {mode} and {header} is absent; install python3-dev or set it to False")
-    if mode not in GRAPH_MODES:
-        return torch.compile(network)
-    graphs = torch.compile(network, mode=mode, dynamic=False)  # a graph for each shape: the last batch may be smaller
-
-    def forward(batch: Tensor) -> Embedding:
-        # The next replay writes into the same memory, and the losses of all models need these until their backwards.
-        found = graphs(batch)
-        logits = None if found.logits is None else found.logits.clone()
-        return Embedding(found.global_features.clone(), found.local_features.clone(), logits)
-
-    return forward
-
-
-def check_size(network: AlignedReID, config: TrainConfig) -> None:
-    """Raises InputError where the feature map of images of the config's size is empty."""
-    network.eval()
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, 3, config.height, config.width))
-    except (RuntimeError, InputError):  # the network's own message does not name the settings
-        raise InputError(
-            f"height {config.height} x width {config.width} is too small for {config.backbone}; raise them"
-        ) from None
