@@ -145,7 +145,7 @@ def test_photographs_keep_their_pixels_and_colours(dataset):
     assert len(found) == 4 and "image/png" not in svg and len(svg) < 80_000
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[0]))))
     assert shown.shape == grey.shape and np.abs(shown.astype(int) - grey).max() <= 32
-    assert np.abs(shown[62:68, 22:28].astype(int) - grey[62:68, 22:28]).max() <= 8
+    assert np.abs(shown[62:68, 22:28].astype(int) - grey[62:68, 22:28]).max() <= 24
     coarse = figures.contact_sheet(make_pictures(1, (32, 16))).svg()
     assert "pixelated" in coarse and "image/jpeg" not in coarse, "an image of few pixels shows them"
 
