@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sized
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,11 @@ def embed(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}; give a whole number, 1 or more")
     given, names, source = list_images(images)
-    items = enumerate(given)
-    first = list(islice(items, batch_size))
+    items: Iterator[tuple[int, Any]] = enumerate(given)
+    first = list(islice(items, 1))
     if not first:
         raise InputError(f"{source}: there are no images in it; give at least one")
+    items = chain(iter([first.pop()]), items)
     there = next(model.parameters()).device if device is None else devices.choose_device(device)
     precision = devices.choose_precision(precision, there, width)
     found: list[str] = []
@@ -77,19 +78,14 @@ def embed(
         found.extend(names[k] if names else _name(image, k) for k, image in some)
         return torch.stack(list(pool.map(lambda one: reading.resize(read_image(*one), (height, width)), some)))
 
-    def batches() -> Iterator[list[tuple[int, Any]]]:
-        some = first
-        while some:
-            yield some
-            some = list(islice(items, batch_size))
-
     work = f"{source}: features of {batch_size} images of {height} x {width} at a time"
+    batches = iter(lambda: list(islice(items, batch_size)), [])
     total = len(given) if isinstance(given, Sized) else None
     with (
         reading.helpers(workers, "embed") as pool,
         tqdm(total=total, unit="images", disable=not progress, desc="features") as bar,
     ):
-        both = run_network(model, batch, batches(), there, precision, work, report=bar.update)
+        both = run_network(model, batch, batches, there, precision, work, report=bar.update)
     unknown = np.full(len(found), -1)
     return Features(both[0], both[1], unknown, np.zeros_like(unknown), unknown, found, cameras_known=False)
 
