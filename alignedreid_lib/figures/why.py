@@ -81,7 +81,7 @@ def matched_stripes(a: Any, b: Any, found: PathCosts) -> Figure:
     for i, j in found.path:
         cost = float(found.costs[i, j])
         strength = 1 - cost / largest
-        style = {"linewidth": 0.5 + 2.5 * strength, "alpha": 0.3 + 0.7 * strength}
+        style: dict[str, Any] = {"linewidth": 0.5 + 2.5 * strength, "alpha": 0.3 + 0.7 * strength}
         ax.plot([1.02, 2.38], [i + 0.5, j + 0.5], color=BLUE, **style)
         if i == j:  # others would lie on top of these
             ax.text(1.7, i + 0.42, f"{cost:.2f}", ha="center", va="bottom", fontsize=SMALL, color=BLACK)
@@ -115,7 +115,7 @@ def _scatter(ax: Axes, found: Plane, labels: NDArray[Any]) -> None:
     values = np.unique(labels)
     for k, value in enumerate(values):
         rows = labels == value
-        style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKS[(k // len(COLOURS)) % len(MARKS)]}
+        style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "marker": MARKS[(k // len(COLOURS)) % len(MARKS)]}
         ax.scatter(x[rows], y[rows], s=22, alpha=0.8, linewidth=0, label=str(value), **style)
     ax.axhline(0, color=GREY, linewidth=0.4)
     ax.axvline(0, color=GREY, linewidth=0.4)

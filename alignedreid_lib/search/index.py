@@ -23,6 +23,7 @@ from alignedreid_lib.search.nearest import nearest
 from alignedreid_lib.search.threshold import Threshold, nearest_distances
 
 DISTANCES = ("global", "local", "global+local")
+Labels = list[Label] | None
 
 
 class Index:
@@ -36,18 +37,11 @@ class Index:
         threshold: if there is one, searches with its distance answer only with images up to it, see `Threshold`.
     """
 
-    def __init__(
-        self,
-        model: AlignedReID,
-        features: Features,
-        ids: list[Label] | None,
-        cameras: list[Label] | None,
-        about: storage.About,
-    ):
+    def __init__(self, model: AlignedReID, features: Features, ids: Labels, cameras: Labels, about: storage.About):
         self.model, self.about, self.threshold = model, about, about.threshold
         self._fill(features, ids, cameras)
 
-    def _fill(self, features: Features, ids: list[Label] | None, cameras: list[Label] | None) -> None:
+    def _fill(self, features: Features, ids: Labels, cameras: Labels) -> None:
         self.ids, self.cameras = ids, cameras
         self.features = dataclasses.replace(
             features,
@@ -203,9 +197,8 @@ class Index:
             InputError: a name or an identity that is not in the index.
         """
         gone_names, gone_ids = ({some} if isinstance(some, str | int) else set(some) for some in (names, ids))
-        there = {"name": (gone_names, self.features.names), "id": (gone_ids, self.ids or [])}
-        for what, (gone, known) in there.items():
-            if absent := sorted(map(str, gone.difference(known))):
+        for what, gone, there in (("name", gone_names, self.features.names), ("id", gone_ids, self.ids or [])):
+            if absent := sorted(map(str, gone.difference(there))):
                 raise InputError(f"no image of the index has the {what} {absent[0]!r} ({len(absent)} absent)")
         people: Sequence[Label | None] = self.ids or [None] * len(self)
         kept = [

@@ -58,8 +58,7 @@ def named(features: Features, names: Sequence[str] | None, there: Sequence[str])
 
 def joined(one: Features, two: Features) -> Features:
     """The features of two collections as those of one, without identities and cameras."""
-    parts = {
-        name: torch.cat([getattr(one, name), getattr(two, name)]) for name in ("global_features", "local_features")
-    }
+    global_features = torch.cat([one.global_features, two.global_features])
+    local_features = torch.cat([one.local_features, two.local_features])
     unknown = np.full(len(one) + len(two), -1)
-    return Features(*parts.values(), unknown, unknown, unknown, one.names + two.names)
+    return Features(global_features, local_features, unknown, unknown, unknown, one.names + two.names)

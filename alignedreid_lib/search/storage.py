@@ -151,7 +151,7 @@ def write_file(path: Path, about: str, arrays: Mapping[str, np.ndarray]) -> None
 
 def _blocks(array: np.ndarray) -> list[memoryview]:
     """The bytes of an array in views of 64 MB, so that a mapped one is never in memory as a whole."""
-    flat = memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B") if array.size else memoryview(b"")
+    flat = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return [flat[begin : begin + (1 << 26)] for begin in range(0, len(flat), 1 << 26)]
 
 

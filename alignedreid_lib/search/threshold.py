@@ -87,7 +87,8 @@ def nearest_distances(queries: Features, gallery: Features | None = None, distan
         InputError: no query with a match, or none with a stranger.
     """
     others = queries if gallery is None else gallery
-    same, different = [], []
+    same: list[np.ndarray] = []
+    different: list[np.ndarray] = []
     for begin in range(0, len(queries), _ROWS):
         block = queries[begin : begin + _ROWS]
         matrix = distance_matrix(distance, block, others).numpy()
