@@ -378,7 +378,7 @@ for n in (len(again), 10 * len(again), 100 * len(again)):
 # %% [markdown]
 # ### Different cameras
 #
-# The rates hold for the cameras and people of the data they were measured on. `notebooks/book/transfer.py` chooses a threshold on one test set, with
+# The rates are valid for the cameras and people of the data they were measured on. `notebooks/book/transfer.py` chooses a threshold on one test set, with
 # a false-alarm rate of 5 %, and uses it on others, each time with 400 gallery images, so that their number plays no part. The last two columns are
 # for a threshold that was chosen on the set itself:
 
@@ -464,7 +464,7 @@ total = float(parts.first.sum() + parts.second.sum())
 assert abs(total - parts.distance) < 1e-5, "the cells sum to the distance"
 print(f"{parts.first.numel()} cells in each image; they sum to {total:.4f}")
 
-# %% label="fig-cells" alt="Two people who look similar, and beside each image its cells: vermillion where a cell makes the two more different, blue where it makes them more alike"
+# %% label="fig-cells" alt="Two people who look similar, and next to each image its cells: vermillion where a cell makes the two more different, blue where it makes them more alike"
 decoded = [images.decode(path) for path in pair]
 figures.similarity(*decoded, parts)
 

@@ -309,7 +309,7 @@ def test_other_networks_and_other_files_are_refused(model, index, tmp_path):
     strided = network()
     strided.base.conv1.stride = (1, 1)  # the same weights, other features
     for other in (network(1), AlignedReID("resnet18.layer1", local_channels=8), strided):
-        with pytest.raises(InputError, match="other weights or a different network"):
+        with pytest.raises(InputError, match="different weights or a different network"):
             Index.load(path, other)
     classifier = AlignedReID("resnet18.layer1", num_ids=3, local_channels=4)
     classifier.load_state_dict(model.state_dict(), strict=False)

@@ -31,7 +31,7 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X")  # one for each colour, then for the
 
 
 def similarity(a: Any, b: Any, found: SimilarityMap) -> Figure:
-    """Two images, each beside what its cells add to the distance: vermillion more different, blue more alike.
+    """Two images, each with a copy that shows what its cells add to the distance: vermillion more different, blue more alike.
 
     Args:
         a, b: the images, uint8, tensors [3, h, w] or arrays [h, w, 3].
@@ -83,7 +83,7 @@ def matched_stripes(a: Any, b: Any, found: PathCosts) -> Figure:
         strength = 1 - cost / largest
         style: dict[str, Any] = {"linewidth": 0.5 + 2.5 * strength, "alpha": 0.3 + 0.7 * strength}
         ax.plot([1.02, 2.38], [i + 0.5, j + 0.5], color=BLUE, **style)
-        if i == j:  # others would lie on top of these
+        if i == j:  # the text of others would cover these
             ax.text(1.7, i + 0.42, f"{cost:.2f}", ha="center", va="bottom", fontsize=SMALL, color=BLACK)
     ax.set(xlim=(0, 3.4), ylim=(count, 0), title=f"local distance {short(found.distance)}")
     ax.set_axis_off()

@@ -13,7 +13,7 @@ class Match(NamedTuple):
     id: Label | None  # None: unknown
     camera: Label | None
     distance: float
-    row: int  # of the index
+    row: int  # its number in the index
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,11 @@ class Index:
         Args:
             model: in any mode; see `embed`.
             images: see `embed`.
-            ids: who is on each image, numbers or texts; None if that is not known. A threshold needs them.
+            ids: the person on each image, numbers or texts; None if they are not known. A threshold needs them.
             cameras: which camera took each image; likewise.
-            names: of the images; None for their paths (see `embed`). Each may be there once.
+            names: a different one for each image; None for their paths, see `embed`.
             height, width: pixels of the network's input: those of its training.
-            precision: see `embed`; by default the one in which all machines find the same distances.
+            precision: see `embed`; by default the one in which machines differ by rounding alone.
             how: `batch_size`, `device`, `workers`, `progress` of `embed`.
 
         Raises:
@@ -97,7 +97,7 @@ class Index:
 
         Args:
             images: the queries, see `embed`; or their `Features`, computed before.
-            top: images per answer, at most.
+            top: the largest number of images per answer.
             distance: global, local, or global+local.
             rerank: sort by re-ranked distances (notebooks/09). The queries are compared with each other, too, and all
                 images of the index with each other, so time grows with the square of their number.
@@ -243,7 +243,7 @@ class Index:
         own = storage.fingerprint(model)
         if about.fingerprint != own:
             raise InputError(
-                f"{path}: built with other weights or a different network (fingerprint {about.fingerprint[:12]}, this "
+                f"{path}: built with different weights or a different network (fingerprint {about.fingerprint[:12]}, this "
                 f"model's is {own[:12]}); load the weights it was built with, or build the index again"
             )
         return cls(model, features, texts.ids, texts.cameras, about)

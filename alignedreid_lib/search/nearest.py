@@ -14,7 +14,7 @@ from torch import Tensor
 from alignedreid_lib.evaluation import distance_matrix
 from alignedreid_lib.evaluation.features import Features
 
-ROWS = 16384  # of the gallery at a time
+ROWS = 16384  # gallery images at a time
 _BLOCK_BYTES = 64 << 20  # limit for the distances of a block
 _PLACE = (1 << 32) - 1  # the lower half of a key
 

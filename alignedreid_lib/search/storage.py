@@ -44,12 +44,12 @@ AGAIN = "restore it, or build the index again"
 class About:
     """What the features of an index belong to; saved with them."""
 
-    fingerprint: str  # of the network, see `fingerprint`
+    fingerprint: str  # that of the network, see `fingerprint`
     height: int  # pixels of the network's input
     width: int
-    mean: tuple[float, ...]  # of the normalisation
+    mean: tuple[float, ...]  # mean and deviation of the normalisation
     std: tuple[float, ...]
-    precision: str  # of the network
+    precision: str  # the network's
     threshold: Threshold | None = None
 
 
@@ -130,7 +130,7 @@ def write_file(path: Path, about: str, arrays: Mapping[str, np.ndarray]) -> None
             "data_offsets": [offset, offset + array.nbytes],
         }
         offset += array.nbytes
-    # The digest comes first, so that it is the first place with 64 zeros.
+    # The digest comes first, because it replaces the first 64 zeros.
     text = {"sha256": "0" * 64, "format": f"alignedreid index {FORMAT}", "about": about}
     first = json.dumps({"__metadata__": text, **header}).encode()
     first += b" " * (-(len(first) + 8) % ALIGNMENT)

@@ -25,7 +25,7 @@ class Threshold:
         found_rate: share of the searches for people who are in the gallery whose nearest image of the person, from
             a different camera if cameras are known, is accepted.
         searches: of absent people that the rate was measured with. 1 / searches is the smallest rate above zero.
-        images: of the gallery that was searched. In a larger one more strangers are near, see `expected_rate`.
+        images: how many the searched gallery has. In a larger one more strangers are near, see `expected_rate`.
         data: what it was chosen on, in words.
     """
 
@@ -81,7 +81,7 @@ def nearest_distances(queries: Features, gallery: Features | None = None, distan
         distance: see `evaluation.distance_matrix`.
 
     Returns:
-        same: of the queries that have a match. different: of those with a stranger in the gallery.
+        `same` of the queries with a match, and `different` of the queries with a stranger in the gallery.
 
     Raises:
         InputError: no query with a match, or none with a stranger.
