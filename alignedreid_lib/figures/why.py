@@ -31,7 +31,7 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X")  # one for each colour, then for the
 
 
 def similarity(a: Any, b: Any, found: SimilarityMap) -> Figure:
-    """Two images, each with a copy that shows what its cells add to the distance: vermillion more different, blue more alike.
+    """Two images, and what the cells of each add to the distance: vermillion more different, blue more alike.
 
     Args:
         a, b: the images, uint8, tensors [3, h, w] or arrays [h, w, 3].

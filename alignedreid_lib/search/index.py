@@ -243,7 +243,7 @@ class Index:
         own = storage.fingerprint(model)
         if about.fingerprint != own:
             raise InputError(
-                f"{path}: built with different weights or a different network (fingerprint {about.fingerprint[:12]}, this "
-                f"model's is {own[:12]}); load the weights it was built with, or build the index again"
+                f"{path}: built with different weights or a different network (fingerprint {about.fingerprint[:12]}; "
+                f"this model's is {own[:12]}); load the weights it was built with, or build the index again"
             )
         return cls(model, features, texts.ids, texts.cameras, about)
