@@ -49,7 +49,7 @@ def similarity(a: Any, b: Any, found: SimilarityMap) -> Figure:
         axes[2 * k].set_title(name, fontsize=SMALL + 1)
         grey = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2) / 255
         over = scale.to_rgba(grow(part.numpy(), pixels.shape[:2]))[..., :3]
-        axes[2 * k + 1].imshow(0.35 * grey + 0.65 * over)
+        axes[2 * k + 1].imshow(0.45 * grey + 0.55 * over)
         axes[2 * k + 1].set_title(f"adds {short(float(part.sum()))}", fontsize=SMALL + 1)
     for ax in axes:
         ax.set_axis_off()
@@ -77,10 +77,10 @@ def matched_stripes(a: Any, b: Any, found: PathCosts) -> Figure:
     for left, picture in ((0.0, a), (2.4, b)):
         ax.imshow(pixels_of(picture), extent=(left, left + 1, count, 0), aspect="auto")
         ax.hlines(range(1, count), left, left + 1, color="white", linewidth=0.6)
-    largest = float(found.costs.max()) or 1.0
+    least, span = float(found.costs.min()), float(found.costs.max() - found.costs.min()) or 1.0
     for i, j in found.path:
         cost = float(found.costs[i, j])
-        strength = 1 - cost / largest
+        strength = 1 - (cost - least) / span
         style: dict[str, Any] = {"linewidth": 0.5 + 2.5 * strength, "alpha": 0.3 + 0.7 * strength}
         ax.plot([1.02, 2.38], [i + 0.5, j + 0.5], color=BLUE, **style)
         if i == j:  # the text of others would cover these
