@@ -234,7 +234,8 @@ print(search((0, 1), [(0, 0), (3, 4), (1, 1)], top=3))
 # library sorts as our loop does, in blocks of 16 384 rows, so an index may be larger than the memory.
 
 # %%
-index = Index.build(network, people.paths, people.ids, people.cameras, **size)
+cameras = people.cameras if people.cameras_known else None
+index = Index.build(network, people.paths, people.ids, cameras, **size)
 by_hand = search(found.global_features[0], index.features.global_features, 5)
 [answer] = index.search(people.paths[0], top=5)
 assert np.allclose(
@@ -274,7 +275,9 @@ evaluation.evaluate(wanted, ("global",), rerank=True, name="this folder")
 # different numbers:
 
 # %%
-person = int(people.ids[0])
+queries = np.flatnonzero(people.marks == evaluation.QUERY)
+row = int(queries[0])
+person = int(people.ids[row])
 of_person = [
     path
     for path, i in zip(people.paths, people.ids, strict=True)
@@ -462,7 +465,6 @@ assert abs(sum(first) + sum(second) - D) < 1e-9, "the parts sum to D"
 # For two images the library does this with the network's own maps. We take a query and its nearest image of a different person:
 
 # %%
-row = int(np.flatnonzero(people.ids == person)[0])
 [answer] = again.search(people.paths[row], len(again), everybody=True)
 twin = next(m.row for m in answer.matches if m.id != person)
 other = next(
