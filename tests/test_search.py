@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import transfer
 from PIL import Image
 
 from alignedreid_lib import evaluation
@@ -18,6 +19,7 @@ from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.search import Index, Threshold, embed, nearest_distances, storage
 from alignedreid_lib.search.nearest import nearest
+from alignedreid_lib.training import TrainConfig
 
 pytestmark = pytest.mark.arithmetic
 
@@ -382,3 +384,17 @@ def test_a_save_killed_at_any_moment_leaves_a_whole_index(tmp_path):
         _, arrays = storage.read_file(path)
         values = arrays["global_features"]
         assert values.shape == (2000, 64) and (values == values[0, 0]).all()
+
+
+def test_a_threshold_is_used_on_other_data_with_as_many_images(model, tiny_data, monkeypatch):
+    folder = tiny_data / "tiny"
+    monkeypatch.setattr(transfer, "SETS", {"here": folder, "there": folder, "absent": tiny_data / "absent"})
+    monkeypatch.setattr(transfer, "RATE", 0.5)
+    monkeypatch.setattr(transfer, "IMAGES", 7)
+    config = TrainConfig(height=32, width=16, total_epochs=1, decay_at_epoch=1)
+    here, there = transfer.rows(model, config, "a network", "here")
+    assert {**here, "used_on": "there"} == there, "the same data have the same rates"
+    assert here["false_alarm_rate"] <= 0.5 and here["found_rate"] == here["own_found_rate"]
+    dataset = transfer.open_dataset(folder, "test")
+    drawn = transfer.draw(dataset, 0)
+    assert (drawn.marks == 1).sum() == 7 and (drawn.marks == 0).sum() == 3
