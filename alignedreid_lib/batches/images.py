@@ -25,7 +25,7 @@ from alignedreid_lib.batches.augmentation import PackedBatch, augment, draw_view
 from alignedreid_lib.datasets.pictures import turn_upright
 from alignedreid_lib.errors import InputError
 
-__all__ = ["ImageStore", "augment", "decode", "helpers", "normalize", "prefetch", "random_crop", "resize"]
+__all__ = ["ImageStore", "augment", "decode", "helpers", "normalize", "pixels_of", "prefetch", "random_crop", "resize"]
 
 # The original reproduction's values; weights trained with them need them.
 MEAN = (0.486, 0.459, 0.408)
@@ -49,14 +49,19 @@ def decode(path: str | Path) -> Tensor:
     try:
         with Image.open(path) as picture:
             picture.load()
-            upright = turn_upright(picture)
-            pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+            return pixels_of(picture)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; restore it, or delete its dataset and prepare it again") from None
     except MemoryError:
         raise
     except Exception as error:  # a damaged image can fail in any way
         raise InputError(f"{path}: not an image that decodes ({error}); put a whole copy there") from None
+
+
+def pixels_of(picture: Image.Image) -> Tensor:
+    """An opened image as `decode` gives it: uint8 [3, height, width], RGB, upright."""
+    upright = turn_upright(picture)
+    pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

@@ -19,6 +19,7 @@ from alignedreid_lib import devices, runs
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation.forward import run_network
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.runs import tensorfiles
 
@@ -119,43 +120,14 @@ def extract(
         if found is not None:
             return Features.of(dataset, *found)
 
-    # From pinned memory a batch is copied while the host goes on; only CUDA has such memory.
-    pinned = devices.is_accelerator(there) and torch.cuda.is_available()
-
     def batch(begin: int) -> Tensor:  # uint8 [n, 3, h, w]
         pictures = store.fetch(range(begin, min(begin + batch_size, len(dataset))))
-        stacked = torch.stack([images.resize(picture, (height, width)) for picture in pictures])
-        return stacked.pin_memory() if pinned and stacked.device.type == "cpu" else stacked
+        return torch.stack([images.resize(picture, (height, width)) for picture in pictures])
 
+    work = f"{dataset.folder}, part {dataset.part}: features of {batch_size} images of {height} x {width} at a time"
     begins = range(0, len(dataset), batch_size)
-    # On a CPU, decoding while the network runs makes their threads wait for each other; taking turns is faster.
-    batches = images.prefetch(batch, begins) if devices.is_accelerator(there) else map(batch, begins)
-    bar = tqdm(total=len(dataset), unit="images", disable=not progress, desc="features")
-    parts = []
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.to(there).to(memory_format=torch.channels_last).eval()  # the layout that batches have
-        work = f"{dataset.folder}, part {dataset.part}: features of {batch_size} images of {height} x {width} at a time"
-        with (
-            torch.inference_mode(),
-            devices.arithmetic(precision),
-            devices.autocast(there, precision),
-            devices.out_of_memory(work),
-        ):
-            for pictures in batches:
-                batch_images = images.normalize(devices.send(pictures, there))
-                views = [model(view) for view in ((batch_images, batch_images.flip(3)) if flip else (batch_images,))]
-                both = ([view.global_features for view in views], [view.local_features for view in views])
-                # Kept on the device: a copy of each batch would make the GPU wait for the host.
-                parts.append([sum(features.float() for features in same) / len(same) for same in both])
-                bar.update(len(pictures))
-    finally:
-        for module, training in modes:
-            module.training = training
-        model.to(home)
-        bar.close()
-    # Joined outside of inference mode, so that the features are ordinary tensors.
-    joined = [torch.from_numpy(devices.fetch(torch.cat(of_batches))) for of_batches in zip(*parts, strict=True)]
+    with tqdm(total=len(dataset), unit="images", disable=not progress, desc="features") as bar:
+        joined = run_network(model, batch, begins, there, precision, work, flip, bar.update)
     if kept is not None:
         runs.write_atomic(kept, lambda beside: torch.save(joined, beside))
     return Features.of(dataset, *joined)

@@ -37,6 +37,7 @@ from alignedreid_lib.figures.sheets import (
     contact_sheet,
     ranked_lists,
 )
+from alignedreid_lib.figures.why import feature_map, matched_stripes, similarity
 
 __all__ = [
     "BLACK",
@@ -62,11 +63,14 @@ __all__ = [
     "contact_sheet",
     "dataset_card",
     "draw_images_per_id",
+    "feature_map",
     "histogram_of_images_per_id",
+    "matched_stripes",
     "open_set",
     "order_the_list",
     "pull_the_points",
     "ranked_lists",
+    "similarity",
     "slide_the_box",
     "training_curves",
     "who_knows_whom",

@@ -1,0 +1,87 @@
+"""What happens to a threshold's error rates on other cameras: drawn people to Market-1501 and CUHK03.
+
+    python notebooks/book/transfer.py [RUN ...]
+
+The book's model chooses a threshold on its drawn test people; a RUN, the folder of a finished training, on those of
+its own dataset. Both are then used on all test sets that `data/` has. `notebooks/results/threshold_transfer.json`
+has the rates; chapter 12 shows them. Images never leave `data/`.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from alignedreid_lib import book, devices, runs
+from alignedreid_lib.datasets import Dataset, open_dataset
+from alignedreid_lib.datasets.partitions import GALLERY, QUERY
+from alignedreid_lib.evaluation.features import Features, extract
+from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.search.threshold import Threshold, error_rates, nearest_distances
+from alignedreid_lib.training import TrainConfig, load_network
+
+RATE = 0.05  # of false alarms where the threshold is chosen
+PEOPLE, IMAGES = 100, 400  # of a gallery: the same everywhere, because more images mean more false alarms
+DRAWS = 3  # of these people
+SETS = {
+    "drawn people": "data/synthetic/market1501",
+    "Market-1501": "data/market1501",
+    "CUHK03": "data/cuhk03/detected",
+}
+
+
+def draw(dataset: Dataset, seed: int) -> Dataset:
+    """Queries and gallery images of some people, drawn at random; of those in the gallery as many as everywhere."""
+    rng = np.random.default_rng(seed)
+    marks: Any = dataset.marks
+    people = rng.permutation(np.unique(dataset.ids[marks == QUERY]))[:PEOPLE]
+    known = np.isin(dataset.ids, people)
+    gallery = rng.permutation(np.flatnonzero(known & (marks == GALLERY)))[:IMAGES]
+    return dataset[np.concatenate([np.flatnonzero(known & (marks == QUERY)), np.sort(gallery)])]
+
+
+def split(features: Features) -> tuple[Features, Features]:
+    """Queries and gallery."""
+    return features[features.marks == QUERY], features[features.marks == GALLERY]
+
+
+def rows(network: AlignedReID, config: TrainConfig, name: str, trained_on: str) -> list[dict[str, Any]]:
+    """The rates of one network's threshold on each set; a row's rates are means over the draws."""
+    how: dict[str, Any] = {"height": config.height, "width": config.width, "precision": "float32"}
+    found: dict[str, list[Any]] = {}
+    for place, folder in SETS.items():
+        if (runs.resolve(folder) / "partitions.pkl").is_file():
+            dataset = open_dataset(runs.resolve(folder), "test")
+            drawn = [extract(network, draw(dataset, seed), **how) for seed in range(DRAWS)]
+            found[place] = [nearest_distances(*split(features)) for features in drawn]
+    chosen = [Threshold.choose(part, RATE, "global", IMAGES, trained_on) for part in found[trained_on]]
+    table = []
+    for place, parts in found.items():
+        rates = [error_rates(part, threshold.value) for part, threshold in zip(parts, chosen, strict=True)]
+        own = [Threshold.choose(part, RATE, "global", IMAGES, place) for part in parts]
+        row = {"network": name, "chosen_on": trained_on, "used_on": place, "images": IMAGES, "draws": DRAWS}
+        row |= dict(zip(("false_alarm_rate", "found_rate"), np.mean(rates, axis=0).round(4).tolist(), strict=True))
+        row |= {"threshold": round(float(np.mean([threshold.value for threshold in chosen])), 4)}
+        row |= {"own_threshold": round(float(np.mean([threshold.value for threshold in own])), 4)}
+        row |= {"own_found_rate": round(float(np.mean([threshold.found_rate for threshold in own])), 4)}
+        table.append(row)
+        print(row, flush=True)
+    return table
+
+
+def main(*folders: str) -> None:
+    """Measure and write."""
+    table = rows(book.model().network, book.CONFIG, "the book's model", "drawn people")
+    for folder in folders:
+        fields = TrainConfig.__dataclass_fields__
+        given = runs.read_json(runs.resolve(folder) / "config.json")
+        config = TrainConfig(**{name: value for name, value in given.items() if name in fields})
+        network = load_network(config, runs.resolve(folder) / "weights.pth")
+        place = next(name for name, path in SETS.items() if path == f"{config.data_root}/{config.dataset}")
+        table += rows(network, config, f"{config.backbone}, trained on {place}", place)
+    content = {"rate": RATE, "rows": table, **runs.provenance(devices.choose_device("cpu"))}
+    runs.write_json(runs.resolve(book.RESULTS) / "threshold_transfer.json", content)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
