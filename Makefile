@@ -57,7 +57,7 @@ site: env  ## the book as a web site, into site/
 	@$(TOOL) site
 	@echo "site/index.html"
 
-pdf: site browser  ## the book as one PDF, without the reference, into site/alignedreid.pdf
+pdf: site browser  ## the book as one PDF, without the reference, into build/alignedreid.pdf
 	@$(TOOL) pdf
 
 pairs: env  ## each .ipynb written from its .py and executed, where cells changed [ONLY=name] [FORCE=1]

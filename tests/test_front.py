@@ -117,7 +117,7 @@ def test_the_printed_book_leads_to_its_own_places(tmp_path: Path) -> None:
             f'<a class="internal" href="{page}">x</a>'
             for page in ("#", "01_a.html", "02_b.html#part", "reference.html", "reference/losses.html")
         )
-        text = f'<head><link rel="stylesheet" href="s.css"></head><nav class="bd-links">{menu}</nav>{article}'
+        text = f'<head><link rel="stylesheet" href="s.css"><script src="tex-svg.js"></script></head><nav class="bd-links">{menu}</nav>{article}'
         (tmp_path / name).write_text(text)
 
     write("index.html", '<article class="bd-article"><h1>Book</h1><a href="01_a.html">a</a></article>')
@@ -135,7 +135,8 @@ def test_the_printed_book_leads_to_its_own_places(tmp_path: Path) -> None:
     assert "https://doi.org/1" in inside and "#02_b--part" in inside and "#01_a--top" in inside
     assert {link[1:] for link in inside if link.startswith("#")} <= places
     assert all(link.startswith(("#", "https:")) for link in inside), "the reference is not printed"
-    assert not book.select("script") and [node.has_attr("open") for node in book.select("details")] == [True]
+    assert [script["src"] for script in book.select("script")] == ["tex-svg.js"], "no script but that of the equations"
+    assert [node.has_attr("open") for node in book.select("details")] == [True]
     write("02_b.html", "<p>nothing</p>")
     with pytest.raises(ValueError, match=r"site/02_b\.html has no article with a title"):
         printing.together(tmp_path)

@@ -156,4 +156,4 @@ def reference_pages(text: str) -> dict[str, str]:
         pages[f"reference/{name}.md"] = re.sub(r"^##(#+ )", r"#\1", f"# {section}", flags=re.MULTILINE)
     names = "\n".join(path.removeprefix("reference/").removesuffix(".md") for path in pages)
     toctree = "\n".join(f"reference/{name}" for name in names.split())
-    return {"reference.md": f"{head.rstrip()}\n\n```{{toctree}}\n:maxdepth: 2\n\n{toctree}\n```\n", **pages}
+    return {"reference.md": f"{head.rstrip()}\n\n```{{toctree}}\n:maxdepth: 1\n\n{toctree}\n```\n", **pages}

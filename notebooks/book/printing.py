@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shutil
 import sys
 import threading
@@ -23,7 +24,8 @@ FLAGS = [
     "--disable-sync",
 ]
 TITLE = "AlignedReID, explained and reproduced"
-BOOK, PDF = "book.html", "alignedreid.pdf"  # what is printed, for as long as that takes, and what is made, in site/
+BOOK = "book.html"  # what is printed, in site/ for as long as that takes
+PDF = "build/alignedreid.pdf"
 PATIENCE = 600_000  # ms; several hundred equations are typeset
 # What a page has for the screen only: controls, scripts, and the code of cells that are folded away.
 SCREEN_ONLY = "script, a.headerlink, .downloads, .start, .sliding label, details.above-input, .prev-next-footer"
@@ -37,7 +39,7 @@ h1, h2, h3, h4 { break-after: avoid; }
 figure, table, img, div.math, .touch, .admonition { break-inside: avoid; }
 figure img, .cell_output img, .touch > img { max-width: 100%; max-height: 200mm; }
 article pre { white-space: pre-wrap; font-size: 8pt; background: #f5f5f5 !important; overflow: visible; }
-.cell_input { break-inside: auto; }
+article pre, .cell_output { break-inside: avoid; }
 article table { display: table; font-size: 8pt; background: none; overflow: visible; }
 div.math mjx-container { background: none !important; overflow: visible !important; }
 a { color: #0b3d91; text-decoration: none; }
@@ -113,7 +115,7 @@ def together(site: Path) -> str:
         parts.append(f'<section class="page" id="{place(name)}">{article.decode_contents()}</section>')
     first = BeautifulSoup((site / names[1]).read_text("utf-8"), "html.parser")
     styles = "".join(map(str, first.select("link[rel=stylesheet]")))
-    scripts = "".join(str(script) for script in first.select("script") if "mathjax" in str(script).lower())
+    scripts = "".join(str(script) for script in first.select("script") if re.search("MathJax|tex-svg", str(script)))
     contents.pop(0)
     parts.insert(1, f'<section class="page contents"><h1>Contents</h1><ul>{"".join(contents)}</ul></section>')
     return (
@@ -141,10 +143,10 @@ def relink(link: Tag, name: str, names: list[str]) -> None:
 
 
 def run(root: Path) -> None:
-    """Prints the built site into `site/alignedreid.pdf`.
+    """Prints the built site into `build/alignedreid.pdf`.
 
     Raises:
-        ValueError: the site is not built, or there is no browser.
+        ValueError: the site is not built, or there is no browser, or equations are not typeset.
     """
     from playwright.sync_api import sync_playwright  # slow, and the other commands need it not
 
@@ -163,7 +165,10 @@ def run(root: Path) -> None:
             page.emulate_media(media="print", reduced_motion="reduce")
             page.goto(f"{address}/{BOOK}", wait_until="load")
             page.evaluate("async () => { if (window.MathJax && MathJax.startup) await MathJax.startup.promise; }")
-            beside = site / f"{PDF}.tmp"
+            if left := page.locator(".math:not(:has(mjx-container))").count():
+                raise ValueError(f"{left} equations of site/{BOOK} were not typeset: make site, then make pdf")
+            beside = root / f"{PDF}.tmp"
+            beside.parent.mkdir(exist_ok=True)
             page.pdf(
                 path=beside,
                 prefer_css_page_size=True,
@@ -175,8 +180,8 @@ def run(root: Path) -> None:
                 tagged=True,
             )
             browser.close()
-            os.replace(beside, site / PDF)
+            os.replace(beside, root / PDF)
     finally:
         whole.unlink()
-    size = (site / PDF).stat().st_size
-    print(f"site/{PDF}, {size / 1e6:.1f} MB", file=sys.stderr)
+    size = (root / PDF).stat().st_size
+    print(f"{PDF}, {size / 1e6:.1f} MB", file=sys.stderr)

@@ -65,7 +65,7 @@ def picture(data: dict[str, Any], x: float, top: float, more: str = "") -> str:
     return (
         f'<svg x="{x:g}" y="{UNIT * top:g}" width="{width:g}" height="{UNIT * 8}" {more}>'
         f'<use href="#street" y="{-UNIT * top:g}"/></svg>'
-        f'<rect x="{x:g}" y="{UNIT * top:g}" width="{width:g}" height="{UNIT * 8}" class="box"/>'
+        f'<rect x="{x:g}" y="{UNIT * top:g}" width="{width:g}" height="{UNIT * 8}" class="slide-box"/>'
     )
 
 
@@ -90,10 +90,10 @@ def drawing(data: dict[str, Any]) -> tuple[str, str, list[str]]:
     frames = []
     for k, shift in enumerate(shifts):
         top = shift - shifts[0]
-        paths = {"match": "", "rest": ""}
+        paths = {"slide-match": "", "slide-rest": ""}
         for i, j in data["paths"][k]:
             ends = UNIT * (zero + i + 0.5), UNIT * (top + j + 0.5)
-            kind = "match" if costs[k][i][j] < MATCH else "rest"
+            kind = "slide-match" if costs[k][i][j] < MATCH else "slide-rest"
             paths[kind] += f"M{width + 17:g} {ends[0]:g}L{right - 17:g} {ends[1]:g}"
         lines = "".join(f'<path class="{kind}" d="{path}"/>' for kind, path in paths.items() if path)
         words = f'<text x="340" y="{UNIT * top - 7:g}" text-anchor="end">box {where(shift)}</text>'
@@ -108,9 +108,9 @@ def bars(data: dict[str, Any], k: int) -> str:
     for row, (name, stranger) in enumerate(zip(("rigid", "aligned"), data["strangers"], strict=True)):
         value, y = data[name][k], 62 * row + 26
         share = value / stranger
-        far = "far" if share >= 1 else "near"
+        kind = "slide-far" if share >= 1 else "slide-near"
         parts.append(
-            f'<rect class="{far}" x="0" y="{y}" width="{BAR / 1.25 * share:.1f}" height="20"/>'
+            f'<rect class="{kind}" x="0" y="{y}" width="{BAR / 1.25 * share:.1f}" height="20"/>'
             f'<text class="{name}" x="290" y="{y - 6}" text-anchor="end">{value:.2f}</text>'
         )
     return "".join(parts)

@@ -170,7 +170,7 @@ def site(root: Path) -> None:
                 words = pairs.alt_text(cell)
                 cell.metadata["mystnb"] = {"image": {"alt": words}}
                 if any("image/png" in output.get("data", {}) for output in cell.outputs):
-                    cell.metadata["mystnb"]["figure"] = {"caption": f"{words}."}
+                    cell.metadata["mystnb"]["figure"] = {"caption": words.rstrip(".") + "."}
                     if label := cell.metadata.get("label"):
                         cell.metadata["mystnb"]["figure"]["name"] = label
         links.link_prose(notebook, references)
