@@ -117,7 +117,8 @@ def test_the_printed_book_leads_to_its_own_places(tmp_path: Path) -> None:
             f'<a class="internal" href="{page}">x</a>'
             for page in ("#", "01_a.html", "02_b.html#part", "reference.html", "reference/losses.html")
         )
-        text = f'<head><link rel="stylesheet" href="s.css"><script src="tex-svg.js"></script></head><nav class="bd-links">{menu}</nav>{article}'
+        head = '<head><link rel="stylesheet" href="s.css"><script src="tex-svg.js"></script></head>'
+        text = f'{head}<nav class="bd-links">{menu}</nav>{article}'
         (tmp_path / name).write_text(text)
 
     write("index.html", '<article class="bd-article"><h1>Book</h1><a href="01_a.html">a</a></article>')
