@@ -16,7 +16,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test portable train lab site pairs check-pairs bench gpu-check lint clean distclean browser
+.PHONY: help env run test portable train lab site pdf pairs check-pairs bench gpu-check lint clean distclean browser
 
 help:  ## this list
 	@echo "AlignedReID, explained and reproduced. The first command makes the environment by itself."
@@ -59,6 +59,9 @@ lab: env  ## JupyterLab in notebooks/
 site: env  ## the book as a web site, into site/
 	@$(TOOL) site
 	@echo "site/index.html"
+
+pdf: site browser  ## the book as one PDF, without the reference, into build/alignedreid.pdf
+	@$(TOOL) pdf
 
 pairs: env  ## each .ipynb written from its .py, executed where code, library or data changed [ONLY=name] [FORCE=1]
 	@$(TOOL) pairs $(ONLY) $(if $(FORCE),--force) $(if $(KEEP),--keep $(KEEP))

@@ -95,6 +95,6 @@ def test_the_architecture_page_is_drawn_from_contract_and_code():
     page = architecture.page(ROOT)
     assert page.count('class="imports"') == sum(len(others - {name}) for name, others in found.items()) > 25
     for i, name in enumerate(names):
-        assert f"[{name}](reference.md#{name})" in page
+        assert f"[{name}](reference/{name}.md)" in page
         assert found[name] <= set(names[: i + 1]), f"{name} imports upwards"
     assert "[06](06_training.ipynb), [07](07_mutual_learning.ipynb)" in page

@@ -68,6 +68,6 @@ def page(root: Path) -> str:
         purpose = re.split(r"(?<=\.) ?(?:Explained|Derived) in |\n", text)[0]
         numbers = re.findall(r"\b(\d\d)(?=_[a-z]|\b)", text)
         where = ", ".join(f"[{number}]({chapters[number]}.ipynb)" for number in numbers)
-        rows.append(f"| [{name}](reference.md#{name}) | {purpose} | {where} |")
+        rows.append(f"| [{name}](reference/{name}.md) | {purpose} | {where} |")
     template = string.Template((root / "notebooks" / "book" / "architecture.md").read_text("utf-8"))
     return template.substitute(rooms="\n".join(rows), drawing=drawing(names, found))

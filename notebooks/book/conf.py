@@ -42,7 +42,8 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
 html_show_sphinx = False
-html_context = {"default_mode": "light"}  # the figures are drawn on white
+html_context = {"default_mode": "auto"}  # the system's; figures drawn on white keep their white ground in the dark
+exclude_patterns = ["downloads"]  # copies of the chapters' files, which pages link to
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
@@ -54,6 +55,8 @@ html_theme_options = {
 # MathJax comes from a package of the environment: one file with its letters inside; the site needs no other
 # address.
 mathjax_path = "tex-svg.js"
+# A displayed equation that is wider than its column continues in the next line.
+mathjax4_config = {"output": {"displayOverflow": "linebreak", "linebreaks": {"lineleading": 0.5}}}
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: run, train, pairs, check-pairs, site, test; `make help` explains each."""
+"""The commands behind the Makefile: run, train, pairs, check-pairs, site, pdf, test; `make help` explains each."""
 
 import argparse
 import dataclasses
@@ -17,10 +17,12 @@ import architecture
 import cells
 import checks
 import executor
+import front
 import kept
 import links
 import pairs
 import portable
+import printing
 import running
 from cells import DEMONSTRATION, EXPLORER
 from ending import stopped_softly
@@ -132,12 +134,20 @@ def site(root: Path) -> None:
     references = links.read_references(source / "references.bib")
     (source / "bibliography.md").write_text(links.bibliography(source / "references.bib", chapters))
     (source / "architecture.md").write_text(architecture.page(root))
+    (source / "index.md").write_text(front.page(root, chapters, source))
+    (source / "reference").mkdir()
+    for name, text in front.reference_pages((source / "reference.md").read_text()).items():
+        (source / name).write_text(text)
+    (source / "downloads").mkdir()
     for name, notebook in chapters.items():
         notebook.cells = [cell for cell in notebook.cells if EXPLORER not in pairs.tags(cell)]
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 prepare_code(cell)
         links.link_prose(notebook, references)
+        front.add_downloads(notebook, name)
+        for suffix in (".ipynb", ".py"):
+            shutil.copy(root / "notebooks" / f"{name}{suffix}", source / "downloads")
         notebook.cells.append(nbformat.v4.new_markdown_cell(links.library_cell(notebook)))
         nbformat.write(notebook, source / f"{name}.ipynb")
     options = ["-W", "--keep-going", "-q", "-E", "-c", "notebooks/book", "-d", "build/doctrees"]
@@ -197,6 +207,7 @@ def call(args: argparse.Namespace) -> None:
             "check-pairs": check_pairs,
             "unfold": unfold,
             "site": site,
+            "pdf": printing.run,
             "test": checks.run_all,
             "gpu-check": gpu_check,
             "gpu-column": gpu_column,
@@ -209,7 +220,7 @@ def main(words: list[str]) -> None:
     one_line = argparse.SUPPRESS  # an error without the usage before it
     parser = argparse.ArgumentParser(prog="tool.py", description=__doc__, usage=one_line)
     commands = parser.add_subparsers(dest="command", required=True, prog="tool.py")
-    for name in ("run", "portable", "check-pairs", "unfold", "site", "test", "gpu-check", "gpu-column"):
+    for name in ("run", "portable", "check-pairs", "unfold", "site", "pdf", "test", "gpu-check", "gpu-column"):
         commands.add_parser(name)
     command = commands.add_parser("train", usage=one_line)
     command.add_argument("preset")
