@@ -632,7 +632,9 @@ def test_a_reader_that_goes_away_leaves_no_traceback(project: Path) -> None:
 
 def test_a_process_that_dies_is_said_once(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     change_source(project, "import os; os._exit(1)")
-    with pytest.raises(ValueError, match=r"^00_example: its Python process died \(out of memory\?\); see runs/small/00_"):
+    with pytest.raises(
+        ValueError, match=r"^00_example: its Python process died \(out of memory\?\); see runs/small/00_"
+    ):
         tool.train(project, "small", {})
     assert not caplog.records, "without a handler, records go to standard error"
 
