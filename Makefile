@@ -4,6 +4,8 @@ PRESET ?=
 ARGS   ?=
 ONLY   ?=
 FORCE  ?=
+FORMAT ?= onnx
+WEIGHTS ?=
 
 BIN  := .venv/bin
 TOOL := $(BIN)/python notebooks/book/tool.py
@@ -14,7 +16,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test portable train lab site pairs check-pairs bench gpu-check lint clean distclean browser
+.PHONY: help env run test portable train export lab site pairs check-pairs bench gpu-check lint clean distclean browser
 
 help:  ## this list
 	@echo "AlignedReID, explained and reproduced. The first command makes the environment by itself."
@@ -49,6 +51,9 @@ portable: env  ## do all checks pass on other processors? Chapters and tests und
 
 train: env  ## a full run, PRESET=name [ARGS="-p name value ..."], into runs/<preset>/; asked again, it resumes
 	@exec $(TOOL) train "$(PRESET)" $(ARGS)
+
+export: env  ## a run's network as a file: PRESET=name, or book [FORMAT=onnx, int8 or torch] [WEIGHTS=file]
+	@$(TOOL) export "$(PRESET)" "$(FORMAT)" "$(WEIGHTS)" $(ARGS)
 
 lab: env  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab

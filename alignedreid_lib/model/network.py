@@ -103,7 +103,7 @@ class AlignedReID(nn.Module):
         exact = torch.promote_types(feature_map.dtype, torch.float32)  # a mean has more bits than a bfloat16 map
         if self.local_conv is None or self.local_bn is None:  # one vector per image, [N, C]
             global_features = feature_map.to(exact)
-            local_features = global_features.new_zeros(len(images), 0, 0)
+            local_features = global_features.new_zeros(images.shape[0], 0, 0)
         else:
             global_features = feature_map.mean(dim=(2, 3), dtype=exact)  # [N, C]
             stripes = feature_map.mean(dim=3, keepdim=True, dtype=exact)  # [N, C, H, 1]

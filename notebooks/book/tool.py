@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: run, train, pairs, check-pairs, site, test; `make help` explains each."""
+"""The commands behind the Makefile: run, train, export, pairs, check-pairs, site, test; `make help` explains each."""
 
 import argparse
 import dataclasses
@@ -19,6 +19,7 @@ import nbformat
 
 import architecture
 import checks
+import exporting
 import links
 import pairs
 import portable
@@ -220,6 +221,11 @@ def main(words: list[str]) -> None:
     command = commands.add_parser("train", usage=one_line)
     command.add_argument("preset")
     command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command = commands.add_parser("export", usage=one_line)
+    command.add_argument("preset")
+    command.add_argument("kind")
+    command.add_argument("weights")
+    command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     command = commands.add_parser("portable-pass")  # of `portable`, which starts two at a time
     command.add_argument("profile", choices=list(portable.PROFILES))
     command.add_argument("seed", type=int)
@@ -235,6 +241,9 @@ def main(words: list[str]) -> None:
         if args.command == "train":
             with stopped_softly():
                 train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
+        elif args.command == "export":
+            overrides = read_overrides(ROOT, args.preset, args.parameters) if args.preset != exporting.BOOK else {}
+            exporting.run(ROOT, args.preset, args.kind, args.weights, overrides)
         elif args.command == "portable-pass":
             portable.run_pass(ROOT, args.profile, args.seed)
         elif args.command == "pairs":
