@@ -351,9 +351,10 @@ for name, run in finished.items():
         else f"{len(shown)} tests, see its chapter"
     )
     seeds = config.get("seeds") or config.get("study_seeds") or [config["seed"]]
+    tested = ", ".join(config.get("test_sets", ()))
     cells = [
         f"`{name}`",
-        config["dataset"],
+        config["dataset"] + (f", tested on {tested}" if tested else ""),
         f"{config['backbone']}, {config['height']} x {config['width']}",
     ]
     cells += [

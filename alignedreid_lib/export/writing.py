@@ -86,7 +86,7 @@ def write(
 
     Args:
         network: a trained network; its classifier is left out.
-        path: of the file; it is either whole or absent.
+        path: where to write; nothing incomplete is left there.
         size: (h, w) of the network's input, pixels.
         kind: onnx, or torch for a program of `torch.export` (.pt2).
         facts: what to record in the file, JSON.
@@ -111,9 +111,7 @@ def write(
         quiet.setLevel(logging.ERROR)
         try:
             outputs = OUTPUTS[: 1 + network.has_map]
-            made = torch.onnx.export(
-                program, input_names=[INPUT], output_names=outputs, dynamo=True, verbose=False
-            )
+            made = torch.onnx.export(program, input_names=[INPUT], output_names=outputs, dynamo=True, verbose=False)
         finally:
             quiet.setLevel(before)
     if made is None:

@@ -131,7 +131,7 @@ def _from_timm(name: str) -> nn.Module:
 
 
 def has_map(name: str) -> bool:
-    """Whether a backbone by name gives a map, and so local features; found without memory for its parameters.
+    """True if a backbone by name gives a map, and so local features; found without memory for its parameters.
 
     Raises:
         InputError: see `build_backbone` and `probe`.

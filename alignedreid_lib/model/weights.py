@@ -103,7 +103,7 @@ def _rename(path: str | Path, given: dict[str, Tensor], own: Mapping[str, Tensor
             fits = sum(ours + other.removeprefix(theirs) in own for other in given if other.startswith(theirs))
             found[theirs] = fits, ours
     best = max((fits for fits, _ in found.values()), default=0)
-    if 2 * best < len(own):  # a different network; the caller says what is missing
+    if 2 * best < len(own):  # a different network; the caller reports what is missing
         return given
     fitting = {theirs: ours for theirs, (fits, ours) in found.items() if fits == best}
     theirs = next((prefix for prefix in (*PREFIXES, *fitting) if prefix in fitting), "")
