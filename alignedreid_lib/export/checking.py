@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,12 +79,13 @@ def extract(run: Run, dataset: Dataset, batch_size: int = 32) -> Features:
     return Features.of(dataset, *joined)
 
 
-def milliseconds(run: Run, pictures: np.ndarray, repeats: int = 9) -> float:
-    """The median time of one call, after one that is not counted."""
-    run(pictures)
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        run(pictures)
-        times.append(time.perf_counter() - begin)
-    return 1000 * float(np.median(times))
+def milliseconds(runs: Mapping[str, Run], pictures: np.ndarray, repeats: int = 25) -> dict[str, float]:
+    """The median time of a call of each, by name; they take turns, so that other work slows all of them down alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run(pictures)
+            if repeat > 0:  # the first call prepares
+                times[name].append(time.perf_counter() - begin)
+    return {name: 1000 * float(np.median(taken)) for name, taken in times.items()}

@@ -84,7 +84,7 @@ def run(root: Path, preset: str, kind: str, weights: str, overrides: dict[str, A
         )
     batch = np.stack([images.resize(pictures[0], size).permute(1, 2, 0).numpy()] * BATCH)
     timed = {"float32": export.open_file(source, 1), "int8": opened} if kind == "int8" else {kind: opened}
-    speed = {name: export.milliseconds(run, batch) for name, run in timed.items()}
+    speed = export.milliseconds(timed, batch)
     rows = []
     if dataset is not None:
         how: dict[str, Any] = {"height": size[0], "width": size[1], "precision": "float32", "device": "cpu"}
