@@ -5,6 +5,8 @@ ARGS   ?=
 ONLY   ?=
 FORCE  ?=
 KEEP   ?=
+FORMAT ?= onnx
+WEIGHTS ?=
 
 BIN  := .venv/bin
 # The command ends when its make has ended, however that happens: see notebooks/book/ending.py.
@@ -16,7 +18,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test portable train lab site pdf pairs check-pairs bench gpu-check lint clean distclean browser
+.PHONY: help env run test portable train export lab site pdf pairs check-pairs bench gpu-check lint clean distclean browser
 
 help:  ## this list
 	@echo "AlignedReID, explained and reproduced. The first command makes the environment by itself."
@@ -52,6 +54,9 @@ portable: env  ## do all checks pass on other processors? Chapters and tests und
 
 train: env  ## a full run, PRESET=name [ARGS="-p name value ..."], into runs/<preset>/; asked again, it resumes
 	@$(TOOL) train "$(PRESET)" $(ARGS)
+
+export: env  ## a run's network as a file: PRESET=name, or book [FORMAT=onnx, int8 or torch] [WEIGHTS=file]
+	@$(TOOL) export "$(PRESET)" "$(FORMAT)" "$(WEIGHTS)" $(ARGS)
 
 lab: env  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab

@@ -401,6 +401,38 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
 # million photographs (`weights="imagenet"`: torchvision downloads them once).
 
 # %% [markdown]
+# ## Other backbones
+#
+# Nothing above is particular to ResNet. The backbone may be
+#
+# * a name of torchvision (`resnet50`, `mobilenet_v3_large`, `swin_t`, ...);
+# * `timm:` and a name of the package timm, if it is installed (`timm:resnet10t`); its weights come from a file;
+# * any module that turns images into a feature map $[N, C, H, W]$. Networks of other toolboxes come in here, for example OSNet, which
+#   neither torchvision nor timm has: wrap its method that returns the map.
+#
+# A vision transformer gives one vector per image and no feature map. It is accepted, and this vector is the global feature. What needs a feature map
+# is refused by name: a local loss, a local distance, and `last_stride=1`. Here are a small module, which `AlignedReID` uses as it is, and a
+# transformer:
+
+# %% tags=["nbval-check-output"]
+from torch import nn
+
+small = nn.Sequential(nn.Conv2d(3, 16, 7, stride=32, padding=3), nn.ReLU())
+with torch.device("meta"):
+    transformer = AlignedReID("vit_b_16")(torch.zeros(2, 3, 224, 224))
+mine = AlignedReID(small, num_ids=3)
+with torch.no_grad():
+    for found in (mine(torch.zeros(2, 3, 256, 128)), transformer):
+        print(
+            f"global {list(found.global_features.shape)},"
+            f" local {list(found.local_features.shape)}"
+        )
+assert mine.base is small, "the module is used as it is"
+
+# %% [markdown]
+# The transformer's local features are empty.
+
+# %% [markdown]
 # ## Which pixels does a stripe depend on?
 #
 # A row of the feature map depends on more than 32 rows of pixels. A convolution of size $k$ on a feature map whose cells are $d$ pixels apart

@@ -382,7 +382,9 @@ for name, run in finished.items():
     seeds = config.get("seeds") or config.get("study_seeds") or [config["seed"]]
     model = f"{config['backbone']}, {config['height']} x {config['width']}"
     models = config.get("num_models", 1)
-    scored.append([f"`{name}`", config["dataset"], model, models])
+    tested = ", ".join(config.get("test_sets", ()))
+    data = config["dataset"] + (f", tested on {tested}" if tested else "")
+    scored.append([f"`{name}`", data, model, models])
     scored[-1] += ["; ".join(found), ", ".join(map(str, seeds))]
     made.append([f"`{name}`", f"{run['minutes']:.1f}", *origins(run)])
 head = ["result", "data", "model", "models"]

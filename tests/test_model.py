@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import io
 import re
+import sys
 import urllib.error
 from types import SimpleNamespace
 
@@ -15,8 +16,12 @@ import torchvision
 
 from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation import distances, full_run
+from alignedreid_lib.evaluation.features import Features
 from alignedreid_lib.model import AlignedReID, DepthwiseConv2d, build_backbone, load_weights
 from alignedreid_lib.model.weights import load_imagenet
+from alignedreid_lib.training import TrainConfig
+from alignedreid_lib.training.step import check_fit
 
 
 @pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 512), ("mobilenet_v2", 1280), ("resnet50", 2048)])
@@ -121,7 +126,7 @@ def test_identity_head_starts_small():
     assert 0.0009 < weight.std() < 0.0011
 
 
-@pytest.mark.parametrize("name", ["resnet19", "vit_b_32", "resnet18.layer5", "resnet18.", "resnet18.layer3.0"])
+@pytest.mark.parametrize("name", ["resnet19", "vit_b_32.encoder", "resnet18.layer5", "resnet18.", "resnet18.layer3.0"])
 def test_unfit_backbones_are_refused(name):
     with pytest.raises(InputError, match=name):
         AlignedReID(name)
@@ -389,3 +394,160 @@ def test_replaced_convolutions_change_nothing_but_their_class(name):
 def test_channels_that_no_memory_holds_are_refused(local_channels):
     with pytest.raises(InputError, match=rf"local_channels is {local_channels}; it has to be from 1 to 65536"):
         AlignedReID("resnet18", local_channels=local_channels)
+
+
+# Networks that are not torchvision's, and those without a map.
+
+
+class Wrapped(torch.nn.Module):
+    """A module of the user's own: a part of it gives the map, as in toolboxes whose forward gives more."""
+
+    def __init__(self, net, give=lambda found: found):
+        super().__init__()
+        self.net, self.give = net, give
+
+    def forward(self, images):
+        return self.give(self.net(images))
+
+
+def small_net():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 32), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+
+
+def test_any_module_that_gives_a_map_is_a_backbone():
+    net = small_net().train()
+    net[1].eval()  # frozen by its owner
+    network = AlignedReID(net, num_ids=3)
+    assert network.base is net and net.training and not net[1].training, "it stays as it is"
+    with torch.no_grad():
+        found = network.eval()(torch.randn(2, 3, 256, 128))
+    assert [tuple(part.shape) for part in found] == [(2, 8), (2, 8, 128), (2, 3)]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "swin_t"])
+def test_newer_networks_of_torchvision_give_maps(name):
+    with torch.device("meta"):
+        assert AlignedReID(name)(torch.zeros(1, 3, 256, 128)).local_features.shape[1:] == (8, 128)
+
+
+def test_without_a_map_there_is_only_the_global_feature():
+    vectors = AlignedReID(Wrapped(small_net(), lambda found: found.mean((2, 3))), num_ids=5).eval()
+    assert not vectors.has_map and not [name for name in vectors.state_dict() if name.startswith("local")]
+    images = torch.randn(2, 3, 64, 32)
+    found = vectors(images)
+    assert torch.equal(found.global_features, vectors.base(images))
+    assert found.local_features.shape == (2, 0, 0) and found.logits.shape == (2, 5)
+    with torch.device("meta"):
+        transformer = AlignedReID("vit_b_32")
+        assert transformer(torch.zeros(2, 3, 224, 224)).global_features.shape == (2, 768)
+        with pytest.raises(InputError, match="vit_b_32 takes images of 224 x 224, not of 256 x 128"):
+            transformer(torch.zeros(2, 3, 256, 128))
+
+
+def test_what_a_backbone_cannot_do_is_refused_by_name():
+    refused = {
+        "last_stride is 1, but Sequential is a module": (small_net(), {"last_stride": 1}),
+        "last_stride 1 is for the ResNet family, and vit_b_32": ("vit_b_32", {"last_stride": 1}),
+        'weights "imagenet" are torchvision\'s, and Sequential is not': (small_net(), {"weights": "imagenet"}),
+        "backbone is 7; give the name of a network, or a module": (7, {}),
+        "backbone Wrapped gives tuple and does not end in a map": (Wrapped(small_net(), lambda found: (found,)), {}),
+        r"backbone Flatten gives a tensor of shape \(1, 3, 32768\)": (torch.nn.Flatten(2), {}),
+        r"backbone Linear fails on images .*shapes cannot be multiplied.*such as resnet50": (torch.nn.Linear(9, 1), {}),
+    }
+    with torch.device("meta"):
+        for message, (backbone, settings) in refused.items():
+            with pytest.raises(InputError, match=message) as raised:
+                AlignedReID(backbone, **settings)
+            assert "\n" not in str(raised.value)
+
+
+def test_a_training_and_a_test_ask_a_network_without_a_map_only_for_what_it_has(tmp_path):
+    how = {"backbone": "vit_b_32", "weights": None, "height": 224, "width": 224}
+    with torch.device("meta"):
+        network = AlignedReID("vit_b_32")
+        check_fit(network, TrainConfig(**how))
+        with pytest.raises(InputError, match=r"local_weight is 1\.0, but vit_b_32 has no feature map; set it to 0"):
+            check_fit(network, TrainConfig(**how, local_weight=1.0))
+        with pytest.raises(InputError, match="height 256 x width 128 does not fit: vit_b_32 takes images of 224 x 224"):
+            check_fit(network, TrainConfig(backbone="vit_b_32", weights=None))
+    asked = {**how, "run_dir": str(tmp_path), "test_distances": ("global", "local")}
+    with pytest.raises(InputError, match="test_distances has local, but vit_b_32 has no feature map"):
+        full_run.read_settings(asked)
+    features = Features(torch.zeros(2, 3), torch.zeros(2, 0, 0), *[np.arange(2)] * 3, ["a", "b"])
+    with pytest.raises(InputError, match="distance local needs local features, and there are none: choose global"):
+        distances.distance_matrix("global+local", features, features)
+
+
+def test_a_network_of_timm_is_asked_for_by_its_prefix(monkeypatch):
+    """The real package is tested where it is installed; this one records what is asked of it."""
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match=r"backbone timm:small needs the package timm .*pip install timm"):
+        build_backbone("timm:small")
+    asked = []
+
+    def create_model(name, **how):
+        asked.append(how)
+        tokens = name == "tokens" and how.get("global_pool") == ""
+        return Wrapped(small_net(), lambda found: found.flatten(2)) if tokens else small_net()
+
+    fake = SimpleNamespace(list_models=lambda: ["small", "tokens"], create_model=create_model, __version__="1")
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    assert AlignedReID("timm:small").has_map
+    build_backbone("timm:tokens")
+    assert asked[-1] == {"pretrained": False, "num_classes": 0}, "its own pooling, where its last layer is not a map"
+    assert not any(how["pretrained"] for how in asked), "nothing is downloaded"
+    with pytest.raises(InputError, match="timm 1 has no such network; try small"):
+        build_backbone("timm:smal")
+    with pytest.raises(InputError, match="last_stride 1 is for the ResNet family, and timm:small"):
+        build_backbone("timm:small", 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
+)
+def test_networks_of_the_real_timm(name):
+    pytest.importorskip("timm", reason="the optional package timm is not installed")
+    with torch.device("meta"):
+        network = AlignedReID(f"timm:{name}")
+    assert network.has_map == (not name.startswith(("vit", "swin")))
+
+
+CONTAINERS = {
+    "plain": lambda w: w,
+    "torchreid": lambda w: {"state_dict": w, "epoch": 60, "rank1": 0.9, "optimizer": {"state": {}}},
+    "timm": lambda w: {"arch": "resnet18", "model": "resnet18", "state_dict": w, "state_dict_ema": {}},
+    "fast-reid": lambda w: {"model": {f"backbone.{k}": v for k, v in w.items()} | {"heads.weight": torch.ones(3)}},
+    "lightning": lambda w: {"state_dict": {f"model.{k}": v for k, v in w.items()}, "callbacks": {}},
+    "DINO": lambda w: {
+        "student": {f"module.backbone.{k}": v + 1 for k, v in w.items()},
+        "teacher": {f"backbone.{k}": v for k, v in w.items()},
+    },
+    "MoCo": lambda w: {
+        "state_dict": {f"module.encoder_k.{k}": v + 1 for k, v in w.items()}
+        | {f"module.encoder_q.{k}": v for k, v in w.items()}
+    },
+    "two deep": lambda w: {"model": {"params": w}},
+    "a prefix of one's own": lambda w: {f"my.trunk.{k}": v for k, v in w.items()},
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_containers_and_prefixes_of_other_toolboxes(tmp_path, kind, wrapped):
+    weights = small_net().state_dict()
+    torch.save(CONTAINERS[kind](weights), tmp_path / "w.pth")
+    network = AlignedReID(Wrapped(small_net()) if wrapped else small_net())
+    report = load_weights(network, tmp_path / "w.pth")
+    assert not [name for name in report.missing if name.startswith("base.")]
+    base = network.base.net if wrapped else network.base
+    assert all(torch.equal(value, weights[name]) for name, value in base.state_dict().items())
+
+
+def test_a_whole_model_inside_a_wrapper_loads_with_its_local_branch(tmp_path):
+    theirs = {f"net.{name}": value for name, value in AlignedReID(small_net()).state_dict().items()}
+    torch.save(theirs, tmp_path / "w.pth")
+    assert load_weights(AlignedReID(small_net()), tmp_path / "w.pth") == ([], [])
+    twice = theirs | {name.replace("net.", "my."): value for name, value in theirs.items()}
+    torch.save({name.replace("net.", "his."): value for name, value in twice.items()}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth: several networks in it fit, his\., my\.; give a file with one"):
+        load_weights(AlignedReID(small_net()), tmp_path / "w.pth")

@@ -1,6 +1,7 @@
 """Files given as weights that are not: each is refused in one line that says what it is, and nothing in it runs."""
 
 import ast
+import base64
 import gzip
 import io
 import json
@@ -56,9 +57,9 @@ def tar(buffer):
         archive.addfile(tarfile.TarInfo("weights.pth"))
 
 
-def safetensors():
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    return len(header).to_bytes(8, "little") + header + b"\0\0\0\0"
+def safetensors(data=b"\0\0\0\0", **entries):
+    header = json.dumps(entries or {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    return len(header).to_bytes(8, "little") + header + data
 
 
 def hdf5(buffer):
@@ -82,7 +83,15 @@ FILES = {
     "JSON": (b'{"error": "not found"}', "a text file"),
     "text": (b"hello\n", "a text file"),
     "ONNX": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x10" + bytes(range(200)), "an ONNX model"),
-    "safetensors": (safetensors(), "a safetensors file.*convert it"),
+    "safetensors, cut short": (
+        safetensors()[:-1],
+        "a safetensors file that is cut short or damaged.*download it again",
+    ),
+    "safetensors, longer": (safetensors() + b"x", "a safetensors file that is cut short or damaged"),
+    "safetensors of 8 bits": (
+        safetensors(b"x", w={"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}),
+        "w is of type F8_E4M3.*give weights in float32",
+    ),
     "TorchScript": (zipped("m/data.pkl", "m/code/__torch__.py", "m/constants.pkl"), "a TorchScript program"),
     "Keras .h5": (made(hdf5), "an HDF5 file"),
     ".keras": (zipped("config.json", "model.weights.h5"), "a Keras model"),
@@ -167,3 +176,59 @@ def test_one_module_reads_torch_s_files():
                 assert called != "torch.load" or (path.name == "tensorfiles.py" and guarded), path
                 assert "load_state_dict_from_url" not in called and not called.endswith("get_state_dict"), path
                 assert not (called.endswith("get_model") and len(node.args) + len(node.keywords) > 1), path
+
+
+# What the package safetensors 0.8 writes for {"b": 2 x 3 of bfloat16, "a": one float32, "c": True}, with metadata.
+WRITTEN_BY_SAFETENSORS = (
+    "yAAAAAAAAAB7Il9fbWV0YWRhdGFfXyI6eyJmb3JtYXQiOiJwdCJ9LCJhIjp7ImR0eXBlIjoiRjMyIiwic2hhcGUiOltdLCJkYXRh"
+    "X29mZnNldHMiOlswLDRdfSwiYiI6eyJkdHlwZSI6IkJGMTYiLCJzaGFwZSI6WzIsM10sImRhdGFfb2Zmc2V0cyI6WzQsMTZdfSwi"
+    "YyI6eyJkdHlwZSI6IkJPT0wiLCJzaGFwZSI6WzFdLCJkYXRhX29mZnNldHMiOlsxNiwxN119fSAgIAAAwD8AAIA/AEBAQIBAoEAB"
+)
+
+
+def test_a_safetensors_file_is_read_as_its_own_package_reads_it(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(base64.b64decode(WRITTEN_BY_SAFETENSORS))
+    found = read_weights(path)
+    assert found.keys() == {"a", "b", "c"}
+    assert torch.equal(found["a"], torch.tensor(1.5)) and torch.equal(found["c"], torch.tensor([True]))
+    assert torch.equal(found["b"], torch.arange(6, dtype=torch.bfloat16).view(2, 3))
+    path.write_bytes(b"")
+    assert found["b"][1, 2] == 5, "a tensor outlives its file"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 400]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]},
+        {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        "F32",
+    ],
+)
+def test_a_safetensors_header_that_does_not_fit_its_bytes_is_refused(entry, tmp_path):
+    (tmp_path / "w").write_bytes(safetensors(w=entry))
+    with pytest.raises(InputError, match="a safetensors file that is cut short or damaged"):
+        read_weights(tmp_path / "w")
+    overlap = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    (tmp_path / "w").write_bytes(safetensors(w=overlap, v=overlap))
+    with pytest.raises(InputError, match="cut short or damaged"):
+        read_weights(tmp_path / "w")
+
+
+def test_damaged_safetensors_files_are_read_or_refused_in_one_line(tmp_path):
+    whole, random = base64.b64decode(WRITTEN_BY_SAFETENSORS), np.random.default_rng(0)
+    for _ in range(100):
+        content = bytearray(whole)
+        for place in random.integers(0, len(whole), random.integers(1, 5)):
+            content[place] = random.integers(0, 256)
+        (tmp_path / "w").write_bytes(content)
+        try:
+            read_weights(tmp_path / "w")
+        except InputError as error:
+            assert "\n" not in str(error)

@@ -191,7 +191,9 @@ def _split(
         gallery += [pictures[place] for place in others]
     if tested and not query:
         wanted = "images of two cameras" if cameras_known else "two images"
-        raise InputError(f"{source}: none of the {len(tested)} test people has {wanted}, so nobody can be searched for")
+        advice = "if all images are of one camera, leave the cameras out" if cameras_known else "add images"
+        nobody = f"none of the {len(tested)} test people has {wanted}, so nobody can be searched for"
+        raise InputError(f"{source}: {nobody}; {advice}")
     return sorted(set(names) - set(query) - set(gallery)), sorted(query), sorted(gallery)
 
 

@@ -90,6 +90,8 @@ def distance_matrices(distances: Sequence[str], queries: Features, gallery: Feat
     for part in {part for distance in distances for part in distance.split("+")}:
         if part == "global":
             parts[part] = losses.euclidean_distances(queries.global_features, gallery.global_features)
+        elif 0 in (queries.local_features.shape[1], gallery.local_features.shape[1]):
+            raise InputError(f"distance {part} needs local features, and there are none: choose global")
         else:
             parts[part] = local_distances(queries.local_features, gallery.local_features, aligned=part == "local")
     return {distance: reduce(add, (parts[part] for part in distance.split("+"))) for distance in distances}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
 SIZE = (256, 128)  # a blank image's, which shows which layers halve
 
 
-def undo_last_halving(base: nn.Sequential, name: str) -> None:
+def undo_last_halving(base: nn.Module, name: str) -> None:
     """Give the layers that make the last map smaller a stride of 1, in place; no parameter changes.
 
     The layers are found by passing a blank image through: those with a stride whose output has the last map's height.
@@ -24,7 +26,7 @@ def undo_last_halving(base: nn.Sequential, name: str) -> None:
     Raises:
         InputError: without its last halving the map is not twice as high and wide, or there is no map.
     """
-    strided: list[tuple[nn.Module, int]] = []  # with the height of its output
+    strided: list[tuple[Any, int]] = []  # with the height of its output
 
     def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         if layer.stride not in (1, (1, 1)):
@@ -47,7 +49,7 @@ def undo_last_halving(base: nn.Sequential, name: str) -> None:
         )
 
 
-def _map_size(base: nn.Sequential) -> tuple[int, int] | None:
+def _map_size(base: nn.Module) -> tuple[int, int] | None:
     """Height and width of the last map of a blank image; None if there is no map."""
     modes = [(module, module.training) for module in base.modules()]
     base.eval()  # or the blank image would change the statistics of batch norms

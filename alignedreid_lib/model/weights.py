@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -16,7 +17,13 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import tensorfiles
 
 CLASSIFIER = ("fc.weight", "fc.bias", "centres")  # of each person trained with
-HOLDERS = ("model", "state_dict", "state_dicts", "model_state_dict", "net", "network", "params")  # keys of checkpoints
+# Keys of checkpoints under which the weights may be, the first that has tensors counts.
+HOLDERS = (
+    *("state_dict", "state_dicts", "model_state_dict", "model_state", "model", "net", "network", "module", "params"),
+    *("weights", "backbone", "encoder", "teacher", "student", "state_dict_ema", "model_ema", "params_ema", "ema"),
+)
+# What comes before a network's names, preferred in this order where a file has the same network twice.
+PREFIXES = ("", "model.", "backbone.", "encoder_q.", "encoder.", "teacher.", "net.")
 
 
 class LoadReport(NamedTuple):
@@ -34,11 +41,12 @@ class LoadReport(NamedTuple):
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file in PyTorch's present or old format, by name; nothing in it is executed.
+    """The tensors of a file by name: PyTorch's present or old format, or safetensors; nothing in it is executed.
 
-    Accepts a plain state dict and checkpoints with one: under a key of `HOLDERS`, or as the first of a list under such
-    a key (the original reproduction's `state_dicts`). The prefixes of DataParallel (`module.`) and of compiled
-    models (`_orig_mod.`) are removed. torchvision's DenseNet files use older names, which are translated.
+    Accepts a plain state dict and checkpoints with one: under a key of `HOLDERS` (or two, one inside the other), or as
+    the first of a list under such a key (the original reproduction's `state_dicts`). The prefixes of DataParallel
+    (`module.`) and of compiled models (`_orig_mod.`) are removed. torchvision's DenseNet files use older names, which
+    are translated.
 
     Raises:
         InputError: absent, not a weights file, or one that contains more than tensors.
@@ -54,22 +62,64 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         in_folder = os.path.isfile(os.path.join(path, "weights.pth"))
         advice = "give weights.pth in it" if in_folder else error.advice
         raise InputError(f"{path}: not a file of weights alone ({error.what}); {advice}") from None
-    if isinstance(content, dict):
-        held = (content[key] for key in HOLDERS if key in content and not isinstance(content[key], Tensor))
-        content = next(held, content)
-    if isinstance(content, list | tuple) and content:
-        content = content[0]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    found = _state_dict(content)
+    if found is None:
         ours = isinstance(content, dict) and {"format", "models"} <= content.keys()
         advice = "give weights.pth of the same run" if ours else "save model.state_dict() with torch.save"
         raise InputError(f"{path}: contains no state dict (names to tensors); {advice}")
-    names = [re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)) for name in content]
+    names = [re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)) for name in found]
     names = [re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name) for name in names]
-    return dict(zip(names, content.values(), strict=True))
+    return dict(zip(names, found.values(), strict=True))
+
+
+def _state_dict(content: Any, depth: int = 3) -> dict[str, Tensor] | None:
+    """The first dict of names to tensors in a file's content; None if there is none within `depth` containers."""
+    if isinstance(content, list | tuple) and content:
+        return _state_dict(content[0], depth - 1)
+    if not isinstance(content, dict) or not content or depth == 0:
+        return None
+    if all(isinstance(value, Tensor) for value in content.values()):
+        return content
+    held = (_state_dict(content[key], depth - 1) for key in HOLDERS if key in content)
+    return next((found for found in held if found is not None), None)
+
+
+def _rename(path: str | Path, given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors under the model's names: what comes before the names of both is found with the first of `base`.
+
+    Raises:
+        InputError: several networks of the file fit equally well, and no prefix of `PREFIXES` tells which to take.
+    """
+    first = next((name for name in own if name.startswith("base.")), "")
+    parts = first.split(".")
+    endings = [".".join(parts[k:]) for k in range(max(2, len(parts) - 1))] if first else []  # the longest first
+    found: dict[
+        str, tuple[int, str]
+    ] = {}  # what comes before the file's names: (names that fit, what the model has there)
+    for name in given:
+        ending = next((ending for ending in endings if name == ending or name.endswith(f".{ending}")), None)
+        if ending is not None:
+            theirs, ours = name.removesuffix(ending), first.removesuffix(ending)
+            fits = sum(ours + other.removeprefix(theirs) in own for other in given if other.startswith(theirs))
+            found[theirs] = fits, ours
+    best = max((fits for fits, _ in found.values()), default=0)
+    if 2 * best < len(own):  # a different network; the caller reports what is missing
+        return given
+    fitting = {theirs: ours for theirs, (fits, ours) in found.items() if fits == best}
+    theirs = next((prefix for prefix in (*PREFIXES, *fitting) if prefix in fitting), "")
+    if len(fitting) > 1 and theirs not in PREFIXES:
+        raise InputError(f"{path}: several networks in it fit, {', '.join(fitting)}; give a file with one of them")
+    ours = fitting.get(theirs, "")
+    return {
+        ours + name.removeprefix(theirs) if name.startswith(theirs) else name: tensor for name, tensor in given.items()
+    }
 
 
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
-    """Fill a model from a file: ours, the original reproduction's, or a backbone in torchvision's names.
+    """Fill a model from a file: ours, the original reproduction's, or a backbone in the names of its maker.
+
+    Other toolboxes put a prefix before the names (`backbone.`, `model.`, `encoder_q.`, ...), and a module of the user's
+    own may wrap a network; both are found by themselves.
 
     A classifier for a different number of people is left out. One for the same number is loaded even if its people
     are different, because a file does not name them.
@@ -85,14 +135,8 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     Raises:
         InputError: not a weights file, a backbone parameter is missing, or a tensor has a wrong shape or type.
     """
-    given = read_weights(path)
     own = model.state_dict()
-    if not any(name.startswith("base.") for name in given):
-        # Prefixes of other toolboxes: backbone. (fast-reid), model. (layumi's), encoder_q. (MoCo)
-        first = next((name.removeprefix("base.") for name in own if name.startswith("base.")), "")
-        before = [name.removesuffix(first) for name in given if name.endswith(f".{first}")]
-        prefix = before[0] if first and first not in given and len(before) == 1 else ""
-        given = {re.sub(f"^{re.escape(prefix)}", "base.", name): tensor for name, tensor in given.items()}
+    given = _rename(path, read_weights(path), own)
     taken = {name: tensor for name, tensor in given.items() if name in own}
     shapes = [(taken[name].shape, own[name].shape) for name in CLASSIFIER if name in taken]
     if any(theirs[:1] != ours[:1] and theirs[1:] == ours[1:] for theirs, ours in shapes):

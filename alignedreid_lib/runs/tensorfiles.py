@@ -1,4 +1,7 @@
-"""Reading what `torch.save` wrote as data: nothing in a file is executed. No other module calls `torch.load`.
+"""Reading what `torch.save` or safetensors wrote as data: nothing in a file is executed.
+
+No other module calls `torch.load`. A safetensors file is a header of JSON and then bytes; it is read here, so that it
+needs no package more.
 
 If a file cannot be read, its first bytes tell what it is and what its owner can do about it; PyTorch's own message is
 never passed on, because it advises to load the file without this protection.
@@ -6,6 +9,8 @@ never passed on, because it advises to load the file without this protection.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import stat
@@ -36,8 +41,7 @@ KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\x89HDF\r\n", "an HDF5 file (of Keras or MATLAB)", SAVE),
     (rb"\x93NUMPY", "a numpy array", SAVE),
     (rb"\xff\xd8\xff|\x89PNG|GIF8|%PDF", "an image or a document", SAVE),
-    # The length of the JSON that follows, in 8 bytes.
-    (rb".{6}\0\0\{", "a safetensors file", "convert it: torch.save(safetensors.torch.load_file(file), 'weights.pth')"),
+    (rb".{6}\0\0\{", "a safetensors file that is cut short or damaged", AGAIN),
     (rb"\x08[\0-\x1f][\x12\x1a\x22\x3a\x42]", "an ONNX model", "give the PyTorch weights that it was exported from"),
     # PyTorch's own files before they were zip archives.
     (rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", "cut short or damaged", AGAIN),
@@ -46,6 +50,20 @@ KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"[^\0-\x08\x0b\x0e-\x1f]+\Z", "a text file", GET_FILE),
     (rb"", "cut short, damaged, or of a different program", f"{AGAIN}, or {SAVE}"),
 )
+
+SAFETENSORS = re.compile(rb".{6}\0\0\{", re.DOTALL)  # the length of the JSON that follows, in 8 bytes
+# Their names of PyTorch's types, and the bytes of a number.
+SAFE_TYPES = {
+    **{"BOOL": ("bool", 1), "U8": ("uint8", 1), "I8": ("int8", 1), "I16": ("int16", 2), "I32": ("int32", 4)},
+    **{
+        "I64": ("int64", 8),
+        "F16": ("float16", 2),
+        "BF16": ("bfloat16", 2),
+        "F32": ("float32", 4),
+        "F64": ("float64", 8),
+    },
+}
+LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
 
 
 class UnreadableError(Exception):
@@ -57,7 +75,7 @@ class UnreadableError(Exception):
 
 
 def load(path: str | Path) -> Any:
-    """The tensors, numbers, strings and containers that `torch.save` wrote, on the CPU.
+    """The tensors, numbers, strings and containers that `torch.save` wrote, or safetensors' tensors, on the CPU.
 
     Raises:
         FileNotFoundError: no such file.
@@ -76,15 +94,53 @@ def load(path: str | Path) -> Any:
         what = getattr(error, "strerror", None) or str(error)
         raise UnreadableError(what, "check the path, its permissions and its disk") from None
     try:
+        if SAFETENSORS.match(head):
+            return _load_safetensors(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old formats; what cannot be read is reported below
             return torch.load(path, map_location="cpu", weights_only=True)
+    except UnreadableError:
+        raise
     except Exception as error:  # a damaged file can fail in any way
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked:
             advice = "in the program that made it, save model.state_dict() alone"
             raise UnreadableError(f"it refers to {asked[1]}", advice) from None
         raise UnreadableError(*_identify(path, head)) from None
+
+
+def _load_safetensors(path: str | Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name; any exception means that it is damaged.
+
+    Source: the format's description in the safetensors repository. Every byte after the header belongs to exactly one
+    tensor.
+    """
+    import torch  # here: see `folder`
+
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(LONGEST_HEADER, os.path.getsize(path) - 8):
+            raise ValueError("the header is longer than the file")
+        header = json.loads(file.read(length).decode())
+        content = torch.from_file(str(path), shared=False, size=os.path.getsize(path), dtype=torch.uint8)[8 + length :]
+    header.pop("__metadata__", None)
+    tensors, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        if entry["dtype"] not in SAFE_TYPES:
+            advice = "give weights in float32, float16 or bfloat16"
+            raise UnreadableError(f"{name} is of type {entry['dtype']}", advice)
+        kind, size = SAFE_TYPES[entry["dtype"]]
+        shape, (begin, after) = entry["shape"], entry["data_offsets"]
+        numbers = [*shape, begin, after]
+        if any(type(number) is not int or number < 0 for number in numbers) or begin != end:
+            raise ValueError("shapes and places have to be whole numbers, without gaps")
+        if after - begin != math.prod(shape) * size:
+            raise ValueError("a tensor's bytes are not those of its shape")
+        # Copied: it outlives the file, and its bytes may begin at a place that its type cannot.
+        tensors[name], end = content[begin:after].clone().view(getattr(torch, kind)).view(shape), after
+    if end != len(content):
+        raise ValueError("bytes that belong to no tensor")
+    return tensors
 
 
 def _identify(path: str | Path, head: bytes) -> tuple[str, str]:

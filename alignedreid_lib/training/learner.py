@@ -18,6 +18,7 @@ from torch.amp import GradScaler
 from alignedreid_lib import devices, runs
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, Embedding, load_weights
+from alignedreid_lib.model.backbones import PROBES
 from alignedreid_lib.training import distributed
 from alignedreid_lib.training.config import GRAPH_MODES, SEED_STEP, TrainConfig
 from alignedreid_lib.training.exchange import GradientExchange
@@ -52,12 +53,12 @@ def make_learner(config: TrainConfig, k: int, num_ids: int) -> Learner:
     weights = config.weights if config.weights in (None, "imagenet") else str(runs.resolve(config.weights))
     head, centred = (num_ids if weight > 0 else None for weight in (config.id_weight, config.centre_weight))
     network = _make_network(config, k, weights, head, centred)
-    check_size(network, config)
+    check_fit(network, config)
     part_twins(network, config, k)
     if config.sync_batch_norm:
         distributed.synchronize_batch_norm(network, device)
     if config.local_weight == 0:  # compiled, its gradients would be 0, not absent, and weight decay would shrink it
-        for branch in (network.local_conv, network.local_bn):
+        for branch in filter(None, (network.local_conv, network.local_bn)):
             branch.requires_grad_(False)
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), config.base_lr, weight_decay=config.weight_decay, fused=True)
@@ -122,13 +123,17 @@ def compile_network(network: AlignedReID, device: torch.device, mode: bool | str
     return forward
 
 
-def check_size(network: AlignedReID, config: TrainConfig) -> None:
-    """Raises InputError where the feature map of images of the config's size is empty."""
+def check_fit(network: AlignedReID, config: TrainConfig) -> None:
+    """Raises InputError where the network cannot take images of the config's size or has no local features to train."""
+    if config.local_weight > 0 and not network.has_map:
+        advice = "set it to 0, or choose a backbone with a feature map"
+        raise InputError(f"local_weight is {config.local_weight}, but {network.backbone} has no feature map; {advice}")
     network.eval()
+    size = f"height {config.height} x width {config.width}"
     try:
         with torch.no_grad():
             network(torch.zeros(1, 3, config.height, config.width))
-    except (RuntimeError, InputError):  # the network's own message does not name the settings
-        raise InputError(
-            f"height {config.height} x width {config.width} is too small for {config.backbone}; raise them"
-        ) from None
+    except (RuntimeError, InputError) as error:  # the network's own message does not name the settings
+        if network.probed != PROBES[0]:
+            raise InputError(f"{size} does not fit: {error}") from None
+        raise InputError(f"{size} is too small for {network.backbone}; raise them") from None

@@ -84,8 +84,8 @@ def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: Train
     if embedding.logits is not None:
         others["id_loss"] = losses.identification(embedding.logits, labels, config.label_smoothing)
         loss = loss + config.id_weight * others["id_loss"]
-    if config.centre_weight > 0:
-        held, features = learner.network.centres, embedding.global_features
+    if (held := learner.network.centres) is not None:
+        features = embedding.global_features
         others["centre_loss"] = centres.centre_loss(features, labels, held)
         loss = loss + config.centre_weight * others["centre_loss"]
         centres.move_centres(held, features, labels, config.centre_rate)  # each process moves its own, all alike

@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: run, train, pairs, check-pairs, site, pdf, test; `make help` explains each."""
+"""The commands behind the Makefile: run, train, export, pairs, site, pdf, test, ...; `make help` explains each."""
 
 import argparse
 import dataclasses
@@ -17,6 +17,7 @@ import architecture
 import cells
 import checks
 import executor
+import exporting
 import front
 import kept
 import links
@@ -196,6 +197,9 @@ def call(args: argparse.Namespace) -> None:
     """Calls the command."""
     if args.command == "train":
         train(ROOT, args.preset, read_overrides(ROOT, args.preset, args.parameters))
+    elif args.command == "export":
+        overrides = read_overrides(ROOT, args.preset, args.parameters) if args.preset != exporting.BOOK else {}
+        exporting.run(ROOT, args.preset, args.kind, args.weights, overrides)
     elif args.command == "portable-pass":
         portable.run_pass(ROOT, args.profile, args.seed)
     elif args.command == "pairs":
@@ -224,6 +228,11 @@ def main(words: list[str]) -> None:
         commands.add_parser(name)
     command = commands.add_parser("train", usage=one_line)
     command.add_argument("preset")
+    command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command = commands.add_parser("export", usage=one_line)
+    command.add_argument("preset")
+    command.add_argument("kind")
+    command.add_argument("weights")
     command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     command = commands.add_parser("portable-pass")  # of `portable`, which starts two at a time
     command.add_argument("profile", choices=list(portable.PROFILES))
