@@ -61,11 +61,14 @@ assert 1 + 1 == 2
 
 # %% caption="It rises."
 # A line that rises from 0 to 1.
-import matplotlib.pyplot as plt
+class Line:
+    def _repr_svg_(self):
+        return "<svg xmlns='http://www.w3.org/2000/svg'/>"
 
-line, = plt.plot([0, 1])
+
+line = Line()
 assert line is not None
-plt.show()
+line
 """
 
 
@@ -537,14 +540,18 @@ def test_any_value_of_any_parameter_is_taken_or_refused_in_one_line(
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_every_chapter_refuses_a_value_of_another_type_in_its_first_cells(name: str) -> None:
-    code = [cell.source for cell in pairs.read(NOTEBOOKS / f"{name}.py").cells if cell.cell_type == "code"]
-    parameters = pairs.parameters(pairs.read(NOTEBOOKS / f"{name}.py"))
-    last = max(number for number, source in enumerate(code) if re.search(r"read_(parameters|settings)\(", source))
-    for parameter in parameters:
+    chapter = pairs.read(NOTEBOOKS / f"{name}.py")
+    code = [cell for cell in chapter.cells if cell.cell_type == "code"]
+    last = max(number for number, cell in enumerate(code) if re.search(r"read_(parameters|settings)\(", cell.source))
+    after = 1 + next(number for number, cell in enumerate(code) if cells.PARAMETERS in cells.tags(cell))
+    before: dict[str, Any] = {"__name__": "__main__"}
+    for cell in code[:after]:
+        exec(cell.source, before)
+    for parameter in pairs.parameters(chapter):
         for value in (object(), {}, float("nan"), [None]):
-            namespace: dict[str, Any] = {"__name__": "__main__", "wrong": value}
+            namespace = before | {"wrong": value}
             with pytest.raises(InputError, match=parameter):
-                for source in (code[0], f"{parameter} = wrong", *code[1 : last + 1]):
+                for source in (f"{parameter} = wrong", *(cell.source for cell in code[after : last + 1])):
                     exec(source, namespace)
 
 

@@ -12,11 +12,11 @@ from presets import plan, read_preset
 PICTURES = 64  # that are compared one by one
 BATCH = 32  # images that are timed
 LARGEST = 1e-4  # difference in float32, a share of the largest feature
-BOOK = "book"  # the book's own model, which is no preset's
+BOOK = "book"  # the book's own model, which no preset trains
 
 
 def run(root: Path, preset: str, kind: str, weights: str, overrides: dict[str, Any]) -> None:
-    """Writes the file into the run's folder, and a table of what it costs into export.json beside it.
+    """Writes the file into the run's folder, and a table of what it costs into export.json there.
 
     Args:
         preset: a preset's name, or "book" for the book's own model.

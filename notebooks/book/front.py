@@ -124,7 +124,7 @@ def ranked_lists(notebooks: Notebooks, folder: Path) -> tuple[str, str]:
 
 
 def page(root: Path, notebooks: Notebooks, folder: Path) -> str:
-    """The front page in Markdown; the picture that it shows is saved into `folder`."""
+    """The front page in Markdown; the figure that it shows is saved into `folder`."""
     image, words = ranked_lists(notebooks, folder)
     template = string.Template((root / "notebooks" / "book" / "index.md").read_text("utf-8"))
     return template.substitute(
@@ -144,10 +144,10 @@ def add_downloads(notebook: Any, name: str) -> None:
 
 
 def reference_pages(text: str) -> dict[str, str]:
-    """The reference in one page per room: its sections of the second level, and a page that lists them.
+    """The reference in one page per package: its sections of the second level, and a page that lists them.
 
     Args:
-        text: all of it, a section of level 2 for each room.
+        text: all of it, a section of level 2 for each package.
     """
     head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
     pages = {}

@@ -27,7 +27,7 @@ TITLE = "AlignedReID, explained and reproduced"
 BOOK = "book.html"  # what is printed, in site/ for as long as that takes
 PDF = "build/alignedreid.pdf"
 PATIENCE = 600_000  # ms; several hundred equations are typeset
-# What a page has for the screen only: controls, scripts, and the code of cells that are folded away.
+# What a page has just for the screen: controls, scripts, and the code of cells that are folded away.
 SCREEN_ONLY = "script, a.headerlink, .downloads, .start, .sliding label, details.above-input, .prev-next-footer"
 STYLE = """
 @page { size: A4; margin: 18mm 17mm 20mm; }
@@ -50,7 +50,7 @@ FOOT = '<div style="width: 100%; font: 8pt sans-serif; text-align: center"><span
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
+    """Serves files without a log."""
 
     def log_message(self, *args: object) -> None:
         """Nothing."""

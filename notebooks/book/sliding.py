@@ -1,6 +1,6 @@
 """The front page's figure: chapter 04's box slides by itself, with the chapter's numbers, and without a script.
 
-Each position is drawn once; the style shows one after another. Where a reader wants no motion, and in print, one
+Each position is drawn once; the style shows one after another. For a reader who prefers no motion, and in print, one
 position is shown.
 """
 
@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-UNIT = 18  # of the drawing, per stripe
+UNIT = 18  # units per stripe
 MATCH = 0.3  # below this cost a stripe matches, as in chapter 04
 SECONDS = 0.4  # per position
 HOLD = 4  # positions' time at each end and at the perfect box
@@ -79,7 +79,7 @@ def swatches(colours: list[list[float]], full: float, x: float, top: float) -> s
 
 
 def drawing(data: dict[str, Any]) -> tuple[str, str, list[str]]:
-    """What stays, the definitions of all positions, and the names of those: of the boxes and of the bars."""
+    """What stays, the definitions of all positions, and the names of those for the boxes and for the bars."""
     shifts, costs = data["shifts"], data["costs"]
     width, height = (value * UNIT * 15 / data["size"][1] for value in data["size"])
     zero, right = -shifts[0], 340 - width

@@ -22,7 +22,7 @@ from alignedreid_lib.training import TrainConfig, load_network
 
 RATE = 0.05  # of false alarms where the threshold is chosen
 PEOPLE, IMAGES = 100, 400  # of a gallery: the same everywhere, because more images mean more false alarms
-DRAWS = 3  # of these people
+DRAWS = 3  # different choices
 SETS = {
     "drawn people": "data/synthetic/market1501",
     "Market-1501": "data/market1501",
