@@ -40,10 +40,13 @@ class Figure(figure.Figure):
 
     def svg(self) -> str:
         """The figure as an SVG, without what the file does not need."""
-        data = io.StringIO()
+        data, dpi = io.StringIO(), self.get_dpi()
         with mpl.rc_context(SVG_SETTINGS):
+            self.set_dpi(72)  # an SVG's, on which the layout depends
+            self.draw_without_rendering()
             _mark(self)
             self.savefig(data, format="svg", metadata=NO_DATE)
+            self.set_dpi(dpi)
         return _small(data.getvalue())
 
     def address(self) -> str:
@@ -52,9 +55,7 @@ class Figure(figure.Figure):
 
 
 def _mark(fig: figure.Figure) -> None:
-    """Name photographs, and what is drawn over an image, so that the SVG tells them from the rest."""
-    fig.draw_without_rendering()  # positions are known after it
-    fig.set_layout_engine("none")  # a second layout would move axes by a fraction of a point
+    """Name photographs, and what is drawn over an image, in a drawn figure; the SVG tells them from the rest."""
     for ax in fig.axes:
         shown = [image for image in ax.get_images() if isinstance(image, AxesImage)]
         for image in shown:
