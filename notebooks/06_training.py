@@ -529,7 +529,7 @@ assert all(
 # their features:
 
 # %% tags=["demonstration"] label="fig-processes" alt="Two rows of boxes, one per process. Each has its own two points, sends their features to the other, computes the loss of all four points, 0.8, and the gradient through its own points: five quarters and minus three quarters. Both are added: one half" caption="Features are exchanged, the loss is computed twice, and the two parts of the gradient are added."
-fig = figures.Figure(figsize=(8, 2.8))
+fig = figures.Figure(figsize=(8, 2.8), layout="none")
 ax = fig.add_axes((0, 0, 1, 1), xlim=(0, 8), ylim=(0, 2.8))
 ax.set_axis_off()
 rows = {
