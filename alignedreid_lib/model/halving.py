@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -24,9 +26,9 @@ def undo_last_halving(base: nn.Sequential, name: str) -> None:
     Raises:
         InputError: without its last halving the map is not twice as high and wide, or there is no map.
     """
-    strided: list[tuple[nn.Module, int]] = []  # with the height of its output
+    strided: list[tuple[Any, int]] = []  # with the height of its output
 
-    def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(layer: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
         if layer.stride not in (1, (1, 1)):
             strided.append((layer, output.shape[2]))
 

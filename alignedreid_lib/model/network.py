@@ -66,6 +66,8 @@ class AlignedReID(nn.Module):
     Source: Zhang et al. 2017, section 3.1; the original reproduction; Luo et al., CVPR-W 2019, for the neck.
     """
 
+    centres: Tensor | None
+
     def __init__(
         self,
         backbone: str = "resnet50",

@@ -86,6 +86,7 @@ def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: Train
         loss = loss + config.id_weight * others["id_loss"]
     if config.centre_weight > 0:
         held, features = learner.network.centres, embedding.global_features
+        assert held is not None  # the config's weight makes them
         others["centre_loss"] = centres.centre_loss(features, labels, held)
         loss = loss + config.centre_weight * others["centre_loss"]
         centres.move_centres(held, features, labels, config.centre_rate)  # each process moves its own, all alike
