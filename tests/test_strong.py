@@ -171,9 +171,11 @@ def test_each_side_of_the_neck_is_used_in_its_place(config):  # noqa: F811
     labels, seen = torch.arange(6) // 2, {}
     network.neck.register_forward_hook(lambda _, given, output: seen.update(before=given[0], after=output))
     network.fc.register_forward_hook(lambda _, given, output: seen.update(classified=given[0]))
+    network.train()
     figures = step.train_step(learner, batch, labels, settings)
     before, after = seen["before"].flatten(1), seen["after"].flatten(1)
     torch.testing.assert_close(after.mean(0), torch.zeros(len(after[0])), atol=1e-4, rtol=0)
+    assert not torch.allclose(before, after, atol=0.1)
     assert torch.equal(seen["classified"], after), "the classifier takes the features after it"
     assert figures["global_loss"] == losses.global_triplet(before, labels, 0.3, False).loss, "triplets those before"
     assert network.fc.bias is None and not network.neck.bias.requires_grad and not network.neck.bias.any()

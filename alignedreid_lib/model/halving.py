@@ -28,7 +28,7 @@ def undo_last_halving(base: nn.Module, name: str) -> None:
     """
     strided: list[tuple[Any, int]] = []  # with the height of its output
 
-    def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(layer: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
         if layer.stride not in (1, (1, 1)):
             strided.append((layer, output.shape[2]))
 
