@@ -122,7 +122,7 @@ def _load_safetensors(path: str | Path) -> dict[str, Any]:
         if length > min(LONGEST_HEADER, os.path.getsize(path) - 8):
             raise ValueError("the header is longer than the file")
         header = json.loads(file.read(length).decode())
-        content = torch.from_file(str(path), shared=False, size=os.path.getsize(path), dtype=torch.uint8)[8 + length :]
+        content = torch.frombuffer(bytearray(file.read() + b"\0"), dtype=torch.uint8)[:-1]  # no empty buffer
     header.pop("__metadata__", None)
     tensors, end = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -136,7 +136,7 @@ def _load_safetensors(path: str | Path) -> dict[str, Any]:
             raise ValueError("shapes and places have to be whole numbers, without gaps")
         if after - begin != math.prod(shape) * size:
             raise ValueError("a tensor's bytes are not those of its shape")
-        # Copied: it outlives the file, and its bytes may begin at a place that its type cannot.
+        # Copied: its bytes may begin at a place that its type cannot.
         tensors[name], end = content[begin:after].clone().view(getattr(torch, kind)).view(shape), after
     if end != len(content):
         raise ValueError("bytes that belong to no tensor")
