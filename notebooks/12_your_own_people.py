@@ -403,11 +403,11 @@ lines = [
     " found |",
     "|---|---|---|---:|---:|---:|",
 ]
-for row in measured["rows"]:
+for rate in measured["rows"]:
     lines.append(
-        f"| {row['network']} | {row['chosen_on']} | {row['used_on']} |"
-        f" {row['false_alarm_rate']:.1%} | {row['found_rate']:.1%} |"
-        f" {row['own_found_rate']:.1%} |"
+        f"| {rate['network']} | {rate['chosen_on']} | {rate['used_on']} |"
+        f" {rate['false_alarm_rate']:.1%} | {rate['found_rate']:.1%} |"
+        f" {rate['own_found_rate']:.1%} |"
     )
 Markdown("\n".join(lines))
 

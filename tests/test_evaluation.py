@@ -462,6 +462,13 @@ def test_tables_of_several_runs_are_averaged(features):
         average([])
 
 
+def test_scores_that_older_results_lack_have_no_spread(features):
+    (row,) = evaluate(features, GLOBAL, False).rows
+    older = ScoreTable([dataclasses.replace(row, **{name: math.nan for name in MORE_SCORES})])
+    (mean,) = average([older, older]).rows
+    assert all(math.isnan(getattr(mean, name)) and mean.spread[name] == 0 for name in MORE_SCORES)
+
+
 def test_features_without_stripes_have_no_local_distance(features):
     bare = dataclasses.replace(features, local_features=torch.zeros(300, 0, 0))
     with pytest.raises(InputError, match="no local part"):
