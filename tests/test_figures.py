@@ -178,7 +178,7 @@ def test_a_chart_is_an_svg_whose_text_is_text():
     assert "pixelated" in matrix.get("style") and photograph.get("class") == "photograph"
     assert (photograph.get("width"), photograph.get("style")) == ("64", None), "its own pixels, smoothed by the reader"
     groups = [node for node in root.iter() if node.get("class") == "on-image"]
-    assert len(groups) == 3 and "17" in "".join(text for group in groups for text in group.itertext()), (
+    assert len(groups) == 3 and "17" in "".join("".join(group.itertext()) for group in groups), (
         "what is over the matrix, and nothing else"
     )
 
