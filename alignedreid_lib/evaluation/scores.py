@@ -193,8 +193,7 @@ def average(tables: Sequence[ScoreTable]) -> ScoreTable:
 
 def _spread(values: list[float]) -> float:
     """Standard deviation of a sample; 0 for a single value and for nan."""
-    found = statistics.stdev(values) if len(values) > 1 else 0.0
-    return 0.0 if math.isnan(found) else found
+    return 0.0 if len(values) < 2 or any(map(math.isnan, values)) else statistics.stdev(values)
 
 
 def _cells(row: ScoreRow, names: Sequence[str]) -> list[str]:
