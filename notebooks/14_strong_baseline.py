@@ -613,8 +613,9 @@ assert kept["+ last stride 1"][1] > 1.05 * kept["+ smoothing"][1], (
 )
 
 # %% [markdown]
-# Schedule, augmentation and smoothing cost nearly nothing. The last stride costs the most: its stage computes and keeps four times as many
-# cells, and so do all rungs above it. The neck and the centres add little; the generalised mean and the local branch pay for the larger map.
+# Schedule, augmentation and smoothing keep nothing more. The last stride costs the most, because its stage computes and keeps four times as
+# many cells; all rungs above it inherit this. The neck adds little, the generalised mean keeps the map's powers. The network computes its local
+# branch in every rung, so the last rung's network keeps nothing more; the memory of the losses is not counted.
 #
 # ### On drawn people
 #
@@ -913,7 +914,7 @@ Markdown("\n".join(lines))
 # * Begin with what costs nothing at any length: `warmup_epochs`, `schedule="cosine"`, `label_smoothing=0.1`, `neck="batchnorm"` with
 #   `normalize_test=True`.
 # * `pad` and `erase_prob` for long trainings: they make the task harder, so give them steps. Compare at the length that you will use.
-# * `last_stride=1` if you have the time and memory: it is the only rung that costs much of either.
+# * `last_stride=1` if you have the time and memory: it costs the most of both.
 # * `pooling="gem"` and `centre_weight` last; expect little.
 # * `local_weight` with `"local"` at the test if boxes do not fit ([chapter 13](13_alignment_study.ipynb)), whatever the recipe.
 # * Add one rung at a time and keep what helps on *your* data: a rung is judged over seeds, and the published order of importance is one
@@ -923,7 +924,7 @@ Markdown("\n".join(lines))
 #
 # * Two losses that need different features get a batch norm between them. The triplets, the classifier and the test each take the side that fits.
 # * Augmentation, smoothing and the centre loss change what is learnt, the schedule changes how, the stride and the mean what is kept of the
-#   map. Only the stride costs much.
+#   map. The stride costs the most.
 # * A ladder shows what each rung adds *to those below it*. In a different order a rung may add more or less.
 #
 # This is the last chapter. After it come the notation table and the library reference.

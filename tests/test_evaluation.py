@@ -544,3 +544,4 @@ def test_more_columns_on_request_and_older_rows_have_none(three_hundred):
     older = ScoreTable.from_dict(data)
     assert math.isnan(older.rows[0].tpr_1e2) and older.to_markdown(more=True).count(" - |") == 3
     assert average([table, table]).rows[0].mean_inp == pytest.approx(table.rows[0].mean_inp)
+    assert math.isnan(average([older, older]).rows[0].tpr_1e2), "and no spread"
