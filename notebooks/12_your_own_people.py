@@ -403,11 +403,11 @@ lines = [
     " found |",
     "|---|---|---|---:|---:|---:|",
 ]
-for row in measured["rows"]:
+for entry in measured["rows"]:
     lines.append(
-        f"| {row['network']} | {row['chosen_on']} | {row['used_on']} |"
-        f" {row['false_alarm_rate']:.1%} | {row['found_rate']:.1%} |"
-        f" {row['own_found_rate']:.1%} |"
+        f"| {entry['network']} | {entry['chosen_on']} | {entry['used_on']} |"
+        f" {entry['false_alarm_rate']:.1%} | {entry['found_rate']:.1%} |"
+        f" {entry['own_found_rate']:.1%} |"
     )
 Markdown("\n".join(lines))
 
