@@ -403,11 +403,11 @@ lines = [
     " found |",
     "|---|---|---|---:|---:|---:|",
 ]
-for rate in measured["rows"]:
+for entry in measured["rows"]:
     lines.append(
-        f"| {rate['network']} | {rate['chosen_on']} | {rate['used_on']} |"
-        f" {rate['false_alarm_rate']:.1%} | {rate['found_rate']:.1%} |"
-        f" {rate['own_found_rate']:.1%} |"
+        f"| {entry['network']} | {entry['chosen_on']} | {entry['used_on']} |"
+        f" {entry['false_alarm_rate']:.1%} | {entry['found_rate']:.1%} |"
+        f" {entry['own_found_rate']:.1%} |"
     )
 Markdown("\n".join(lines))
 
