@@ -568,6 +568,7 @@ print(
 # does that. Otherwise `make train PRESET=fine_tune` takes a folder of about 100 people. Here is what 100 people of CUHK03 were worth on
 # its test set, in one training each:
 
+
 # %%
 def tested(name: str) -> tuple[float, float]:
     """Rank-1 and mAP (step) by the global distance on CUHK03."""
