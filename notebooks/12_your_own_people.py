@@ -3,6 +3,26 @@
 #
 # You have a folder of cropped images of people. Which of them show the person in this image? How near is near enough? Why did the network
 # choose this one? This chapter answers these questions in the order in which they come up.
+
+# %% label="fig-question" caption="Which of the seven images show the person on the left?" alt="Eight images of drawn people: the first is the query, and images 2, 4 and 7 show the same person from different cameras, among strangers in similar clothes"
+from alignedreid_lib import figures, synthetic
+
+street = synthetic.sample_cameras(4, seed=7)
+shots = [(0, 0), (3, 1), (0, 1), (5, 2), (0, 2), (8, 3), (1, 1), (0, 3)]
+shown = [
+    synthetic.take(
+        synthetic.Shot(2000 + person, camera, 2 * camera, box=1),
+        street,
+        0.3,
+        seed=7,
+    )
+    for person, camera in shots
+]
+figures.contact_sheet(shown, ["query", *map(str, range(1, 8))], columns=8)
+
+# %% [markdown]
+# Images 2, 4 and 7 do.
+#
 # For your own folder, set `pictures` in the next cell (and `weights`, if your images are photographs) and run all cells.
 # [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have.
 #
@@ -170,7 +190,7 @@ for match in answer.matches:
     print(f"{match.distance:5.1f}  {match.name}")
 
 
-# %% label="fig-answer" alt="A query and the nine nearest images of the folder: some show the same person, others someone in clothes of the same colour"
+# %% label="fig-answer" caption="The nearest images wear the same colours; not all of them show the same person." alt="A query and the nine nearest images of the folder: some show the same person, others someone in clothes of the same colour"
 def show(answer, root=crops):
     """The images of an answer, nearest first, with their distances."""
     names = [match.name for match in answer.matches]
@@ -347,7 +367,7 @@ assert np.allclose(by_library.different, different, atol=1e-3), "strangers"
 # One search in twenty for an absent person may be answered. Where is the threshold in the left histogram, and are most people found?
 # :::
 
-# %% label="fig-threshold" alt="Histograms of the distances to the nearest image of the person and to the nearest stranger, with the threshold; and the curve of found against false alarms"
+# %% label="fig-threshold" caption="A threshold that rejects nearly all strangers rejects many right answers, too." alt="Histograms of the distances to the nearest image of the person and to the nearest stranger, with the threshold; and the curve of found against false alarms"
 nearest = nearest_distances(again.features)
 figures.open_set(nearest.same, nearest.different, settings.false_alarm_rate)
 
@@ -480,7 +500,7 @@ total = float(parts.first.sum() + parts.second.sum())
 assert abs(total - parts.distance) < 1e-5, "the cells sum to the distance"
 print(f"{parts.first.numel()} cells in each image; they sum to {total:.4f}")
 
-# %% label="fig-cells" alt="Two people who look similar, and next to each image its cells: vermillion where a cell makes the two more different, blue where it makes them more alike"
+# %% label="fig-cells" caption="Some cells make two people different, others make them alike; together they sum to the distance." alt="Two people who look similar, and next to each image its cells: vermillion where a cell makes the two more different, blue where it makes them more alike"
 decoded = [images.decode(path) for path in pair]
 figures.similarity(*decoded, parts)
 
@@ -493,7 +513,7 @@ figures.similarity(*decoded, parts)
 # trained without the local loss, so its local branch is a fixed random projection of the trained stripes: all costs are near 1 and differ little.
 # After a training with `local_weight` above 0 they differ more.
 
-# %% label="fig-why" alt="A query and its answer next to each other, divided into stripes; lines join the stripes that the shortest path matches"
+# %% label="fig-why" caption="The shortest path joins the stripes that the aligned distance compares." alt="A query and its answer next to each other, divided into stripes; lines join the stripes that the shortest path matches"
 pair = people.paths[row], people.paths[other]
 matched = explain.path_costs(network, *pair, **size)
 figures.matched_stripes(*[images.decode(path) for path in pair], matched)
@@ -519,7 +539,7 @@ assert np.isclose(total, matched.distance, atol=1e-5), (
 # Will the points of one person be together, or those of one camera?
 # :::
 
-# %% label="fig-plane" alt="Two scatter plots of the same points, the features of all images in two directions: coloured by person, where most people form a group, and coloured by camera, where colours mix"
+# %% label="fig-plane" caption="Two directions separate many people, and hide that others overlap." alt="Two scatter plots of the same points, the features of all images in two directions: coloured by person, where most people form a group, and coloured by camera, where colours mix"
 plane = explain.plane(again.features.global_features)
 figures.feature_map(plane, people.ids, people.cameras)
 
@@ -627,7 +647,7 @@ away = losses.euclidean_distances(
 # Which is farther from the first image: the same image with little light, or a different person in similar clothes?
 # :::
 
-# %% label="fig-wrong" alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
+# %% label="fig-wrong" caption="A bad box or little light moves an image about as far as a change of person." alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
 figures.contact_sheet(
     list(shown.values()),
     [f"{name}: {d:.1f}" for name, d in zip(shown, away, strict=True)],

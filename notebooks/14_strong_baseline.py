@@ -3,7 +3,40 @@
 #
 # The recipe of the previous chapters is from 2018. A year later papers trained the same ResNet-50 with the same losses to scores that are ten
 # points higher, with a list of small changes. This chapter derives each of them, measures its cost, and adds them one at a time.
-#
+
+# %% label="fig-published-ladder" caption="Published: erasing and BNNeck gain most." alt="mAP over seven rungs, rising from 74.0 to 85.9; erasing and BNNeck rise most. Dashed lines: AlignedReID++ at 79.1 and AGW at 88.2"
+import csv
+
+from alignedreid_lib import figures, runs
+
+with open(
+    runs.resolve("notebooks/results/published_strong.csv"), newline=""
+) as file:
+    published = list(csv.DictReader(file))
+bag = [row for row in published if row["recipe"] == "bag of tricks"]
+
+fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
+ax = fig.subplots()
+names = [row["rung"] for row in bag]
+ax.plot(
+    names,
+    [float(row["mAP"]) for row in bag],
+    "o-",
+    color=figures.BLACK,
+    label="bag of tricks, a rung at a time",
+)
+for recipe, colour in (
+    ("AlignedReID++", figures.PURPLE),
+    ("AGW", figures.GREEN),
+):
+    (row,) = [row for row in published if row["recipe"] == recipe]
+    ax.axhline(float(row["mAP"]), linestyle="--", color=colour, label=recipe)
+ax.set(ylabel="mAP (step), %", title="Published, Market-1501, ResNet-50")
+ax.tick_params(axis="x", rotation=20)
+ax.legend()
+fig
+
+# %% [markdown]
 # **What you will learn**
 #
 # * what each of ten changes computes, by hand and with the library, and which setting switches it on;
@@ -36,7 +69,6 @@ decay_at_epoch = 5
 precision = "auto"
 
 # %%
-import csv
 import dataclasses
 import math
 import statistics
@@ -101,37 +133,10 @@ study = runs.read_parameters(Study, globals(), extra=of_training)
 # ## The problem in one figure
 #
 # Luo et al. (CVPR-W 2019), *bag of tricks*, published a ladder: each rung adds one change to the rung below, and everything else stays the
-# same. The figure shows it with two other published scores for ResNet-50 at 256 × 128 on Market-1501. All use the *step* definition.
+# same. [The first figure](#fig-published-ladder) shows it with two other published scores for ResNet-50 at 256 × 128 on Market-1501. All use the *step* definition.
 
 # %%
-with open(
-    runs.resolve("notebooks/results/published_strong.csv"), newline=""
-) as file:
-    published = list(csv.DictReader(file))
-bag = [row for row in published if row["recipe"] == "bag of tricks"]
 assert len(bag) == 7, "a baseline and six tricks were published"
-
-# %% label="fig-published-ladder" alt="mAP over seven rungs, rising from 74.0 to 85.9; erasing and BNNeck rise most. Dashed lines: AlignedReID++ at 79.1 and AGW at 88.2"
-fig = figures.Figure(figsize=(7, 3.2), layout="constrained")
-ax = fig.subplots()
-names = [row["rung"] for row in bag]
-ax.plot(
-    names,
-    [float(row["mAP"]) for row in bag],
-    "o-",
-    color=figures.BLUE,
-    label="bag of tricks, a rung at a time",
-)
-for recipe, colour in (
-    ("AlignedReID++", figures.VERMILLION),
-    ("AGW", figures.GREEN),
-):
-    (row,) = [row for row in published if row["recipe"] == recipe]
-    ax.axhline(float(row["mAP"]), linestyle="--", color=colour, label=recipe)
-ax.set(ylabel="mAP (step), %", title="Published, Market-1501, ResNet-50")
-ax.tick_params(axis="x", rotation=20)
-ax.legend()
-fig
 
 # %% [markdown]
 # The rungs of [the figure](#fig-published-ladder) add twelve points of mAP, and none of them changes the network's size. Each is one
@@ -170,7 +175,7 @@ assert all(map(math.isclose, by_library, by_loop)), (
     "the library's rates equal the loop's"
 )
 
-# %% label="fig-schedules" alt="Learning rate over 120 epochs: the exponential schedule is constant to 60 and falls steeply; the staircase with warm-up has steps at 40 and 70; the cosine with warm-up falls smoothly"
+# %% label="fig-schedules" caption="A warm-up begins with a small rate; the three schedules differ in how they end." alt="Learning rate over 120 epochs: the exponential schedule is constant to 60 and falls steeply; the staircase with warm-up has steps at 40 and 70; the cosine with warm-up falls smoothly"
 schedules = {
     "exponential": {"decay_at_epoch": 61},
     "staircase, warm-up": {
@@ -263,7 +268,7 @@ assert torch.equal(batch, torch.stack(by_loop)), (
     "the library covers the pixels that the loop covers"
 )
 
-# %% label="fig-erased" alt="One person sixteen times: moved by a few pixels with black borders, and in about half of the images a grey rectangle covers a body part"
+# %% label="fig-erased" caption="No crop and no rectangle is the same twice." alt="One person sixteen times: moved by a few pixels with black borders, and in about half of the images a grey rectangle covers a body part"
 figures.contact_sheet(list(batch), columns=16)
 
 # %% [markdown]
@@ -386,7 +391,7 @@ assert network.fc.bias is None and not network.neck.bias.requires_grad, (
     "nothing moves the features away from 0"
 )
 
-# %% label="fig-neck" alt="Left: three groups of points far from 0, stretched along one axis. Right, after the neck: the same groups around 0 in different directions, with straight boundaries through 0"
+# %% label="fig-neck" caption="After the neck directions separate the people, which suits a classifier." alt="Left: three groups of points far from 0, stretched along one axis. Right, after the neck: the same groups around 0 in different directions, with straight boundaries through 0"
 generator = torch.Generator().manual_seed(1)
 angles = torch.tensor([0.3, 2.4, 4.5])
 middles = torch.stack([angles.cos(), angles.sin()], 1)
@@ -402,9 +407,7 @@ for ax, shown, title in zip(
     ("before the neck: triplets", "after it: classifier, search"),
     strict=True,
 ):
-    for k, colour in enumerate(
-        (figures.BLUE, figures.VERMILLION, figures.GREEN)
-    ):
+    for k, colour in enumerate((figures.ORANGE, figures.PURPLE, figures.GREEN)):
         group = shown[30 * k : 30 * k + 30]
         ax.plot(*group.T, "os^"[k], color=colour, ms=4)
     ax.plot(0, 0, "k+", ms=12)
@@ -476,7 +479,7 @@ assert math.isclose(centre[0].item(), 2 / 3, rel_tol=1e-6), (
 )
 assert centre[1] == 0, "a person without images keeps the centre"
 
-# %% label="fig-centres" alt="The centre over ten steps for one, two and four images per batch: all rise from 0 to the mean 2, faster with more images"
+# %% label="fig-centres" caption="More images of a person in a batch move a centre faster." alt="The centre over ten steps for one, two and four images per batch: all rise from 0 to the mean 2, faster with more images"
 fig = figures.Figure(figsize=(5, 2.6), layout="constrained")
 ax = fig.subplots()
 for n, style in ((1, ":"), (2, "--"), (4, "-")):

@@ -39,7 +39,7 @@ from cells import (
     write_source,
 )
 
-MAX_BYTES = 600_000
+MAX_BYTES = 1_000_000  # the site has 30 MB
 MIN_ASSERTS = 3
 SOLUTION = re.compile(r"^:::\{dropdown\} Solution\n(.*?)^:::$", re.DOTALL | re.MULTILINE)
 PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
