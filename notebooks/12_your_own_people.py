@@ -4,7 +4,7 @@
 # You have a folder of cropped images of people. Which of them show the person in this image? How near is near enough? Why did the network
 # choose this one? This chapter answers these questions in the order in which they come up.
 
-# %% label="fig-question" caption="Which of the seven images show the person on the left?" alt="Eight images of drawn people: the first is the query, and images 2, 4 and 7 show the same person from different cameras, among strangers in similar clothes"
+# %% label="fig-question" caption="Which of the seven images show the person on the left?" alt="Eight images of drawn people: the first is the query, and images 2, 4 and 7 show the same person from different cameras, among strangers"
 from alignedreid_lib import figures, synthetic
 
 street = synthetic.sample_cameras(4, seed=7)
@@ -617,7 +617,7 @@ assert (
 
 # %% [markdown]
 # A hundred people are few, and the start counts more than the settings. [Fine-tuning](book/fine_tune.md) has the commands, and what to do with
-# one camera, with none, and with fewer people than a batch asks for. After a training, build the index again and choose a new threshold,
+# one camera, with none, and with fewer people than a batch needs. After a training, build the index again and choose a new threshold,
 # because all distances have changed.
 #
 # ## What goes wrong
@@ -647,7 +647,7 @@ away = losses.euclidean_distances(
 # Which is farther from the first image: the same image with little light, or a different person in similar clothes?
 # :::
 
-# %% label="fig-wrong" caption="A bad box or little light moves an image about as far as a change of person." alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
+# %% label="fig-wrong" caption="Little light, or a box with half of the person, moves an image farther than a similar person is away." alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
 figures.contact_sheet(
     list(shown.values()),
     [f"{name}: {d:.1f}" for name, d in zip(shown, away, strict=True)],

@@ -387,8 +387,8 @@ assert not over or 0.0 not in over or over[0.0].low < 0, (
 lines = ["| losses | distance | rank-1 | mAP (step) |", "|---|---|---:|---:|"]
 for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
     run = runs.read_json(runs.resolve(f"notebooks/results/{name}.json"))
-    weights = run["config"]
-    terms = [n for n in ("global", "local", "id") if weights[f"{n}_weight"]]
+    settings = run["config"]
+    terms = [n for n in ("global", "local", "id") if settings[f"{n}_weight"]]
     for row in run["scores"]:
         scores = (100 * row["rank1"], 100 * row["mean_ap_step"])
         cells = [", ".join(terms), row["distance"]]

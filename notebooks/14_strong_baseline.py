@@ -191,12 +191,12 @@ schedules = {
 }
 fig = figures.Figure(figsize=(6, 2.8), layout="constrained")
 ax = fig.subplots()
-for (name, change), style in zip(
-    schedules.items(), ("-", "--", "-."), strict=True
+for (name, change), style, colour in zip(
+    schedules.items(), ("-", "--", "-."), figures.NEUTRAL[:3], strict=True
 ):
     given = training.TrainConfig(total_epochs=120, base_lr=1.0, **change)
     rates = [training.learning_rate(given, e) for e in range(1, 121)]
-    ax.plot(range(1, 121), rates, style, label=name)
+    ax.plot(range(1, 121), rates, style, color=colour, label=name)
 ax.set(xlabel="epoch", ylabel="share of the base rate")
 ax.legend()
 fig
@@ -269,7 +269,7 @@ assert torch.equal(batch, torch.stack(by_loop)), (
 )
 
 # %% label="fig-erased" caption="No crop and no rectangle is the same twice." alt="One person sixteen times: moved by a few pixels with black borders, and in about half of the images a grey rectangle covers a body part"
-figures.contact_sheet(list(batch), columns=16)
+figures.contact_sheet(list(batch), columns=8)
 
 # %% [markdown]
 # [The figure](#fig-erased) shows one image in sixteen views. The random numbers are drawn on the host, per image, before anything is
@@ -278,8 +278,8 @@ figures.contact_sheet(list(batch), columns=16)
 #
 # ## Label smoothing
 #
-# Cross entropy with a target of 1 for the right person is never satisfied: it is 0 only for a logit at infinity. *Label smoothing* (Szegedy et
-# al. 2016) gives a share $\varepsilon$ of the target to all $K$ people alike,
+# Cross entropy with a target of 1 for the right person is never satisfied: it is 0 only for a logit at infinity. *Label smoothing*
+# (Szegedy et al. 2016) gives a share $\varepsilon$ of the target to all $K$ people alike,
 #
 # $$ L = -\sum_{k=1}^{K} t_k \ln p_k, \qquad t_k = (1 - \varepsilon) [k = y] + \frac{\varepsilon}{K}. $$ (eq-smoothing)
 #
@@ -482,14 +482,16 @@ assert centre[1] == 0, "a person without images keeps the centre"
 # %% label="fig-centres" caption="More images of a person in a batch move a centre faster." alt="The centre over ten steps for one, two and four images per batch: all rise from 0 to the mean 2, faster with more images"
 fig = figures.Figure(figsize=(5, 2.6), layout="constrained")
 ax = fig.subplots()
-for n, style in ((1, ":"), (2, "--"), (4, "-")):
+for n, style, colour in zip(
+    (1, 2, 4), (":", "--", "-"), figures.NEUTRAL[:3], strict=True
+):
     centre, path = torch.zeros(1, 1), [0.0]
     for _ in range(10):
         centres.move_centres(
             centre, torch.full((n, 1), 2.0), torch.zeros(n, dtype=int), 0.5
         )
         path.append(centre.item())
-    ax.plot(path, style, marker="o", ms=3, label=f"n = {n}")
+    ax.plot(path, style, marker="o", ms=3, color=colour, label=f"n = {n}")
 ax.axhline(2, color=figures.GREY, linewidth=1)
 ax.set(xlabel="step", ylabel="centre", title="Features at 2")
 ax.legend()

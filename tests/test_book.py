@@ -61,12 +61,8 @@ assert 1 + 1 == 2
 
 # %% caption="It rises."
 # A line that rises from 0 to 1.
-class Line:
-    def _repr_svg_(self):
-        return "<svg xmlns='http://www.w3.org/2000/svg'/>"
-
-
-line = Line()
+svg = "<svg xmlns='http://www.w3.org/2000/svg'/>"
+line = type("Line", (), {"_repr_svg_": lambda self: svg})()
 assert line is not None
 line
 """

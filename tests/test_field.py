@@ -261,7 +261,7 @@ def test_a_damaged_parameters_cell_is_named(line, project):
     ],
 )
 def test_a_run_does_not_go_among_other_things(name, project):
-    with pytest.raises(ValueError, match="which holds other things; name a folder of its own"):
+    with pytest.raises(ValueError, match="which contains other things; name a new folder"):
         presets.run_folder(project, name)
 
 
@@ -305,8 +305,8 @@ def test_weights_as_other_toolboxes_name_them(key, prefix, network, tmp_path):
 
 
 def test_two_backbones_in_one_file_are_not_chosen_from(network, tmp_path):
-    torch.save(backbone(network, "teacher.") | backbone(network, "student."), tmp_path / "w.pth")
-    with pytest.raises(InputError, match="the weights of a different network"):
+    torch.save(backbone(network, "left.") | backbone(network, "right."), tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"several networks in it fit, left\., right\.; give a file with one"):
         load_weights(network, tmp_path / "w.pth")
 
 

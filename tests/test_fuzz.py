@@ -40,6 +40,8 @@ LIMITS = [
     b",",
 ]
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # hundreds, of what is passed over
+
 
 def mutate(good: bytes, rng: random.Random, most: int = 6) -> bytes:
     """One to `most` small changes."""

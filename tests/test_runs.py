@@ -184,8 +184,9 @@ def test_a_script_has_no_history():
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapters_parameters_stay_what_their_cell_says(path):
     """Its cell begins so that it is not taken for papermill's, and no other cell gives its names other values."""
-    first, *others = [block for block in path.read_text().split("# %%") if not block.startswith(" [markdown]")][1:]
-    cell = first.partition("\n")[2]
+    blocks = [block for block in path.read_text().split("# %%") if not block.startswith(" [markdown]")][1:]
+    place = next(k for k, block in enumerate(blocks) if '"parameters"' in block.partition("\n")[0])
+    cell, others = blocks[place].partition("\n")[2], blocks[place + 1 :]
     assert cell.startswith("# Parameters: ")
     later = {name for other in others for name in assignments(other.partition("\n")[2])}
     assert not later & set(assignments(cell)), "a parameter's name has another meaning later"

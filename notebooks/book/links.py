@@ -72,7 +72,8 @@ def described(room: str, name: str) -> str | None:
         content = importlib.import_module(module)
         thing = getattr(content, name, None)
         home = getattr(thing, "__module__", "")
-        if callable(thing) and (home == module or name in getattr(content, "__all__", ())):
+        handed_on = name in getattr(content, "__all__", ()) and home.startswith("alignedreid_lib.")
+        if callable(thing) and (home == module or handed_on):
             return f"{home}.{name}"
     return None
 
