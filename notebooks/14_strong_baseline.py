@@ -175,7 +175,7 @@ assert all(map(math.isclose, by_library, by_loop)), (
     "the library's rates equal the loop's"
 )
 
-# %% label="fig-schedules" caption="A warm-up begins with a small rate; the three schedules differ in how they end." alt="Learning rate over 120 epochs: the exponential schedule is constant to 60 and falls steeply; the staircase with warm-up has steps at 40 and 70; the cosine with warm-up falls smoothly"
+# %% label="fig-three-schedules" caption="A warm-up begins with a small rate; the three schedules differ in how they end." alt="Learning rate over 120 epochs: the exponential schedule is constant to 60 and falls steeply; the staircase with warm-up has steps at 40 and 70; the cosine with warm-up falls smoothly"
 schedules = {
     "exponential": {"decay_at_epoch": 61},
     "staircase, warm-up": {
@@ -202,7 +202,7 @@ ax.legend()
 fig
 
 # %% [markdown]
-# The settings are `warmup_epochs`, `schedule="cosine"` and `decay_at_epoch`. [The figure](#fig-schedules) shows three schedules of the same
+# The settings are `warmup_epochs`, `schedule="cosine"` and `decay_at_epoch`. [The figure](#fig-three-schedules) shows three schedules of the same
 # length: the exponential one stays at the full rate until half of the training is over, the cosine one spends most of it at a medium rate.
 #
 # ## Padded crops and random erasing
