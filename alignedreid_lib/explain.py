@@ -54,7 +54,7 @@ def similarity_map(
         a, b: an image each, see `search.embed`.
         height, width: pixels of the network's input: those of its training.
         normalize_features: explain the distance of features of unit length, for networks trained so. The lengths
-            the lengths of g_a and g_b are taken as given.
+            of g_a and g_b are taken as given.
 
     Returns:
         SimilarityMap; of two equal images, zero everywhere.
