@@ -625,7 +625,7 @@ figures.dataset_card(trainval, card)
 # Junk exists because detectors make errors. They shift a box, make it too large, or cut off legs or head. The generator has a parameter for
 # this error, `misalignment`, from 0 to 1.
 
-# %%
+# %% tags=["hide-input"]
 from PIL import ImageDraw
 
 from alignedreid_lib.synthetic.packing import Shot
