@@ -21,7 +21,9 @@ import alignedreid_lib
 Notebooks = Mapping[str, Any]  # name of a chapter (05_losses) to its notebook
 
 # "Hermans et al. 2017", "Zhong et al. (CVPR 2017)", "Luo et al., Pattern Recognition 94, 2019"
-CITATION = re.compile(r"\b([A-Z][a-z]+)\s+(?:et\s+al\.?|and\s+[A-Z][a-z]+),?(?:\s+\(?([A-Za-z][\w .:-]*?),?)?\s+\(?(20\d\d)(?=\W)")
+CITATION = re.compile(
+    r"\b([A-Z][a-z]+)\s+(?:et\s+al\.?|and\s+[A-Z][a-z]+),?(?:\s+\(?([A-Za-z][\w .:-]*?),?)?\s+\(?(20\d\d)(?=\W)"
+)
 # Where several papers of a name and year are, the venue decides.
 VENUES = {("luo2019", "CVPR-W"): "luo2019strong"}
 # Text in which nothing is replaced: code, mathematics, links.
