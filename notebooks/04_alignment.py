@@ -372,8 +372,8 @@ aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 
 # %% [markdown]
 # The path goes down the first column as long as the head in the left image has no match on the right. It then follows the dark cells like a
-# staircase, and ends along the last row, where the right image shows ground. A path of 15 cells has at most 8 matches, so it needs steps
-# between them. The dotted lines are these steps, the stripes without a match, and the pair of 4 and 2, whose cost is slightly above 0.3.
+# staircase, and ends along the last row, where the right image shows ground. If every stripe matches at most one other, 8 of the 15
+# cells are matches and the others are steps between them. The dotted lines are these steps, the stripes without a match, and the pair of 4 and 2, whose cost is slightly above 0.3.
 #
 # Does the path bend by exactly the shift? We know the shift, so we can test it: for a box that is $k$ stripes too low, every pair
 # $(i + k, i)$ must be on the path.
@@ -535,7 +535,7 @@ figures.slide_the_box(
 # ## The gradient of the shortest path
 #
 # In training the path is part of the loss ([chapter 5](05_losses.ipynb)). The length of the shortest path changes one for one with the cost
-# of each cell on the path, and does not depend on the other cells. A plot of the gradient therefore shows the path:
+# of each cell on the path, and does not depend on the other cells, as long as the path stays the shortest. A plot of the gradient therefore shows the path:
 
 # %% alt="A heat map of eight by eight: ones along a staircase from top left to bottom right, zeros elsewhere" caption="The gradient is 1 on the path and 0 everywhere else."
 cells = costs.clone().requires_grad_()
@@ -620,8 +620,8 @@ def explore(left=1, right=7, down=1.0):
 # * Aligned stripes if boxes may be off by one stripe or more: at two stripes a person is as far as a stranger with rigid stripes, and clearly nearer
 #   with aligned ones.
 # * Rigid stripes if all boxes fit: they need no path, and the distance of an image to itself is 0. [Chapter 13](13_alignment_study.ipynb) measures both.
-# * A new threshold for each kind of distance: an aligned distance includes the cells between the matches, so it is larger than a rigid one of the same
-#   match.
+# * A new threshold for each kind of distance: for two boxes that fit equally well an aligned distance is larger than a rigid one, because
+#   it also includes the cells between the matches.
 #
 # ## Summary
 #

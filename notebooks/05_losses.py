@@ -382,8 +382,9 @@ assert list(
 # %% [markdown]
 # ### Two batches without triplets
 #
-# A person with only one image in the batch has no positive, and a batch of one person has no negatives. The maximum of an empty set would be
-# $-\infty$, and so would the loss. The library instead names the label that causes the error:
+# A person with only one image in the batch has no positive, and a batch of one person has no negatives. The maximum of an empty set is
+# $-\infty$ and the minimum is $\infty$, so such an anchor would silently have a loss of 0. The library instead names the label that causes the
+# error:
 
 # %% tags=["nbval-check-output"]
 for wrong in (
@@ -574,7 +575,7 @@ assert both[False].negative_distance.mean() > 2, (
 
 # %% [markdown]
 # The same margin is a thin strip on the left of [the figure](#fig-normalised) and a wide one on the right. Compared with distances of ten to
-# twenty, 0.3 is small, and every anchor satisfies the margin. Where no distance exceeds 2, a margin of 0.3 is large, and many of the same
+# twenty, 0.3 is small, and nearly every anchor satisfies the margin. Where no distance exceeds 2, a margin of 0.3 is large, and many of the same
 # anchors violate it.
 #
 # :::{admonition} The original reproduction says
@@ -674,13 +675,13 @@ for a in term.mined.negative_distance.argsort().tolist():
 draw_triplets(list(confused.values())[:2], term.mined)
 
 # %% [markdown]
-# These people look most similar to the network: look for the colour they share. The anchor's loss depends only on such a pair and ignores its
-# easier negatives.
+# These people look most similar to the network: look for the colour they share. The anchor's loss depends only on its farthest positive and
+# its nearest negative.
 #
 # ### How many triplets are satisfied
 #
-# One number describes a batch: the share of anchors whose negative is farther than the positive, either by any amount or by the margin. On
-# the line these are four of six; with a margin of 1.5 they are only the three whose gap is $-2$.
+# Two shares describe a batch: that of the anchors whose negative is farther than the positive by any amount, and that of those where it is
+# farther by the margin. On the line these are four of six; with a margin of 1.5 they are only the three whose gap is $-2$.
 
 # %% tags=["nbval-check-output"]
 print(
@@ -830,8 +831,8 @@ assert global_choice.mined.negative.tolist() == [2, 2, 0, 0], (
 )
 
 # %% [markdown]
-# The global choice never gives a larger local loss: measured by the local distance, no positive is farther and no negative is nearer than
-# those of the local choice. How often do the two choices differ in our batch? The book's model has four stripes and was trained without the
+# The global choice never gives a larger local loss: the local choice already takes the farthest positive and the nearest
+# negative by the local distance. How often do the two choices differ in our batch? The book's model has four stripes and was trained without the
 # local loss, so its local branch still has its random initial weights.
 
 # %%
@@ -858,7 +859,7 @@ print(
 assert own.loss >= paper.loss, "the local choice gives the largest local loss"
 
 # %% [markdown]
-# The two distances differ about which samples are hard. The local loss is smaller with the global choice, as it must be.
+# The two distances disagree about which samples are hard. The local loss is smaller with the global choice, as it must be.
 
 # %% [markdown]
 # ## The identification loss
@@ -1265,7 +1266,7 @@ figures.pull_the_points(spots, people, 0.3, static=fig, words=words)
 # * `margin = 0.3` with `normalize = False`: the original reproduction's choice for long trainings from ImageNet weights.
 # * A larger margin if nearly all anchors satisfy it early: they have no gradient any more (97 % of our batch, where the nearest negative is at 12.8 on average).
 # * `margin = None`, the soft margin, to avoid the choice of a length: every anchor keeps some gradient.
-# * A margin tuned again if you set `normalize = True`: no distance exceeds 2 then, and the nearest negative is at 0.59 on average.
+# * Tune the margin again if you set `normalize = True`: no distance exceeds 2 then, and the nearest negative is at 0.59 on average.
 # * `local_mining = "global"`: the paper's choice, with a smaller local loss (0.111 instead of 0.167 here). With `"local"` each distance chooses what is
 #   hardest for itself.
 # * `id_weight = 1` if training starts from random weights, where the triplet loss alone may collapse; from ImageNet weights

@@ -437,8 +437,8 @@ figures.order_the_list(
 )
 
 # %% [markdown]
-# The three new images change only the CMC of *cuhk03*: id 0 now has two images, so the street before the far match is drawn in half of the
-# draws, and CMC(1) is 3/4 instead of 1/2. Images after the last match change neither AP. The move from rank 2 to 1 adds 1/4 to the step AP
+# The three new images change only the CMC of *cuhk03*: the far match is drawn in half of the draws, and
+# now it comes second only if the nearer street image is drawn, too. CMC(1) is $1 - \frac12 \cdot \frac12 = \frac34$ instead of 1/2. Images after the last match change neither AP. The move from rank 2 to 1 adds 1/4 to the step AP
 # and 3/8 to the trapezoid AP, and it changes CMC(1) of *market1501*; the move from rank 4 to 3 adds 1/12 to both, and this CMC does not
 # change. Now try the following:
 #
@@ -939,8 +939,9 @@ print(
 # ### Two points of the curve as columns
 #
 # A table needs numbers instead of a curve. `evaluate` also computes the true-accept rate at two false-accept rates, 1 % and 0.1 % (papers call
-# them TPR at FPR $10^{-2}$ and $10^{-3}$). It goes through the distances in blocks and keeps only the smallest distances of two people: with
-# $|D|$ pairs a rate of 0.1 % allows $\lfloor |D| / 1000 \rfloor$ of them, and every pair of one person below the next one is accepted.
+# them TPR at FPR $10^{-2}$ and $10^{-3}$). It goes through the distances in blocks and keeps only the smallest distances between different
+# people. A rate of 0.1 % allows $n = \lfloor |D| / 1000 \rfloor$ false alarms, so the pairs of one person that are nearer than the $(n + 1)$th
+# smallest of these distances are accepted.
 # `to_markdown(more=True)` shows these columns and mINP:
 
 # %%
@@ -955,7 +956,7 @@ assert row.tpr_1e3 <= row.tpr_1e2, "fewer false alarms accept fewer pairs"
 Markdown(more.to_markdown(more=True))
 
 # %% [markdown]
-# The rates show why a threshold is harder than a ranking, and mINP why finding everyone is harder than finding someone: compare each of the
+# The rates show why a threshold is harder than a ranking, and mINP why finding all images of a person is harder than finding one: compare each of the
 # three columns with rank-1 in the same row.
 
 # %% [markdown]
@@ -1187,7 +1188,7 @@ print(
 # * `protocol = "market1501"`, unless the numbers that you compare with were counted differently: in our example rank-1 is 0 or 50 %, depending on the
 #   protocol.
 # * Multi-query, `"average"`, if you have several images of the query's person: it raised mAP by nearly three points, more than luck of the queries.
-# * A false-accept rate from the work that it makes: comparisons per day times the rate is the number of false alarms per day.
+# * Choose the false-accept rate by the work that it causes: comparisons per day times the rate is the number of false alarms per day.
 # * `streaming.score_stream` if the distance matrix does not fit into memory; the scores are the same.
 #
 # ## Summary

@@ -131,7 +131,7 @@ print("nearest of the query:", nearest[query, 1:8].tolist())
 print("person:              ", who[nearest[query, 1:8]].tolist())
 
 # %% [markdown]
-# Sorted by distance, the query's list in [the figure](#fig-points) starts with A's next two images, followed by four of B's before A's third:
+# Sorted by distance, the query's list in [the figure](#fig-points) starts with A's next two images, then four images of B, and only then A's third:
 # these four are nearer to the query than the rest of A's chain. No distance threshold fixes this. But B's images are each other's nearest
 # neighbours; the query is not among them.
 #
