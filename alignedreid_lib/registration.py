@@ -30,6 +30,12 @@ class Registration(NamedTuple):
     scale: Tensor  # [N, 2] height and width over those of the reference box
     correlation: Tensor  # [N] of the grey values that both show, -1 to 1; the measurement fails if it is low
 
+    @property
+    def edge_errors(self) -> Tensor:
+        """[N] how far the top or the bottom of each box is off, whichever is more, in heights of the reference box."""
+        stretch = (self.scale[:, 0] - 1) / 2
+        return torch.stack([self.shift[:, 0] - stretch, self.shift[:, 0] + stretch]).abs().amax(0)
+
 
 def register(images: Tensor, references: Tensor, batch_size: int = 500) -> Registration:
     """Find the box of each image in its reference image.

@@ -47,6 +47,13 @@ def test_an_image_lies_in_itself_and_two_people_do_not_match() -> None:
     assert (strangers.correlation < 0.9).all()
 
 
+def test_an_edge_error_is_that_of_the_worse_edge():
+    shift = torch.tensor([[0.1, 0.0], [0.1, 0.0], [0.0, 0.3]])
+    scale = torch.tensor([[1.0, 1.0], [1.2, 1.0], [0.8, 1.0]])
+    found = registration.Registration(shift, scale, torch.ones(3))
+    assert torch.allclose(found.edge_errors, torch.tensor([0.1, 0.2, 0.1]))
+
+
 def test_cross_correlation_equals_a_loop() -> None:
     rng = torch.Generator().manual_seed(0)
     images, references = 99 * torch.rand(2, 5, 4, generator=rng), 99 * torch.rand(2, 6, 3, generator=rng)
