@@ -95,6 +95,27 @@ def test_a_picture_is_its_own_nearest_neighbour_whatever_the_rounding():
     assert near.indices[:, 0].tolist() == list(range(60)) and (near.squared[:, 0] == 0).all()
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 20), st.integers(1, 300))
+def test_neighbours_from_both_sides_of_the_diagonal(seed, q, g, cells):
+    """Small integers: distances are exact and many are equal, in blocks of every size."""
+    from alignedreid_lib.evaluation import reranking
+
+    rng = np.random.default_rng(seed)
+    points = rng.integers(-2, 3, (q + g, 2))
+    squared = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    depth = int(rng.integers(1, q + g + 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reranking, "_BLOCK_BYTES", 4 * cells)
+        near, largest, original = nearest(FeatureDistances(torch.from_numpy(points).float(), q), depth)
+    rows = near.indices.numpy()
+    np.testing.assert_array_equal(near.squared, np.sort(squared, axis=1)[:, :depth])
+    np.testing.assert_array_equal(np.take_along_axis(squared, rows, axis=1), near.squared)
+    assert (rows[:, 0] == np.arange(q + g)).all() and all(len(set(row)) == depth for row in rows)
+    np.testing.assert_allclose(largest, squared.max(axis=1).clip(1e-12), rtol=1e-6)
+    np.testing.assert_array_equal(original, squared[:q, q:])
+
+
 def test_lambda_one_is_the_distance_itself():
     queries, gallery = torch.from_numpy(RECORDED["rr_qf"]), torch.from_numpy(RECORDED["rr_gf"])
     plain = euclidean_distances(queries, gallery).square()

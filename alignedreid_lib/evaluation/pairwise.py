@@ -1,9 +1,12 @@
-"""Squared distances of N images, the queries first, in blocks of rows and in single pairs: never [N, N] at once.
+"""Squared distances of N images, the queries first, in blocks and in single pairs: never [N, N] at once.
 
-Both classes have a `size` N, `num_queries` Q, a `device`, and two methods: `rows(begin, end)` gives distances of n
-images to all, float32 [n, N], less one number per row, [n], valid until the next call; `pairs(one, other)` gives those
-of image one[i] to image other[i], float32 [M]. Derived in notebooks/09_reranking.
+Both classes have a `size` N, `num_queries` Q, a `device`, and two methods. `blocks(cells)` gives all distances, in
+blocks of at most `cells` numbers: the number of a block's first row and of its first column, and the block, float32
+[n, m], valid until the next one. `pairs(one, other)` gives the distances of image one[i] to image other[i], float32 [M].
+Derived in notebooks/09_reranking.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -18,17 +21,23 @@ class FeatureDistances:
         self.features = features
         self.norms = self.features.square().sum(dim=1)  # [N]
         self.size, self.num_queries, self.device = len(features), num_queries, features.device
-        self._buffer = torch.empty(0, self.size, device=self.device)
 
-    def rows(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
-        # |x - y|^2 = |x|^2 + |y|^2 - 2 xy; |x|^2 is the same for a whole row and is added to what is taken from it.
-        if len(self._buffer) < end - begin:
-            self._buffer = torch.empty(end - begin, self.size, device=self.device)
-        block = self._buffer[: end - begin]
-        torch.addmm(self.norms, self.features[begin:end], self.features.T, alpha=-2, out=block)
-        own = torch.arange(end - begin, device=self.device)
-        block[own, begin + own] = -torch.inf  # whatever the rounding, an image is its own nearest neighbour
-        return block, self.norms[begin:end]
+    def blocks(self, cells: int) -> Iterator[tuple[int, int, Tensor]]:
+        # |x - y|^2 = |x|^2 + |y|^2 - 2 xy. The matrix is symmetric: a block right of the diagonal, transposed, is also
+        # the one below it, so each product is computed once.
+        buffer = torch.empty(max(self.size, min(cells, self.size**2)), device=self.device)
+        begin = 0
+        while begin < self.size:
+            width = self.size - begin
+            height = min(max(cells // width, 1), width)
+            own, block = slice(begin, begin + height), buffer[: height * width].view(height, width)
+            torch.addmm(self.norms[begin:], self.features[own], self.features[begin:].T, alpha=-2, out=block)
+            block += self.norms[own, None]
+            block.fill_diagonal_(-torch.inf)  # whatever the rounding, an image is its own nearest neighbour
+            yield begin, begin, block
+            if height < width:
+                yield begin + height, begin, block[:, height:].T
+            begin += height
 
     def pairs(self, one: Tensor, other: Tensor) -> Tensor:
         step = max(1, _PAIR_BYTES // (4 * self.features.shape[1]))
@@ -49,13 +58,15 @@ class MatrixDistances:
         self.num_queries, self.device = len(query_gallery), query_gallery.device
         self.size = sum(query_gallery.shape)
 
-    def rows(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
-        q = self.num_queries
-        queries, gallery = slice(min(begin, q), min(end, q)), slice(max(begin, q) - q, max(end, q) - q)
-        block = torch.empty(end - begin, self.size, device=self.device)
-        torch.cat([self.qq[:, queries].T, self.qg[:, gallery].T], out=block[:, :q])
-        torch.cat([self.qg[queries], self.gg[:, gallery].T], out=block[:, q:])
-        return block.square_(), torch.zeros(end - begin, device=self.device)
+    def blocks(self, cells: int) -> Iterator[tuple[int, int, Tensor]]:
+        q, step = self.num_queries, max(1, cells // self.size)
+        for begin in range(0, self.size, step):
+            end = min(begin + step, self.size)
+            queries, gallery = slice(min(begin, q), min(end, q)), slice(max(begin, q) - q, max(end, q) - q)
+            block = torch.empty(end - begin, self.size, device=self.device)
+            torch.cat([self.qq[:, queries].T, self.qg[:, gallery].T], out=block[:, :q])
+            torch.cat([self.qg[queries], self.gg[:, gallery].T], out=block[:, q:])
+            yield begin, 0, block.square_()
 
     def pairs(self, one: Tensor, other: Tensor) -> Tensor:
         q = self.num_queries
