@@ -2,9 +2,10 @@
 
     python tests/bench_reranking.py [QUERIES GALLERY CHANNELS]
 
-3 368 queries and 15 913 gallery images with features 2 048 wide, in clusters as people are. The floor is the plain search
-for neighbours: the product of all features with all, block by block, and the 21 nearest of each of the 19 281 rows. Ours
-computes half of the products, since the matrix is symmetric. Both run in this process. A subset is compared with the dense form of the published method (loops, `tests/oracles.py`).
+3 368 queries and 15 913 gallery images with features 2 048 wide, in clusters as people are. The floor is the plain
+search for neighbours: the product of all features with all, block by block, and the 21 nearest of each of the 19 281
+rows. Ours computes half of the products, since the matrix is symmetric. Both run in this process. A subset is compared
+with the dense form of the published method (loops, `tests/oracles.py`).
 """
 
 import sys

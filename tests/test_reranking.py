@@ -65,10 +65,10 @@ def test_equals_loops_and_sets(both, k1, k2, lambda_value):
 
 
 def test_blocks_do_not_matter(monkeypatch):
-    from alignedreid_lib.evaluation import pairwise, reranking
+    from alignedreid_lib.evaluation import distance_blocks, reranking
 
     expected = rerank(RECORDED["rr_qf"], RECORDED["rr_gf"])
-    monkeypatch.setattr(pairwise, "_PAIR_BYTES", 1000)
+    monkeypatch.setattr(distance_blocks, "_PAIR_BYTES", 1000)
     monkeypatch.setattr(reranking, "_BLOCK_BYTES", 300 * 4 * 7)
     np.testing.assert_allclose(rerank(RECORDED["rr_qf"], RECORDED["rr_gf"]), expected, atol=1e-6)
     matrices = [RECORDED[f"rr_{which}"] for which in ("qg", "qq", "gg")]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation.distance_blocks import FeatureDistances, MatrixDistances
 from alignedreid_lib.evaluation.matches_and_junk import Values
-from alignedreid_lib.evaluation.pairwise import FeatureDistances, MatrixDistances
 
 Distances = FeatureDistances | MatrixDistances
 

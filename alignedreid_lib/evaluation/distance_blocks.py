@@ -1,8 +1,8 @@
 """Squared distances of N images, the queries first, in blocks and in single pairs: never [N, N] at once.
 
 Both classes have a `size` N, `num_queries` Q, a `device`, and two methods. `blocks(cells)` gives all distances, in
-blocks of at most `cells` numbers: the number of a block's first row and of its first column, and the block, float32
-[n, m], valid until the next one. `pairs(one, other)` gives the distances of image one[i] to image other[i], float32 [M].
+blocks of at most `cells` numbers (or one row): the block's first row, its first column, and the block itself, float32
+[n, m], valid until the next one. `pairs(one, other)` gives those of image one[i] to image other[i], float32 [M].
 Derived in notebooks/09_reranking.
 """
 
