@@ -4,9 +4,12 @@ import importlib
 import warnings
 from types import ModuleType
 
-# Modules that had a different path up to version 0.1.
+# Modules that had a different path.
 MOVED = {
+    "centres": "training.centres",
+    "explain": "search.explain",
     "images": "batches.images",
+    "registration": "datasets.registration",
     "sampling": "batches.sampling",
     "features": "evaluation.features",
     "ranking": "evaluation.ranking",

@@ -687,7 +687,7 @@ _ = synthetic.make_archive(
 # %% tags=["nbval-check-output"]
 import h5py
 
-from alignedreid_lib.datasets.archives import DeflatedFile
+from alignedreid_lib.datasets.zip_reading import DeflatedFile
 
 cuhk03 = zipfile.ZipFile(cuhk03_zip)
 entry = cuhk03.getinfo("cuhk03_release/cuhk-03.mat")

@@ -559,8 +559,8 @@ assert share_stored < 0.05, "less than 5 % of the weights are not zero"
 # %% [markdown]
 # The number of weights per image depends on $k_1$, not on the number of images, so memory grows with $N k_1$ instead of $N^2$. The main
 # remaining cost is the search for neighbours, which needs the distances of *all* images, queries and gallery together. At Market-1501's size
-# this is the product of 19 281 features with themselves; everything else together takes less than half of that time (`make bench` measures it
-# on your machine).
+# this is the product of 19 281 features with themselves. That matrix is symmetric, so the library computes half of it; everything else together
+# takes less time than this half (`make bench` measures it on your machine).
 #
 # Local distances do not come from one feature per image. For them `rerank_distances` takes three matrices: queries to gallery, queries to
 # queries, gallery to gallery. For distances of features, both functions agree:

@@ -63,7 +63,6 @@ from alignedreid_lib import (
     book,
     datasets,
     evaluation,
-    explain,
     figures,
     losses,
     runs,
@@ -73,7 +72,7 @@ from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID, load_weights
 from alignedreid_lib.runs import check_types
-from alignedreid_lib.search import Index, embed, nearest_distances
+from alignedreid_lib.search import Index, embed, explain, nearest_distances
 from alignedreid_lib.training.config import Side
 
 

@@ -82,7 +82,6 @@ from IPython.display import Markdown
 
 from alignedreid_lib import (
     book,
-    centres,
     datasets,
     devices,
     evaluation,
@@ -98,6 +97,7 @@ from alignedreid_lib.evaluation.scores import ScoreTable
 from alignedreid_lib.model import build_backbone
 from alignedreid_lib.model.pooling import generalised_mean
 from alignedreid_lib.runs import check_types
+from alignedreid_lib.training import centres
 from alignedreid_lib.training.config import max_seed
 
 

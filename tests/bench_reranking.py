@@ -2,9 +2,10 @@
 
     python tests/bench_reranking.py [QUERIES GALLERY CHANNELS]
 
-3 368 queries and 15 913 gallery images with features 2 048 wide, in clusters as people are. The floor is what cannot be
-done without: the product of all features with all, block by block, and the 21 nearest of each of the 19 281 rows. Both
-run in this process. A subset is compared with the dense form of the published method (loops, `tests/oracles.py`).
+3 368 queries and 15 913 gallery images with features 2 048 wide, in clusters as people are. The floor is the plain
+search for neighbours: the product of all features with all, block by block, and the 21 nearest of each of the 19 281
+rows. Ours computes half of the products, since the matrix is symmetric. Both run in this process. A subset is compared
+with the dense form of the published method (loops, `tests/oracles.py`).
 """
 
 import sys
@@ -58,10 +59,10 @@ def main(num_queries: int = 3368, num_gallery: int = 15913, channels: int = 2048
     floors, times = zip(*pairs, strict=True)
     ratio = min(times) / min(floors)
     print(f"{num_queries} queries x {num_gallery} gallery images, {channels} channels, on {device.type}")
-    print(f"floor {min(floors):.2f} s, re-ranking {min(times):.2f} s, ratio {ratio:.2f} (at most 1.5)")
+    print(f"floor {min(floors):.2f} s, re-ranking {min(times):.2f} s, ratio {ratio:.2f} (at most 1.0)")
     print(f"{peak():.0f} MB at the peak of the process, features, floor and torch included (at most 2500)")
     what, floor_is = f"{num_queries} x {num_gallery}, {channels} channels", "product and the 21 nearest of every row"
-    record("re-ranking", what, min(times), min(floors), floor_is, ratio=ratio, limit=1.5, megabytes=peak())
+    record("re-ranking", what, min(times), min(floors), floor_is, ratio=ratio, limit=1.0, megabytes=peak())
     q, g = queries[:30].cpu(), gallery[:400].cpu()
     some = torch.cat([q, g]).numpy().astype(float)
     squared = (some**2).sum(1)[:, None] + (some**2).sum(1)[None] - 2 * some @ some.T

@@ -33,15 +33,16 @@ from alignedreid_lib.datasets import (
     combine,
     cuhk03,
     cuhk03_split,
-    making,
+    for_full_run,
     market_duke,
     open_dataset,
     pictures,
     prepare,
+    prepared_folder,
 )
-from alignedreid_lib.datasets.archives import DeflatedFile
 from alignedreid_lib.datasets.partitions import format_name, make_partitions
 from alignedreid_lib.datasets.pickles import save_pickle
+from alignedreid_lib.datasets.zip_reading import DeflatedFile
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import lock
 from alignedreid_lib.training import TrainConfig
@@ -983,10 +984,9 @@ def test_partitions_load_what_prepare_wrote(market_zip, root):
 def test_another_test_set_comes_from_beside_the_training_s_archive(tmp_path, monkeypatch):
     archive, calls = tmp_path / "Market-1501-v15.09.15.zip", []
     archive.touch()
-    provide = importlib.import_module("alignedreid_lib.datasets.provide")
-    monkeypatch.setattr(provide, "prepare", lambda layout, place, root: calls.append((layout, place)))
+    monkeypatch.setattr(for_full_run, "prepare", lambda layout, place, root: calls.append((layout, place)))
     nothing = SimpleNamespace(marks=None)  # no test part to look at
-    monkeypatch.setattr(provide, "open_dataset", lambda folder, part: nothing)
+    monkeypatch.setattr(for_full_run, "open_dataset", lambda folder, part: nothing)
     config = TrainConfig(dataset="market1501", data_root=str(tmp_path / "data"))
     book.prepare_data(config, str(archive), test_sets=("market1501", "dukemtmc"))
     assert calls == [("market1501", archive), ("dukemtmc", tmp_path)]
@@ -1013,11 +1013,11 @@ class Told(logging.Handler):
 
 
 def make_slowly(target, source, queue, may_end, fails):
-    making.log.addHandler(Told(queue))
+    prepared_folder.log.addHandler(Told(queue))
     lock.log.addHandler(Told(queue))
-    making.log.setLevel(logging.INFO)
+    prepared_folder.log.setLevel(logging.INFO)
     try:
-        with making.all_or_nothing(target, source, {"name": "x"}) as partial:
+        with prepared_folder.all_or_nothing(target, source, {"name": "x"}) as partial:
             if partial is None:
                 queue.put("made already")
                 return
@@ -1026,7 +1026,7 @@ def make_slowly(target, source, queue, may_end, fails):
             assert may_end.wait(60)
             if fails:
                 raise FileNotFoundError(2, "No such file", "a.jpg")
-            making.write_manifest(partial, {"name": "x"})
+            prepared_folder.write_manifest(partial, {"name": "x"})
     except InputError as error:
         queue.put(str(error))
 
@@ -1049,5 +1049,5 @@ def test_the_second_of_two_processes_waits_for_the_first(tmp_path, warm, fails):
         assert sorted(rest)[1:] == ["at work", "preparing x from a.zip"] and "a.jpg: No such file" in sorted(rest)[0]
     else:
         assert rest == ["made already"]
-    assert sorted(path.name for path in target.iterdir()) == ["images", making.MANIFEST]
+    assert sorted(path.name for path in target.iterdir()) == ["images", prepared_folder.MANIFEST]
     assert [path.name for path in target.parent.iterdir()] == ["x"]

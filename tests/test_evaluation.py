@@ -18,7 +18,15 @@ from torch.utils._pytree import tree_leaves
 from alignedreid_lib import alignment, devices, evaluation, runs
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import colour_histograms, counting, distances, evaluate, reranking, table, verification
+from alignedreid_lib.evaluation import (
+    colour_histograms,
+    distances,
+    evaluate,
+    evaluate_features,
+    rank_counts,
+    reranking,
+    verification,
+)
 from alignedreid_lib.evaluation.features import Features
 from alignedreid_lib.evaluation.ranking import score_ranking
 from alignedreid_lib.evaluation.reranking import rerank, rerank_distances
@@ -46,7 +54,7 @@ def features():
 
 @pytest.mark.parametrize("block", [7, 1000])
 def test_equals_brute_force_whatever_the_block(features, block, monkeypatch):
-    monkeypatch.setattr(table, "_BLOCK_BYTES", 4 * block * int((features.marks == 1).sum()))
+    monkeypatch.setattr(evaluate_features, "_BLOCK_BYTES", 4 * block * int((features.marks == 1).sum()))
     (row,) = evaluate(features, GLOBAL, False).rows
     queries, gallery = features[features.marks == 0], features[features.marks == 1]
     differences = queries.global_features[:, None].double() - gallery.global_features[None].double()
@@ -372,9 +380,9 @@ def test_device_memory_stays_below_the_documented_bound(rerank, monkeypatch):
     features, small = three_kinds(count=900), 1 << 14
     q, g = (int((features.marks == mark).sum()) for mark in (0, 1))
     monkeypatch.setattr(devices, "is_accelerator", lambda device: True)
-    for module, name in ((table, "_BLOCK_BYTES"), (distances, "_BLOCK_BYTES"), (counting, "_DEVICE_BYTES")):
-        monkeypatch.setattr(module, name, small)
-    monkeypatch.setattr(reranking, "_BLOCK_BYTES", small)
+    for module in (evaluate_features, distances, reranking):
+        monkeypatch.setattr(module, "_BLOCK_BYTES", small)
+    monkeypatch.setattr(rank_counts, "_DEVICE_BYTES", small)
     monkeypatch.setattr(alignment, "_CPU_CELLS", small)
     with PeakBytes() as memory:
         evaluate(features, rerank=rerank)
@@ -385,7 +393,7 @@ def test_device_memory_stays_below_the_documented_bound(rerank, monkeypatch):
 def test_market_1501_fits_eight_gigabytes():
     """Blocks: a tile of local distances, three of global ones, two of re-ranking, and six of sorting."""
     blocks = 4 * 1.3 * alignment._GPU_CELLS + 3 * distances._BLOCK_BYTES + 2 * reranking._BLOCK_BYTES
-    blocks += 6 * counting._DEVICE_BYTES + NEIGHBOURS * (3368 + 15913)
+    blocks += 6 * rank_counts._DEVICE_BYTES + NEIGHBOURS * (3368 + 15913)
     assert blocks < 2 << 30, "as documented"
     assert device_bytes(3368, 15913, 2048 + 8 * 128, 2 << 30, True) < 4.2e9
 
@@ -508,7 +516,7 @@ def test_the_inverse_penalty_by_hand():
 
 @pytest.mark.parametrize("block_bytes", [1, 1 << 20])
 def test_true_positive_rates_are_points_of_the_curve(three_hundred, monkeypatch, block_bytes):
-    monkeypatch.setattr(table, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(evaluate_features, "_BLOCK_BYTES", block_bytes)
     for distance in ("global", "local"):
         (row,) = evaluate(three_hundred, (distance,), False).rows
         same, different = verification.pair_distances(three_hundred, distance)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from alignedreid_lib import alignment, explain, figures, losses
+from alignedreid_lib import alignment, figures, losses
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.figures import why
 from alignedreid_lib.model import AlignedReID
-from alignedreid_lib.search import embed
+from alignedreid_lib.search import embed, explain
 
 pytestmark = pytest.mark.arithmetic
 

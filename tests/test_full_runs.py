@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import importlib
 import io
 import logging
 import shutil
@@ -18,6 +17,7 @@ from PIL import Image
 from alignedreid_lib import book, datasets, evaluation, losses
 from alignedreid_lib.batches import images
 from alignedreid_lib.batches.sampling import IdentitySampler
+from alignedreid_lib.datasets import for_full_run
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.model import AlignedReID
@@ -150,7 +150,7 @@ def test_a_dataset_that_exists_opens_under_every_name(data_root, name, given, tm
 def test_a_folder_that_exists_is_not_compared_without_its_images(tmp_path, monkeypatch):
     people, own = make_people(tmp_path / "p", 4), config(tmp_path / "data", dataset="folder")
     book.prepare_data(own, str(people))
-    monkeypatch.setattr(importlib.import_module("alignedreid_lib.datasets.provide"), "prepare", None)
+    monkeypatch.setattr(for_full_run, "prepare", None)
     assert book.prepare_data(own) == ("folder",)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation import counting
+from alignedreid_lib.evaluation import rank_counts
 from alignedreid_lib.evaluation.matches_and_junk import RankingProblem
 from alignedreid_lib.evaluation.ranking import average_precisions, score_ranking
 
@@ -226,7 +226,7 @@ def test_an_accelerator_ranks_as_the_cpu_does(dtype, step, monkeypatch):
     problem = RankingProblem(*people)
     wanted = problem.find_matches(matrix)
     monkeypatch.setattr(devices, "is_accelerator", lambda device: True)
-    monkeypatch.setattr(counting, "_DEVICE_BYTES", 8 * 90 * step)
+    monkeypatch.setattr(rank_counts, "_DEVICE_BYTES", 8 * 90 * step)
     for one, other in zip(wanted, problem.find_matches(matrix), strict=True):
         np.testing.assert_array_equal(one, other)
     for protocol in PROTOCOLS:

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignedreid_lib import registration, synthetic
+from alignedreid_lib import synthetic
+from alignedreid_lib.datasets import registration
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.synthetic.archives import TRUE_BOX
+from alignedreid_lib.synthetic.drawn_archives import TRUE_BOX
 
 
 def drawn_pairs(people: range, misalignment: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -65,10 +65,10 @@ def test_equals_loops_and_sets(both, k1, k2, lambda_value):
 
 
 def test_blocks_do_not_matter(monkeypatch):
-    from alignedreid_lib.evaluation import pairwise, reranking
+    from alignedreid_lib.evaluation import distance_blocks, reranking
 
     expected = rerank(RECORDED["rr_qf"], RECORDED["rr_gf"])
-    monkeypatch.setattr(pairwise, "_PAIR_BYTES", 1000)
+    monkeypatch.setattr(distance_blocks, "_PAIR_BYTES", 1000)
     monkeypatch.setattr(reranking, "_BLOCK_BYTES", 300 * 4 * 7)
     np.testing.assert_allclose(rerank(RECORDED["rr_qf"], RECORDED["rr_gf"]), expected, atol=1e-6)
     matrices = [RECORDED[f"rr_{which}"] for which in ("qg", "qq", "gg")]
@@ -93,6 +93,27 @@ def test_a_picture_is_its_own_nearest_neighbour_whatever_the_rounding():
     features = 1e4 + torch.rand(60, 8, generator=generator)
     near, _, _ = nearest(FeatureDistances(features, 10), 3)
     assert near.indices[:, 0].tolist() == list(range(60)) and (near.squared[:, 0] == 0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 20), st.integers(1, 300))
+def test_neighbours_from_both_sides_of_the_diagonal(seed, q, g, cells):
+    """Small integers: distances are exact and many are equal, in blocks of every size."""
+    from alignedreid_lib.evaluation import reranking
+
+    rng = np.random.default_rng(seed)
+    points = rng.integers(-2, 3, (q + g, 2))
+    squared = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    depth = int(rng.integers(1, q + g + 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reranking, "_BLOCK_BYTES", 4 * cells)
+        near, largest, original = nearest(FeatureDistances(torch.from_numpy(points).float(), q), depth)
+    rows = near.indices.numpy()
+    np.testing.assert_array_equal(near.squared, np.sort(squared, axis=1)[:, :depth])
+    np.testing.assert_array_equal(np.take_along_axis(squared, rows, axis=1), near.squared)
+    assert (rows[:, 0] == np.arange(q + g)).all() and all(len(set(row)) == depth for row in rows)
+    np.testing.assert_allclose(largest, squared.max(axis=1).clip(1e-12), rtol=1e-6)
+    np.testing.assert_array_equal(original, squared[:q, q:])
 
 
 def test_lambda_one_is_the_distance_itself():

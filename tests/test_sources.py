@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignedreid_lib.datasets import combine, describe, making, market_duke, open_dataset, prepare
+from alignedreid_lib.datasets import combine, describe, market_duke, open_dataset, prepare, prepared_folder
 from alignedreid_lib.datasets.describe import PUBLISHED
 from alignedreid_lib.errors import InputError
 
@@ -208,9 +208,9 @@ def test_a_dataset_made_before_contents_were_noted_still_opens(tmp_path):
     made = prepare("market1501", archive, data, num_val_ids=1)
     together = combine([made], data)
     for folder in (made, together):
-        note = json.loads((folder / making.MANIFEST).read_text())
+        note = json.loads((folder / prepared_folder.MANIFEST).read_text())
         kept = {key: value for key, value in note.items() if not key.endswith("_content") and key != "pictures"}
-        (folder / making.MANIFEST).write_text(json.dumps(kept))
+        (folder / prepared_folder.MANIFEST).write_text(json.dumps(kept))
     pack(archive, market(6))
     assert prepare("market1501", archive, data, num_val_ids=1) == made
     assert combine([made], data) == together
@@ -219,10 +219,10 @@ def test_a_dataset_made_before_contents_were_noted_still_opens(tmp_path):
 def test_a_split_file_is_known_by_content(tmp_path):
     settings = {"name": "cuhk03", "archive": "c.zip", "split_file": "a.pkl", "split_file_content": "1"}
     (tmp_path / "made").mkdir()
-    making.write_manifest(tmp_path / "made", settings)
+    prepared_folder.write_manifest(tmp_path / "made", settings)
 
     def done(**changed) -> bool:
-        return making.is_done(tmp_path / "made", settings | changed)
+        return prepared_folder.is_done(tmp_path / "made", settings | changed)
 
     assert done() and done(split_file="b.pkl") and done(split_file_content=None)
     refused("made with a different split file than is there now", call=done, split_file_content="2")
@@ -235,7 +235,7 @@ def test_a_combined_set_knows_its_members_by_content(tmp_path):
     together = combine([made], data)
     assert combine([made], data) == together
     shutil.rmtree(made)
-    assert json.loads((together / making.MANIFEST).read_text())["pictures"]
+    assert json.loads((together / prepared_folder.MANIFEST).read_text())["pictures"]
     prepare("market1501", pack(archive, market(first=11)), data, num_val_ids=1)
     refused("combined was made of other images than are there now; delete it", [made], data, call=combine)
 

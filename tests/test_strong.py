@@ -10,14 +10,14 @@ from test_augmentation import accelerated, paths  # noqa: F401  (fixtures)
 from test_distributed import one_step, quick  # noqa: F401  (a fixture)
 from test_training import config, same, stop_after  # noqa: F401  (config is a fixture)
 
-from alignedreid_lib import centres, losses
+from alignedreid_lib import losses
 from alignedreid_lib.batches import erasing, images
 from alignedreid_lib.batches.augmentation import draw_views
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.model.pooling import GeneralisedMean, generalised_mean
-from alignedreid_lib.training import TrainConfig, launching, learning_rate, load_network, step, train
+from alignedreid_lib.training import TrainConfig, centres, launching, learning_rate, load_network, step, train
 from alignedreid_lib.training import learner as making
 
 CPU = torch.device("cpu")

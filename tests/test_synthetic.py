@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.synthetic import archives, detector_box, make_archive, packing, pedestrians, sample_cameras, take
+from alignedreid_lib.synthetic import (
+    detector_box,
+    drawn_archives,
+    make_archive,
+    packing,
+    pedestrians,
+    sample_cameras,
+    take,
+)
 from alignedreid_lib.synthetic.packing import Shot
 from alignedreid_lib.synthetic.painting import PATTERNS_KNOWN, Box, Canvas, Fabric
 from alignedreid_lib.synthetic.pedestrians import TRUE_BOX, Camera, Person, View, draw
@@ -267,7 +275,7 @@ def test_a_failure_leaves_the_last_archive_and_nothing_half_written(layout, erro
             raise error
         return draw(*args)
 
-    monkeypatch.setattr(archives, "draw", fail)
+    monkeypatch.setattr(drawn_archives, "draw", fail)
     with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
         make_archive(path, layout, 5, 2, workers=1)
     assert len(calls) == 13
@@ -281,7 +289,7 @@ def test_an_archive_that_cannot_take_its_place_is_removed(layout, tmp_path, monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refuse)
-    monkeypatch.setattr(archives, "draw", lambda *args: np.zeros((128, 64, 3), np.uint8))
+    monkeypatch.setattr(drawn_archives, "draw", lambda *args: np.zeros((128, 64, 3), np.uint8))
     with pytest.raises(InputError, match="Permission denied"):
         make_archive(tmp_path / "archive.zip", layout, 5, 1, workers=1)
     assert not list(tmp_path.iterdir())

@@ -3,8 +3,8 @@
 from alignedreid_lib.datasets.combine import combine
 from alignedreid_lib.datasets.dataset import Dataset, open_dataset
 from alignedreid_lib.datasets.describe import DatasetCard, describe
+from alignedreid_lib.datasets.for_full_run import provide
 from alignedreid_lib.datasets.partitions import Partitions
 from alignedreid_lib.datasets.prepare import prepare
-from alignedreid_lib.datasets.provide import provide
 
 __all__ = ["Dataset", "DatasetCard", "Partitions", "combine", "describe", "open_dataset", "prepare", "provide"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from alignedreid_lib.datasets.making import (
+from alignedreid_lib.datasets.partitions import Partitions, format_name, make_labels, parse_name
+from alignedreid_lib.datasets.prepared_folder import (
     all_or_nothing,
     as_path,
     disk_errors,
@@ -19,7 +20,6 @@ from alignedreid_lib.datasets.making import (
     write_manifest,
     write_map,
 )
-from alignedreid_lib.datasets.partitions import Partitions, format_name, make_labels, parse_name
 from alignedreid_lib.errors import InputError
 
 COMBINED = ("market1501", "cuhk03/detected", "dukemtmc")  # the three sets that the original reproduction merges

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from alignedreid_lib.datasets.archives import DeflatedFile, list_files, open_archive
 from alignedreid_lib.datasets.cuhk03_split import KINDS, LISTS, PERSONS, VIEW, cell_name, load_split, new_protocol
 from alignedreid_lib.datasets.market_duke import looks_like
 from alignedreid_lib.datasets.partitions import format_name, make_partitions
+from alignedreid_lib.datasets.zip_reading import DeflatedFile, list_files, open_archive
 from alignedreid_lib.errors import InputError
 
 _THREADS = 2

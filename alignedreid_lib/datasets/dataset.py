@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alignedreid_lib.datasets.making import MANIFEST, anew, as_path, disk_errors, read_manifest
 from alignedreid_lib.datasets.partitions import Partitions, parse_name
+from alignedreid_lib.datasets.prepared_folder import MANIFEST, anew, as_path, disk_errors, read_manifest
 from alignedreid_lib.errors import InputError
 
 PARTS = ("trainval", "train", "val", "test")

@@ -14,8 +14,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from alignedreid_lib.datasets.dataset import Dataset
-from alignedreid_lib.datasets.making import disk_errors, read_manifest
 from alignedreid_lib.datasets.partitions import GALLERY, MULTI_QUERY, QUERY
+from alignedreid_lib.datasets.prepared_folder import disk_errors, read_manifest
 from alignedreid_lib.errors import InputError
 
 # The makers' counts, by dataset and part. Zheng et al. ICCV 2015 and 2017, Zhong et al. CVPR 2017. A test part's

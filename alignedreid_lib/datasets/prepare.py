@@ -5,8 +5,15 @@ from pathlib import Path
 from alignedreid_lib.datasets.cuhk03 import prepare_cuhk03
 from alignedreid_lib.datasets.cuhk03_split import split_files
 from alignedreid_lib.datasets.folder import digest, list_sightings, prepare_folder, sample_bytes
-from alignedreid_lib.datasets.making import all_or_nothing, as_path, disk_errors, is_done, write_manifest, write_map
 from alignedreid_lib.datasets.market_duke import prepare_folders
+from alignedreid_lib.datasets.prepared_folder import (
+    all_or_nothing,
+    as_path,
+    disk_errors,
+    is_done,
+    write_manifest,
+    write_map,
+)
 from alignedreid_lib.datasets.sources import SOURCES, check_is_there, files_content, find_archive, zip_content
 from alignedreid_lib.errors import InputError
 

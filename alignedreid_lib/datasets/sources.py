@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignedreid_lib.datasets.archives import open_archive
+from alignedreid_lib.datasets.zip_reading import open_archive
 from alignedreid_lib.errors import InputError
 
 SOURCES = {  # name -> (archive, where to get it)

@@ -3,9 +3,9 @@
 from alignedreid_lib.datasets.partitions import GALLERY, QUERY
 from alignedreid_lib.evaluation.comparison import Comparison, compare
 from alignedreid_lib.evaluation.distances import DISTANCES, distance_matrix, reranked_matrix
+from alignedreid_lib.evaluation.evaluate_features import evaluate, pool_queries, ranked_list, split
 from alignedreid_lib.evaluation.features import colour_histograms
 from alignedreid_lib.evaluation.scores import ScoreTable
-from alignedreid_lib.evaluation.table import evaluate, pool_queries, ranked_list, split
 
 __all__ = [
     "DISTANCES",

@@ -17,9 +17,9 @@ from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.datasets.partitions import MULTI_QUERY
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation.evaluate_features import DISTANCES, evaluate
 from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.evaluation.scores import ScoreTable, average
-from alignedreid_lib.evaluation.table import DISTANCES, evaluate
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.model.backbones import has_map
 from alignedreid_lib.runs import check_rules, check_types, read_parameters, typed

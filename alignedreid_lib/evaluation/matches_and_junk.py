@@ -18,7 +18,7 @@ from scipy import sparse
 
 from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation.counting import as_array, count_before, count_on_device, over_blocks
+from alignedreid_lib.evaluation.rank_counts import as_array, count_before, count_on_device, over_blocks
 
 Values = ArrayLike | torch.Tensor
 Columns = Callable[[int, int], Values]  # gives the distances [Q, end - begin] to gallery images begin ... end

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.evaluation.counting import over_blocks
 from alignedreid_lib.evaluation.matches_and_junk import Columns, MatchRanks, RankingProblem, Values
+from alignedreid_lib.evaluation.rank_counts import over_blocks
 
 Protocol = Literal["market1501", "allshots", "cuhk03"]
 AveragePrecision = Literal["trapezoid", "step"]

@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking: two images are near if they have the same neighbours.
 
 The published code keeps several dense matrices of all images against all, 9 GB for Market-1501, and nearly all of
-their entries are zero. Here distances are read in blocks of rows, and neighbours and weights are sparse matrices.
+their entries are zero. Here distances are read in blocks, and neighbours and weights are sparse matrices.
 N = Q + G images, queries first. Derived in notebooks/09_reranking.
 """
 
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from alignedreid_lib import devices
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation.distance_blocks import FeatureDistances, MatrixDistances
 from alignedreid_lib.evaluation.matches_and_junk import Values
-from alignedreid_lib.evaluation.pairwise import FeatureDistances, MatrixDistances
 
 Distances = FeatureDistances | MatrixDistances
 
-_BLOCK_BYTES = 128 << 20  # limit for a block of rows of distances
+_BLOCK_BYTES = 128 << 20  # limit for a block of distances
 
 
 class Neighbours(NamedTuple):
@@ -111,24 +111,23 @@ def nearest(distances: Distances, depth: int) -> tuple[Neighbours, Tensor, Tenso
     Raises:
         InputError: nan or infinity among the distances.
     """
-    size, queries = distances.size, distances.num_queries
-    step = max(1, _BLOCK_BYTES // (4 * size))
-    indices = torch.empty(size, depth, dtype=torch.int64, device=distances.device)
-    squared = torch.empty(size, depth, device=distances.device)
-    largest = torch.empty(size, device=distances.device)
-    original = torch.empty(queries, size - queries, device=distances.device)
-    for begin in range(0, size, step):
-        end = min(begin + step, size)
-        block, offset = distances.rows(begin, end)
-        largest[begin:end] = block.amax(dim=1) + offset
-        found = block.topk(depth, dim=1, largest=False)
-        indices[begin:end] = found.indices
-        squared[begin:end] = (found.values + offset[:, None]).clamp_(min=0)
-        if begin < queries:
-            cut = min(end, queries) - begin
-            torch.add(block[:cut, queries:], offset[:cut, None], out=original[begin : begin + cut]).clamp_(min=0)
+    size, queries, device = distances.size, distances.num_queries, distances.device
+    indices = torch.zeros(size, depth, dtype=torch.int64, device=device)
+    squared = torch.full((size, depth), torch.inf, device=device)
+    largest = torch.full((size,), -torch.inf, device=device)
+    original = torch.empty(queries, size - queries, device=device)
+    for first, column, block in distances.blocks(_BLOCK_BYTES // 4):
+        rows = slice(first, first + len(block))
+        largest[rows] = torch.maximum(largest[rows], block.amax(dim=1))
+        found = block.topk(min(depth, block.shape[1]), dim=1, largest=False)
+        best = torch.cat([squared[rows], found.values], dim=1).sort(dim=1, stable=True)
+        both = torch.cat([indices[rows], found.indices + column], dim=1)
+        squared[rows], indices[rows] = best.values[:, :depth], both.gather(1, best.indices[:, :depth])
+        if first < queries < column + block.shape[1]:
+            original[rows] = block[: queries - first, queries - column :]
     if not np.isfinite(devices.fetch(largest)).all():
         raise InputError("the distances contain nan or infinity: look for broken features first")
+    squared.clamp_(min=0), original.clamp_(min=0)
     return Neighbours(indices, squared), largest.clamp_(min=1e-12), original  # clamped: 0 / 0 for equal images
 
 

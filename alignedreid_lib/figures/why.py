@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from alignedreid_lib.errors import InputError
-from alignedreid_lib.explain import PathCosts, Plane, SimilarityMap
 from alignedreid_lib.figures.sheets import (
     BLACK,
     BLUE,
@@ -26,6 +25,7 @@ from alignedreid_lib.figures.sheets import (
     pixels_of,
     short,
 )
+from alignedreid_lib.search.explain import PathCosts, Plane, SimilarityMap
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X")  # one for each colour, then for the next round of colours
 

@@ -57,7 +57,7 @@ class AlignedReID(nn.Module):
         last_stride: 2 as published, or 1 for a map of twice the height and width, see `halving.undo_last_halving`.
         pooling: "mean" as published, or "gem", see `pooling.GeneralisedMean`.
         neck: "none" as published, or "batchnorm" (BNNeck).
-        num_centres: identities with a centre in the buffer `centres` [num_centres, C], see `centres.move_centres`;
+        num_centres: identities with a centre in the buffer `centres` [num_centres, C], see `training.centres`;
             None for no such buffer.
 
     Raises:

@@ -1,6 +1,6 @@
 """Drawn pedestrians, packed like the releases of real datasets. Explained in notebooks/01_datasets."""
 
-from alignedreid_lib.synthetic.archives import (
+from alignedreid_lib.synthetic.drawn_archives import (
     BOXES,
     VIEWS,
     detector_box,

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignedreid_lib import centres, devices, losses
+from alignedreid_lib import devices, losses
 from alignedreid_lib.batches import images
 from alignedreid_lib.model import Embedding
-from alignedreid_lib.training import distributed
+from alignedreid_lib.training import centres, distributed
 from alignedreid_lib.training.config import TrainConfig
 from alignedreid_lib.training.learner import Learner
 

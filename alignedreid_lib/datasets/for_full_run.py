@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from alignedreid_lib.datasets.combine import COMBINED, combine
 from alignedreid_lib.datasets.dataset import open_dataset
-from alignedreid_lib.datasets.making import read_manifest
 from alignedreid_lib.datasets.partitions import GALLERY, MULTI_QUERY, QUERY, Partitions, TooFewPeopleError
 from alignedreid_lib.datasets.prepare import prepare
+from alignedreid_lib.datasets.prepared_folder import read_manifest
 from alignedreid_lib.datasets.sources import SOURCES
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.runs import resolve, typed
