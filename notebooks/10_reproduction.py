@@ -141,7 +141,7 @@ assert np.isclose(row.rank1, mean) and np.isclose(
 # ## All published rows
 #
 # Each row belongs to one training, and each training has a preset, whose first lines name the rows that it repeats. A finished run is saved
-# in `results/<preset>.json`, and runs with other seeds next to it. The output below lists the rows that have such a run, and then, folded,
+# in `results/<preset>.json`, and runs with different seeds next to it. The output below lists the rows that have such a run, and then, folded,
 # the rows without one. *line* is the line in `published_scores.csv`; line 1 is the header. Scores are rank-1 / mAP in percent.
 
 
