@@ -295,8 +295,9 @@ assert torch.allclose(distances.diagonal(), torch.tensor(1e-6)), (
 # %% [markdown]
 # ## Batch-hard mining
 #
-# A batch of $N$ images has many triplets of anchor, positive and negative. *Batch-hard* mining keeps one triplet per anchor, the hardest. Let
-# $y_i$ be the identity in image $i$. Then
+# In a batch of $N$ images with $K$ images of each person, each anchor has $K - 1$ positives and $N - K$ negatives, so there are
+# $N (K - 1)(N - K)$ triplets of anchor, positive and negative. *Batch-hard* mining keeps one triplet per anchor, the hardest. Let $y_i$ be
+# the identity in image $i$. Then
 #
 # $$
 # d_{ap} = \max_{i \ne a,\; y_i = y_a} d_{ai}, \qquad d_{an} = \min_{y_i \ne y_a} d_{ai} .
