@@ -133,8 +133,8 @@ print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 # $$ (eq-resize-centre)
 #
 # of the old image (the last $\tfrac12$ turns the position of a centre back into a column number). This point is between two old columns.
-# The new value $y_j$ is a weighted mean of both old values, with more weight on the nearer one. Let $\lfloor u \rfloor$ be $u$ rounded
-# down:
+# The new value $y_j$ is a weighted mean of both old values, with more weight on the nearer one. With $x_k$ for the value in old column $k$
+# and $\lfloor u \rfloor$ for $u$ rounded down,
 #
 # $$
 # y_j = (1 - a_j)\, x_{\lfloor u_j \rfloor} + a_j\, x_{\lfloor u_j \rfloor + 1}, \qquad a_j = u_j - \lfloor u_j \rfloor .

@@ -1337,9 +1337,9 @@ figures.pull_the_points(spots, people, 0.3, static=fig, words=words)
 # ```
 # :::
 #
-# **4.** Find the hardest positive and the hardest negative of every anchor. The function gets a distance matrix as a list of rows and the
-# labels, and returns a pair ($d_{ap}$, $d_{an}$) per anchor, with `None` where there is no positive or no negative. It has one mistake. Run
-# the cell, read the answer and repair the function.
+# **4.** Find the hardest positive and the hardest negative of every anchor. The function gets a distance matrix as a list of rows, and a
+# list with the label of each image. It returns a list with one pair ($d_{ap}$, $d_{an}$) per image, with `None` in place of a distance if
+# there is no positive or no negative. It has one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

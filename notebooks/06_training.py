@@ -798,7 +798,8 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 # :::
 #
 # **4.** Compute the learning rate by equation {eq}`eq-training-rate`. The function gets the epoch $e$, the base rate $\eta_0$, the first
-# epoch $s$ of the fall and the last epoch $T$. It has one mistake. Run the cell, read the answer and repair the function.
+# epoch $s$ of the fall and the last epoch $T$. It returns the rate of epoch $e$. It has one mistake. Run the cell, read the answer and
+# repair the function.
 
 # %% tags=["demonstration", "nbval-check-output"]
 from alignedreid_lib.exercises import check

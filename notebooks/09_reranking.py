@@ -652,8 +652,9 @@ assert np.allclose(from_matrices, again, atol=2e-3), (
 # neighbourhoods overlap by chance.
 # :::
 #
-# **4.** Find $R(i, k)$ by equation {eq}`eq-reranking-reciprocal`. `neighbours[j]` lists the other images from the nearest to the farthest,
-# without $j$ itself. The function returns a set. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Find $R(i, k)$ by equation {eq}`eq-reranking-reciprocal`. The function gets `neighbours`, the number `i` of an image and `k`;
+# `neighbours[j]` is the list of the other images from the nearest to image $j$ to the farthest, without $j$ itself. The function returns a
+# set of image numbers. It has one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check
