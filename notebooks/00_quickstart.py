@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 00 Quickstart
 #
-# Who is this person, and where else were they seen? The first image below is the question, the others are candidates from other cameras:
+# Where else was this person seen? The first image below is the *query*, the person we look for; the other seven are candidates from other
+# cameras:
 
 # %% tags=["parameters"]
 # Parameters: how many queries to show; the seed picks them, and the weights
@@ -50,8 +51,9 @@ task, answer = draw_task(settings.seed)
 task
 
 # %% [markdown]
-# A computer sees only numbers, and every camera has its own light and its own side of the person. In a few minutes this chapter turns a raw
-# archive of images into a trained model, and uses the model to answer such questions with ranked lists of people. (The answer:)
+# A computer sees only numbers, and each camera sees the person in a different light and from a different side. In a few minutes this
+# chapter turns a raw archive of images into a trained model, and uses the model to answer such questions with ranked lists of people. (The
+# answer:)
 
 # %%
 print("the person of the query:", *answer)
@@ -65,7 +67,7 @@ print("the person of the query:", *answer)
 #
 # * what a dataset of drawn pedestrians looks like, in the format of a real release;
 # * how a trained network finds people that it has never seen;
-# * how to read its ranked lists and its score, in comparison with a network that has learned nothing.
+# * how to read its ranked lists and its score, and how to compare them with those of a network that has learned nothing.
 #
 # **Time** on two cores: half a minute, plus one minute if the book's people and model are not made yet.
 # **Hardware**: any laptop, no GPU.
@@ -84,8 +86,8 @@ print(
 print(f"{len(test_set)} images to search for {len(searched)} other people")
 
 # %% [markdown]
-# `marks` gives the role of a test image: 0 marks a query, which shows a person to search for. The search goes through the gallery. The
-# remaining images are further images of the queries' people, which [chapter 1](01_datasets.ipynb) explains.
+# `marks` gives the role of a test image: 0 marks a query, which shows a person to search for, and 1 an image of the gallery, in which we
+# search. The other images, with mark 2, are further images of the queries' people, which [chapter 1](01_datasets.ipynb) explains.
 
 # %%
 assert not set(train_set.ids) & set(test_set.ids), (
@@ -102,8 +104,9 @@ figures.contact_sheet([images.decode(train_set.paths[i]) for i in first])
 # %% [markdown]
 # ## The task
 #
-# A **query** is an image of a person. The **gallery** contains images from other cameras, of that person and of many other people. The
-# network turns each image $x$ into a vector $f(x)$, and the gallery is sorted by distance:
+# A **query** is an image of a person. The **gallery** contains images of that person and of many other people. Those that show the query's
+# person in a different camera are its **matches**. The network turns each image $x$ into a vector $f(x)$, its *feature*, and the gallery is
+# sorted by the distance of each image $g$ from the query $q$:
 #
 # $$ d(q, g) = \lVert f(q) - f(g) \rVert $$ (eq-quickstart-distance)
 #
@@ -146,8 +149,8 @@ ax.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
 fig
 
 # %% [markdown]
-# The loss is a number that training makes smaller: it is large as long as images of different people are as near as images of one person.
-# [Chapter 6](06_training.ipynb) looks at the curves behind it.
+# The loss is a number that training makes smaller: it is large as long as images of different people are as close to each other as images
+# of one person. [Chapter 6](06_training.ipynb) explains the terms that it is made of.
 
 # %% [markdown]
 # ## The ranked lists
@@ -155,7 +158,7 @@ fig
 
 # %%
 def embed(network):
-    """The features of all test pictures."""
+    """The features of all test images."""
     return features.extract(network, test_set, **book.AS_TRAINED)
 
 
@@ -175,7 +178,7 @@ chosen = np.random.default_rng(settings.seed).choice(
 # The network trained for one minute and has never seen these people. How many of the four lists begin with the right person?
 # :::
 
-# %% label="fig-quickstart-lists" alt="Ranked lists: each row shows a query and the seven gallery images nearest to it, framed blue if they show the same person and orange-red if they do not" caption="Most lists begin with the right person; what follows looks alike."
+# %% label="fig-quickstart-lists" alt="Ranked lists: each row shows a query and the seven gallery images nearest to it, framed blue if they show the same person and orange-red if they do not" caption="Most lists begin with the right person; the wrong images in them show people who look similar."
 figures.ranked_lists(sorted(chosen), test_set, matrix)
 
 # %% [markdown]
@@ -211,10 +214,10 @@ assert library[0] == nearest, "the loop and the library find the same image"
 # %% [markdown]
 # ## The score
 #
-# **Rank-1** is the share of queries whose first answer is right. **mAP** also depends on the ranks of all other images of the person
-# ([chapter 8](08_evaluation.ipynb) computes both by hand). For comparison the table includes two baselines that have learned nothing: the
-# same network with random weights, and a colour histogram. (mAP has two definitions, *step* and *trapezoid*. `global` is the distance between
-# features of the whole person; chapters 3 and 4 introduce stripes.)
+# **Rank-1** is the share of queries whose list begins with a match. **mAP** (mean average precision) also depends on the ranks of all other
+# matches ([chapter 8](08_evaluation.ipynb) computes both by hand). For comparison the table includes two baselines that have learned
+# nothing: the same network with random weights, and a colour histogram. (mAP has two definitions, *step* and *trapezoid*. `global` is the
+# distance between features of the whole person; chapters 3 and 4 introduce stripes.)
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -257,7 +260,7 @@ assert rank1["colour histogram"] < 0.45, (
 # (trapezoid) for this kind of model, and 88.78 % and 75.76 % with mutual learning.
 # :::
 #
-# Our people are drawn and our model is tiny, so the numbers cannot be compared; the steps are the same.
+# Our people are drawn and our model is tiny, so our numbers cannot be compared with these; the steps are the same.
 #
 # ## Summary
 #
@@ -269,10 +272,10 @@ assert rank1["colour histogram"] < 0.45, (
 #
 # ## Exercises
 #
-# **1.** Show different queries: set `seed` in the parameters cell and run the chapter again. Which people are confused?
+# **1.** Show different queries: set `seed` in the parameters cell and run the chapter again. Which people does the network confuse?
 #
 # :::{dropdown} Solution
-# Most wrong answers wear clothes of a similar colour and pattern, or are seen from a side that hides a distinguishing detail such as a
+# Most wrong images show people in clothes of a similar colour and pattern, or from a side that hides a distinguishing detail such as a
 # backpack.
 # :::
 #
@@ -282,7 +285,7 @@ assert rank1["colour histogram"] < 0.45, (
 # `np.mean([(gallery.ids == person).mean() for person in queries.ids])`: about one in a hundred, because a query has only a few matches among several hundred images.
 # :::
 #
-# **3.** Find the query whose first right answer has the worst rank, and show its list.
+# **3.** Find the query whose first match has the worst rank, and show its list.
 #
 # :::{dropdown} Solution
 # ```python
@@ -293,9 +296,10 @@ assert rank1["colour histogram"] < 0.45, (
 # ```
 # :::
 #
-# **4.** What is the rank of the first right image, if images of the query's person from the query's own camera are left out? The function
-# gets the distances, identities and cameras of the gallery and returns the rank, or `None` if no right image is left. It has one mistake.
-# Run the cell, read the answer and repair the function.
+# **4.** What is the rank of the first match, if images of the query's person from the query's own camera are left out of the list? The
+# function gets one list each of the distances, identities and cameras of the gallery images, and the query's identity and camera. It
+# returns the rank, counted from 1, or `None` if there is no match. It has one mistake. Run the cell, read the answer and repair the
+# function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

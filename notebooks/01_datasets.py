@@ -68,7 +68,7 @@ figures.contact_sheet([show(name) for name in list(one_each.values())[:16]])
 # %% [markdown]
 # ## The raw archive, folder by folder
 #
-# We first look at the contents of the zip. A dictionary counts the files of each folder by their ending.
+# We first look at the contents of the zip, and count the files of each folder by their ending.
 
 # %% tags=["nbval-check-output"]
 from collections import Counter
@@ -92,7 +92,7 @@ for folder in files:
 # | `bounding_box_test` | different people: the *gallery*, which we search |
 # | `query` | one image for each test person and camera, with a hand-drawn box: what we search for |
 # | `gt_bbox` | people of train and test once more, with hand-drawn boxes ("gt" is ground truth) |
-# | `gt_query` | two MATLAB files per query listing its correct matches; the file names contain the same information |
+# | `gt_query` | two MATLAB files per query listing its matches; the file names contain the same information |
 #
 # The ending `db` is from `Thumbs.db`, a cache of small images that Windows leaves in folders that someone has viewed. The real archive
 # contains such files too. A program that treats every file of a folder as an image fails on it, so we select `.jpg`.
@@ -151,10 +151,10 @@ assert in_test.count(-1) + in_test.count(0) + people == len(in_test), (
 )
 
 # %% [markdown]
-# * **Junk**, `-1`: the detector's box around a test person is so bad that finding it should neither help nor hurt. Junk is ignored, as if the
-#   image were not there.
-# * **Distractors**, `0000`: a false alarm of the detector, or a person who is in no query. Distractors count: a distractor before the right
-#   answer is a mistake.
+# * **Junk**, `-1`: the detector's box around a test person is so bad that finding it should neither raise nor lower a score. Junk is
+#   ignored, as if the image were not there.
+# * **Distractors**, `0000`: a false alarm of the detector, or a person who is in no query. Distractors count: a distractor that is ranked
+#   before an image of the query's person is a mistake.
 #
 # In the real dataset the overlap of boxes decides. If a detector's box overlaps the hand-drawn box by more than 50 % (intersection over
 # union), it is good; below 20 % it is a distractor; in between it is junk.
@@ -171,12 +171,13 @@ for start in ("-1", "0000"):
 figures.contact_sheet(shown, ["junk"] * 6 + ["distractor"] * 6, columns=6)
 
 # %% [markdown]
-# Junk shows a test person in a bad box: too high, too low, too wide. Distractors show strangers, also badly boxed, and empty streets.
+# Junk shows a test person in a bad box, which is too high, too low or too wide. Distractors show empty streets, or people who are in no
+# query, some of them in bad boxes.
 #
-# ## What counts as a right answer
+# ## What counts as a match
 #
 # A query $q$ shows person $y_q$ in camera $c_q$; a gallery image $g$ shows $y_g$ in $c_g$. Market-1501's protocol (Zheng et al., ICCV 2015)
-# gives each pair one of three roles:
+# gives each pair one of three roles (a gallery image whose role is *right* is a *match* of the query):
 #
 # $$
 # \mathrm{role}(q, g) = \begin{cases}
@@ -186,8 +187,8 @@ figures.contact_sheet(shown, ["junk"] * 6 + ["distractor"] * 6, columns=6)
 # \end{cases}
 # $$ (eq-datasets-role)
 #
-# The same person in the *same* camera is also ignored: the two images may be frames of one video, and finding one with the other proves
-# nothing. By hand, for a query of person 7 in camera 1 and six gallery images:
+# The same person in the *same* camera is also ignored: the two images may be frames of one video, and finding one with the other would
+# prove nothing. By hand, for a query of person 7 in camera 1 and six gallery images:
 
 # %% tags=["nbval-check-output"]
 gallery = ["0007_c1s1_000106_02.jpg", "0007_c3s1_000201_01.jpg",
@@ -208,20 +209,22 @@ for file in gallery:
 # %% [markdown]
 # Two images are right, two are wrong (the distractor and person 9), and two are ignored. Check each line against the equation.
 #
-# `gt_query` contains the makers' own lists of right answers; with equation {eq}`eq-datasets-role` we do not need them. [Chapter 8](08_evaluation.ipynb) computes scores from the roles.
+# `gt_query` contains the makers' own lists of matches; with equation {eq}`eq-datasets-role` we do not need them. [Chapter
+# 8](08_evaluation.ipynb) computes scores from the roles.
 #
 # ## One layout for all datasets
 #
 # Every dataset has its own folders and names. The book uses one layout for all of them, that of the original reproduction of AlignedReID: a
 # folder `images/`, and a file `partitions.pkl` that records how each image is used. The name of an image is
 # `{id:08d}_{camera:04d}_{k:08d}.jpg`: the identity, the camera, and a number $k$ that distinguishes images of the same person in the same
-# camera. It is the number of such images that came before:
+# camera. It counts the earlier images of this person in this camera:
 #
 # $$
 # k_i = \bigl|\{\, j < i : y_j = y_i,\ c_j = c_i \,\}\bigr|
 # $$ (eq-datasets-k)
 #
-# The first image of each person and camera has $k = 0$. By hand, five images as (person, camera):
+# The first image of each person and camera has $k = 0$. We do this by hand for five images, written as (person, camera): (2, 1), (2, 1),
+# (2, 3), (5, 1) and (2, 1).
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -374,8 +377,8 @@ fig.colorbar(shown, ax=fig.axes, label="images", ticks=[0, 1, 2, 3], aspect=30)
 fig
 
 # %% [markdown]
-# The three tables have the same pattern: a dark cell means that the camera never saw the person. For every query there is a gallery image of
-# the same camera (which that query ignores), and for each of the two there is a hand-drawn box.
+# The three tables have the same pattern: a dark cell means that the camera never saw the person. For every query there is at least one
+# gallery image of the same person and camera (which that query ignores), and every query and every gallery image has a hand-drawn box.
 
 # %%
 assert set(table[0].ravel().tolist()) == {0, 1}, (
@@ -391,8 +394,9 @@ assert (table[2] == table[0] + table[1]).all(), (
 # %% [markdown]
 # ### From identities to labels
 #
-# A classifier with $n$ outputs needs classes numbered 0, 1, ... $n - 1$, but the training identities have gaps, because the other identities
-# are in the test set. Let $Y$ be the set of training identities. The label of $y$ is the number of smaller identities:
+# A classifier with $n$ outputs needs classes numbered 0, 1, ... $n - 1$, but the training identities have gaps, because the other
+# identities are in the test set. Let $Y$ be the set of training identities. The label $\ell(y)$ of identity $y$ is the number of smaller
+# identities in $Y$:
 #
 # $$
 # \ell(y) = \bigl|\{\, y' \in Y : y' < y \,\}\bigr|
@@ -421,12 +425,14 @@ assert not set(ids) & set(test.ids.tolist()), "nobody is in both parts"
 #
 # ## A validation split
 #
-# To choose settings without looking at the test set, we set some training people aside. Their images are split like the test set: one image
-# per camera is a query, and the others are gallery. Here is the rule for one person's images, given as (camera, $k$) in shuffled order:
+# To choose settings without looking at the test set, we set some training people aside. Their images are split like the test set. For one
+# person: in each camera the first image, in shuffled order, is a query, and the others are gallery. A query that has no match in the
+# gallery (all gallery images of this person are from its own camera) moves to the gallery. The next cell applies this rule to three people,
+# whose images are given as (camera, $k$):
 #
 # :::{admonition} Predict first
 # :class: tip
-# The three people below have three, two and two images. How many queries does each of them get?
+# The three people are [(1, 1), (2, 0), (1, 0)], [(3, 0), (1, 0)] and [(2, 1), (2, 0)]. How many queries does each of them get?
 # :::
 
 
@@ -441,7 +447,7 @@ def split_person(pictures, camera_of):
     gallery = [picture for picture in pictures if picture not in query]
     for picture in query:  # the list may shrink under this walk
         if all(camera_of(other) == camera_of(picture) for other in gallery):
-            query.remove(picture)  # no other camera could answer it
+            query.remove(picture)  # no match elsewhere
             gallery.append(picture)
     return query, gallery
 
@@ -453,11 +459,12 @@ for pictures in ([(1, 1), (2, 0), (1, 0)], [(3, 0), (1, 0)], [(2, 1), (2, 0)]):
 # %% [markdown]
 # The output has one line per person; follow the three people on paper. The first was seen twice by camera 1 and once by camera 2. The query
 # of camera 1 has no match in the gallery, because the other image of camera 1 cannot be its match. So it moves to the gallery too, and both
-# images are matches for the query of camera 2. For the second person, both images start as queries and the gallery is empty; the first image
-# moves to the gallery, where it becomes the match for the other. The third person has no second camera, so no query is left.
+# images of camera 1 are matches for the query of camera 2. For the second person, both images start as queries and the gallery is empty;
+# the first image moves to the gallery, where it becomes the match for the other. The third person has no second camera, so no query is
+# left.
 #
-# For the whole dataset: shuffle the names, shuffle the sorted people, and take people in that order until there are enough. Anyone left
-# without a query stays in the training set.
+# For the whole dataset the library shuffles the names, sorts and shuffles the people, and takes people in that order until there are
+# enough. A person without a query stays in the training set.
 
 # %%
 from alignedreid_lib.datasets.partitions import parse_name, split_validation
@@ -466,7 +473,7 @@ from alignedreid_lib.datasets.partitions import parse_name, split_validation
 def split(names, num_ids):
     random = np.random.RandomState(
         1
-    )  # as the original, to make its lists again
+    )  # the original's seed, to make its lists again
     order = np.arange(len(names))
     people = np.array(sorted({parse_name(name)[0] for name in names}))
     random.shuffle(order)
@@ -506,8 +513,8 @@ for part, names in zip(
         print(f"{part:8}", name)
 
 # %% [markdown]
-# Person 6 stays in train, as it must be. The library's `split_validation` gives the same result for these three people and for the whole
-# dataset as `prepare` has split it:
+# Person 6 stays in train, because both images are from one camera. The library's `split_validation` splits these three people in the same
+# way. And our `split` gives the parts into which `prepare` has split the whole dataset:
 
 # %%
 assert split(three, 2) == list(split_validation(three, 2)), (
@@ -540,8 +547,8 @@ assert len(train) + len(val) == len(trainval), (
 #
 # ### From old names to new names
 #
-# If your results use the archive's original file names, you need to map back to them. `prepare` saves this map in `original_to_new.json`
-# (and, like the original reproduction, in a pickle):
+# If your results use the archive's original file names, you need to know which new name belongs to which. `prepare` saves this table in
+# `original_to_new.json` (and, like the original reproduction, in a pickle):
 
 # %% tags=["nbval-check-output"]
 import json
@@ -557,7 +564,7 @@ for where, pictures in to_do.items():
     kept = [file for file in sorted(pictures) if not file.startswith("-1")]
     for file, new in zip(kept, ours[where], strict=True):
         in_loop[f"{where}/{file}"] = new
-assert original_to_new == in_loop, "the map is that of our loop"
+assert original_to_new == in_loop, "the saved names are those of our loop"
 
 # %% [markdown]
 # ## A card for a dataset
@@ -616,9 +623,9 @@ assert card.camera_pairs.tolist() == pairs, (
 figures.dataset_card(trainval, card)
 
 # %% [markdown]
-# The left of [the figure](#fig-dataset-card) shows how many images the people have. A training batch takes four images of a person
-# ([chapter 2](02_batches.ipynb)), and everybody has at least four. In the matrix on the right, the diagonal counts the people of each camera,
-# and the other cells count the people that two cameras share: every pair shares enough people to learn from.
+# The histogram in [the figure](#fig-dataset-card) shows how many images the people have. A training batch takes four images of a person
+# ([chapter 2](02_batches.ipynb)), and everybody has at least four. In the matrix next to it, the diagonal counts the people of each camera,
+# and the other cells count the people that two cameras share: every pair shares at least 65 people.
 #
 # ## Boxes that are wrong
 #
@@ -652,8 +659,8 @@ def with_boxes(shot):
     return np.asarray(picture)
 
 
-# %% caption="The larger the error, the less of the person is where it should be."
-# Two people in their streets with the right and the wrong box, and cut out by
+# %% caption="The larger the error, the farther head and feet are from where they should be."
+# Two people in their streets with the perfect and the worst box, and cropped by
 # boxes of growing error
 cut_out = []
 for shot in (Shot(person=3, camera=3, moment=0, box=1), Shot(8, 2, 0, box=1)):
@@ -664,10 +671,10 @@ for shot in (Shot(person=3, camera=3, moment=0, box=1), Shot(8, 2, 0, box=1)):
 figures.contact_sheet(cut_out, ["street", *map(str, errors)] * 2, columns=6)
 
 # %% [markdown]
-# The first image of each person shows the street with the perfect box (black) and the worst box (orange); the next images are the crops of
-# the boxes of misalignment 0 to 1. Head and feet move up or down, and at the end one of them is missing. Comparing the first crop with the
-# last row by row means comparing a head with a chest. This is the problem that AlignedReID addresses; [chapter 4](04_alignment.ipynb) solves
-# it with a shortest path.
+# The first image of each person shows the street with the perfect box (black) and the worst box (orange); the next five are the crops of
+# boxes with misalignment 0, 0.25, 0.5, 0.75 and 1. Head and feet move up or down, and at the end one of them is missing. Comparing the
+# first crop with the last row by row means comparing a head with a chest. This is the problem that AlignedReID addresses; [chapter
+# 4](04_alignment.ipynb) solves it with a shortest path.
 #
 # ## CUHK03: images inside a MATLAB file
 #
@@ -681,8 +688,9 @@ _ = synthetic.make_archive(
     cuhk03_zip, "cuhk03", *people, misalignment, settings.seed
 )
 # %% [markdown]
-# MATLAB's format 7.3 is HDF5, which `h5py` reads. But HDF5 reads at arbitrary positions of a file, while a file inside a zip can only be read
-# forwards. The library's `DeflatedFile` solves this, so that the 1.7 GB of the real file need not be unpacked.
+# MATLAB's format 7.3 is HDF5, which `h5py` reads. `h5py` jumps to arbitrary positions of a file, but a compressed file inside a zip can
+# only be read from its beginning. The library's `DeflatedFile` offers such jumps without unpacking the file to the disk, which matters for
+# the 1.7 GB of the real one.
 
 # %% tags=["nbval-check-output"]
 import h5py
@@ -699,9 +707,9 @@ mat = h5py.File(DeflatedFile(cuhk03_zip, entry), "r")
 print([name for name in mat if name != "#refs#"])
 
 # %% [markdown]
-# Read in place or unpacked, the bytes are the same. `detected` and `labeled` contain one table for each of the **five camera pairs**. A
-# person is seen by only one pair, and a table has ten cells per person: up to five images of the pair's first view, then up to five of its
-# second.
+# The bytes that it reads are those of the unpacked file. `detected` and `labeled` contain one table for each of the **five camera pairs**.
+# A person is seen by only one pair, and a table has ten cells per person: up to five images of the pair's first view, then up to five of
+# its second.
 
 # %% tags=["nbval-check-output"]
 tables = {}
@@ -775,8 +783,9 @@ figures.contact_sheet(pairs, ["labeled", "detected"] * len(both), columns=6)
 # %% [markdown]
 # Each pair shows the same person at the same moment in two boxes. Scores on `labeled` are usually slightly higher, so every reported score must name the boxes it was measured on.
 #
-# The library's call writes one dataset for each kind, and `all` with the images of both. `split_file` defines the training people; the
-# generator has drawn one, and the split of the real dataset is below. (The `.mat` files of the new protocol's authors are also accepted.)
+# The library's call writes one dataset for each kind, and `all` with the images of both. `split_file` names the training and the test
+# images; the generator has written one for our dozen people, and the split of the real dataset follows below. (The `.mat` files of the new
+# protocol's authors are also accepted.)
 
 # %% tags=["nbval-check-output"]
 split_file = temporary / "re_ranking_train_test_split.pkl"
@@ -826,8 +835,8 @@ for kind, lists in protocol.items():
     )
 
 # %% [markdown]
-# Each line gives the numbers of images, then of people, for train, query and gallery: the published counts. One question remains: are the
-# training people of the two kinds the same?
+# Each line gives first the numbers of images, then the numbers of people, for train, query and gallery; they are the published counts. One
+# question remains: are the training people of `detected` and of `labeled` the same?
 
 # %% tags=["nbval-check-output"]
 trained = {
@@ -836,12 +845,12 @@ trained = {
 tested = {parse_name(name)[0] for name in protocol["labeled"]["query_im_names"]}
 print("in training of detected and in test of labeled:", len(trained & tested))
 assert trained & tested, (
-    "some training people of detected are test people of labeled"
+    "a training person of detected is a test person of labeled"
 )
 
 # %% [markdown]
-# Not quite. The two splits were made independently, and some training people of one kind are test people of the other. A model trained on one
-# kind must therefore be tested on the same kind; otherwise the test would contain training people.
+# Not quite. The two splits were made independently, and one training person of `detected` is a test person of `labeled`. A model must
+# therefore be tested on the kind of boxes that it was trained on; otherwise the test would contain a training person.
 #
 # ## DukeMTMC-reID: the same layout, and a lesson
 #
@@ -874,15 +883,15 @@ assert sum(map(len, parts)) == len(raw), (
 # journalists and the artist Adam Harvey had made this public, Duke took the site down on 25 April 2019, and the professor in charge
 # apologised to the people in the video.
 #
-# Papers still report scores on it, because copies are easy to find; but having a copy does not mean that anyone has consented. The library
-# can read the dataset, so that people who had the data before can understand and repeat old results. The book has no link to it, and no
-# chapter needs it. The other datasets also show people who never heard of this book. That is why its images are drawn.
+# Papers still report scores on it, because copies are easy to find. But having a copy does not mean that anyone has consented. The library can read the dataset, so that
+# people who had the data before can understand and repeat old results. The book has no link to it, and no chapter needs it. The other
+# datasets also show people who never heard of this book. That is why its images are drawn.
 #
 # ## Several datasets as one
 #
-# More people to learn from usually help: AlignedReID was trained on several merged datasets. `datasets.combine` merges the training parts.
-# Two datasets may both have a person 5, so the identities are renumbered from 0 across all datasets. A camera keeps its number, and $k$ is
-# counted again. With $n_s$ people in dataset $s$, the person of label $\ell$ in dataset $s$ becomes
+# More people to learn from usually help, so AlignedReID was trained on several merged datasets. `datasets.combine` merges the training
+# parts. Two datasets may both have a person 5, so the identities are renumbered from 0 across all datasets. A camera keeps its number, and
+# $k$ is counted again. With $n_s$ people in dataset $s$, the person of label $\ell$ in dataset $s$ becomes
 #
 # $$
 # y' = \ell + \sum_{r < s} n_r
@@ -944,10 +953,10 @@ print("cameras known:", unknown.cameras_known)
 print("marks:", unknown.marks.tolist())
 
 # %% [markdown]
-# Half of the people are chosen for the test, at random with a seed. PNG and other formats are converted to upright RGB JPEGs; a plain JPEG is
-# copied unchanged. Nothing records which camera took an image. One image of each test person therefore becomes the query, and no gallery
-# image can be ignored for coming from the query's own camera; every score table notes this. If the file names contain the camera, a pattern
-# can read it; so can a CSV file with the columns path, person and camera.
+# Half of the people are chosen at random for the test; `seed` fixes which. PNG and other formats are converted to upright RGB JPEGs; a
+# plain JPEG is copied unchanged. Here nothing tells which camera took an image. One image of each test person therefore becomes the query,
+# and gallery images from the query's own camera, which should be ignored, count as matches; every score table notes this. If the file names
+# contain the camera, a pattern can read it; so can a CSV file with the columns path, person and camera.
 
 # %% tags=["nbval-check-output"]
 pattern = r"^(?P<person>[^/]+)/\d+_(?P<camera>\d+)"
@@ -989,13 +998,15 @@ assert set(known.ids) == set(unknown.ids), "one seed gives the same people"
 # datasets, with re-ranking, and with the old protocol on CUHK03.
 # :::
 #
-# This chapter shows that the name of a dataset does not define what was measured. The protocol (old or new), the boxes (detected or labeled)
-# and the training sets (one or four) all change the score. The library therefore combines datasets only if you ask for it
-# (`datasets.combine`), and CUHK03 in this book always means the new protocol.
+# This chapter shows that the name of a dataset does not define what was measured. The protocol (old or new), the boxes (detected or
+# labeled) and the training sets (one or four) all change the score. The library therefore combines datasets only if you call
+# `datasets.combine`, and CUHK03 in this book always means the new protocol.
 #
 # ## A pickle is a program
 #
-# `partitions.pkl` is a pickle, because the original reproduction uses one and its prepared data should load unchanged. Unfortunately, loading a pickle runs any code its author put in it. The next cell makes a pickle that creates a folder when it is loaded; it could just as well delete one.
+# `partitions.pkl` is a pickle, because the original reproduction uses one and its prepared data should load unchanged. Unfortunately,
+# loading a pickle runs any code that its author has put into it. The next cell makes a pickle that creates a folder when it is loaded; it
+# could just as well delete one.
 
 # %%
 import os
@@ -1033,13 +1044,14 @@ assert not trace.exists(), "the library did not run the pickle's code"
 #
 # ## Which setting should I take?
 #
-# * Train on `train` and validate on `val` as long as you choose settings, and on `trainval` for a published number: the test people must not
-#   influence any choice.
+# * While you choose settings, train on `train` and validate on `val`; for the number that you publish, train on `trainval`. The test people
+#   must not influence any choice.
 # * For CUHK03 take the new protocol and one kind of boxes, `detected` or `labeled`, for training and test. The two kinds were split independently, and
 #   one training person of `detected` is a test person of `labeled`.
-# * Give `pattern`, or a CSV file, if the names of your own images contain the camera. Without cameras nothing can be ignored, and the scores are too
-#   high.
-# * Do not combine datasets if you compare scores with those of one dataset: a score depends on all people that the network was trained with.
+# * If you know which camera took each of your own images, tell the library with `pattern` or a CSV file. Without cameras nothing can be
+#   ignored, and the scores are too high.
+# * Do not train on combined datasets if you compare your score with one from training on a single dataset: more training people change the
+#   score.
 #
 # ## Summary
 #
@@ -1047,15 +1059,16 @@ assert not trace.exists(), "the library did not run the pickle's code"
 #   conversion.
 # * Junk and images from the query's own camera are ignored, distractors count, and multi-query images share a query's person and camera.
 # * Labels number the sorted identities, and nobody is in both the training and the test set.
-# * A card counts a part and finds its bad files; merging datasets renumbers the people; your own folder can be a dataset too.
+# * A card counts the images and people of a part and finds broken files and copies; merging datasets renumbers the people; your own folder
+#   can be a dataset too.
 # * A score on CUHK03 must name the boxes and the protocol.
-# * Archives and pickles are untrusted input: the library checks their counts and never runs their code.
+# * Archives and pickles are untrusted input: the library checks the counts of an archive and never runs the code of a pickle.
 #
 # Next: [chapter 2](02_batches.ipynb) makes batches from these images.
 #
 # ## Exercises
 #
-# **1.** How many right answers does a query of the test set have, at least and on average? Use equation {eq}`eq-datasets-role` on the arrays
+# **1.** How many matches does a query of the test set have, at least and on average? Use equation {eq}`eq-datasets-role` on the arrays
 # `test.ids`, `test.cameras` and `test.marks`, without a loop.
 #
 # :::{dropdown} Solution
@@ -1065,7 +1078,7 @@ assert not trace.exists(), "the library did not run the pickle's code"
 # other_camera = test.cameras[q][:, None] != test.cameras[g]
 # right = (same_person & other_camera).sum(1)
 # print(right.min(), right.mean())
-# assert (right > 0).all(), "every query has a right answer"
+# assert (right > 0).all(), "every query has a match"
 # ```
 #
 # There is no need to test for junk here: `prepare` has removed it.
@@ -1087,21 +1100,21 @@ assert not trace.exists(), "the library did not run the pickle's code"
 # assert backwards != forwards
 # ```
 #
-# The set of names is the same, so every count and every assertion about counts is still true, but the names now refer to different images. A
-# list of names made on a different machine, such as a validation split, then silently refers to the wrong images.
+# The set of names is the same, so every count and every assertion about counts is still true, but a name now belongs to a different image.
+# A list of names that was made on a different machine, such as a validation split, then refers to the wrong images, and nothing warns you.
 # :::
 #
 # **3.** In `split_person`, the loop over `query` removes items from the list that it iterates over. The next query then moves into the
 # position just visited, and is skipped without a check. Show that this does no harm.
 #
 # :::{dropdown} Solution
-# A query of camera $c$ is removed if every gallery image is of camera $c$. It then joins the gallery itself. The queries of one person are of
-# different cameras, so the skipped query is of a camera other than $c$, and the image just moved is a match for it. It would have passed the
-# check. The same is true for all later queries: at most one query of a person is ever moved.
+# A query of camera $c$ is removed if every gallery image is of camera $c$. It then moves to the gallery itself. The queries of one person
+# are of different cameras, so the skipped query is of a camera other than $c$, and the image just moved is a match for it. It would have
+# passed the check. The same is true for all later queries: at most one query of a person is ever moved.
 # :::
 #
-# **4.** Give every image its label by equation {eq}`eq-datasets-label`. The function gets the identities of a list of images and returns one
-# label per image. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Give every image its label by equation {eq}`eq-datasets-label`. The function gets the identities of all training images, one per
+# image, and returns a list of labels, one per image. It has one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 02 Batches
 #
-# A network learns by comparing images. Here are sixteen images of a dataset, chosen at random, as most training programs choose their
-# batches. Look for two of the same person:
+# A network learns by comparing the images of a *batch*, the small set that one training step sees. Most training programs choose a batch at
+# random. Here are sixteen images chosen in this way. Look for two of the same person:
 
 # %% tags=["parameters"]
-# Parameters: the shape of a batch, and what is done to its pictures
+# Parameters: the shape of a batch, and what is done to its images
 height = 64
 width = 32
 ids_per_batch = 16
@@ -39,22 +39,24 @@ figures.contact_sheet(
 )
 
 # %% [markdown]
-# Two images of one person (a *positive* pair) should have near features, and two images of different people (a *negative* pair) features that
-# are far apart. Most of these images have no positive in the batch, so they can teach only the second half of this. This chapter shows how
-# image files become one batch of P identities with K images each, and why training needs that shape.
+# Two images of one person (a *positive* pair) should get features that are close to each other, and two images of different people (a
+# *negative* pair) features that are far apart. Most of these images have no positive in the batch, so they can teach the network only to
+# push features apart. This chapter shows how image files become one batch of P identities with K images each, and why training needs that
+# shape.
 #
 # **What you will learn**
 #
 # * how to compute by hand every step from a file to the numbers a network sees: resizing, mirror, crop, normalisation;
 # * why a batch is P identities × K images rather than random images: a probability, computed and simulated;
-# * what one batch of the book's own data looks like before and after augmentation.
+# * what one batch of the book's own data looks like before and after *augmentation*, the random changes of each image.
 #
 # **Time** on two cores: 20 seconds, plus half a minute if the book's people are not drawn yet.
 # **Hardware**: any laptop, no GPU.
 #
 # [Chapter 1](01_datasets.ipynb) turned a raw archive into a dataset: a list of files, each with an identity and a camera.
 # `book.dataset_folder` found the drawn people above, or drew them. The settings in the parameters cell belong to a training run, so the
-# library's `TrainConfig` checks them: an unknown name, a wrong type or an impossible value causes an error here, not a surprise an hour later.
+# library's `TrainConfig` checks them: an unknown name, a wrong type or an impossible value stops the chapter here, and not a training after
+# an hour.
 
 # %%
 ids, counts = np.unique(dataset.ids, return_counts=True)
@@ -71,7 +73,7 @@ image = images.decode(dataset.paths[0])
 print(image.dtype, list(image.shape), f"{image.numel()} bytes")
 
 # %% [markdown]
-# Pillow, which does the decoding, returns [height, width, 3]. The network needs the colours first; nothing else changes.
+# Pillow, which decodes the file, returns [height, width, 3]. The network needs the three colours as the first axis; nothing else changes.
 
 # %%
 from PIL import Image
@@ -94,7 +96,7 @@ print(f"{store.kept_bytes / 1e6:.1f} MB kept", end=", ")
 print(f"of {config.memory_limit / 1e6:.1f} MB allowed")
 
 # %% [markdown]
-# The whole training set fits. A store that may keep only five images keeps five, and still returns the same images.
+# The whole training set fits. A store whose limit is five images keeps five, decodes the others each time, and returns the same images.
 
 # %%
 small = images.ImageStore(
@@ -109,8 +111,8 @@ assert all(
 ), "four threads and two threads give the same images"
 
 # %% [markdown]
-# Why does it keep bytes and not the floating-point numbers that the network sees in the end? Floating-point numbers take four times the
-# memory. For the 12 936 training images of Market-1501 at 256 × 128:
+# Why does the store keep bytes and not the floating-point numbers that the network gets? Floating-point numbers take four times the memory.
+# For the 12 936 training images of Market-1501 at 256 × 128:
 
 # %% tags=["nbval-check-output"]
 market = 12936 * 3 * 256 * 128
@@ -122,15 +124,17 @@ print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 # %% [markdown]
 # ## Resizing, by hand
 #
-# The boxes of a detector have all sizes; a batch has one. For each new pixel, resizing computes the position of its centre in the old image.
-# A pixel is a small square: the centre of pixel $j$ is at $j + \tfrac12$. If $w$ columns become $w'$, the new column $j$ is at the old
-# coordinate
+# The boxes of a detector have many sizes, but all images of a batch must have one size. For each new pixel, resizing computes where its
+# centre is in the old image. A pixel is a small square, so the centre of pixel $j$ is at $j + \tfrac12$. If $w$ columns become $w'$, the
+# centre of the new column $j$ is at column
 #
 # $$
-# u_j = \left(j + \tfrac12\right)\frac{w}{w'} - \tfrac12, \qquad \text{held within } 0 \ldots w - 1 .
+# u_j = \left(j + \tfrac12\right)\frac{w}{w'} - \tfrac12, \qquad \text{limited to the range } 0 \ldots w - 1 .
 # $$ (eq-resize-centre)
 #
-# This point is between two old columns. The new value is a weighted mean of both, with more weight on the nearer one:
+# of the old image (the last $\tfrac12$ turns the position of a centre back into a column number). This point is between two old columns.
+# The new value $y_j$ is a weighted mean of both old values, with more weight on the nearer one. With $x_k$ for the value in old column $k$
+# and $\lfloor u \rfloor$ for $u$ rounded down,
 #
 # $$
 # y_j = (1 - a_j)\, x_{\lfloor u_j \rfloor} + a_j\, x_{\lfloor u_j \rfloor + 1}, \qquad a_j = u_j - \lfloor u_j \rfloor .
@@ -143,7 +147,7 @@ print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 for j in range(3):
     u = (j + 0.5) * 2 / 3 - 0.5
     print(
-        f"new column {j}: u = {u:+.3f}, held within 0 ... 1:"
+        f"new column {j}: u = {u:+.3f}, limited to 0 ... 1:"
         f" {min(max(u, 0), 1):.1f}"
     )
 
@@ -160,7 +164,8 @@ assert resized.tolist() == [[0, 50, 100], [200, 120, 40]], (
 )
 
 # %% [markdown]
-# Here are both equations as a loop. `between` computes the two old pixels on both sides of new pixel `j`, and its position between them.
+# Here are both equations as a loop. `between` returns the first of the two old pixels around new pixel `j`, and the weight $a_j$ of the
+# second.
 
 
 # %%
@@ -188,7 +193,7 @@ def resize_by_hand(x, h, w):
 by_hand = resize_by_hand(image[0].numpy(), *size)
 difference = np.abs(by_hand - images.resize(image, size)[0].numpy())
 assert difference.max() <= 1, (
-    "loop and library differ by at most 1, where a value ends in .5"
+    "loop and library differ by at most 1, if a value ends in .5"
 )
 print(
     f"largest difference over {difference.size} pixels: {difference.max():.0f}"
@@ -197,9 +202,9 @@ print(
 # %% [markdown]
 # ### Why is there no antialias?
 #
-# Equation {eq}`eq-resize-mix` uses two neighbours, however much smaller the new image is. If nine columns become three, two of three columns
-# have no effect at all. Many programs therefore first average over all columns (*antialias*). A shirt with bright stripes, one column in
-# three, shows the difference:
+# Equation {eq}`eq-resize-mix` uses two old columns per new column, however much smaller the new image is. If nine columns become three, two
+# of three old columns have no effect at all. Many programs therefore average over all old columns that a new one covers (*antialias*). A
+# shirt with bright stripes shows the difference. Its nine columns are 0, 255, 0, 0, 255, 0, 0, 255, 0:
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -225,9 +230,10 @@ print("with antialias:   ", smooth(stripes, (1, 3))[0, 0].tolist())
 assert plain.tolist() == [255, 255, 255], "only the columns 1, 4 and 7 are used"
 
 # %% [markdown]
-# Without antialias the shirt becomes white; with antialias it becomes grey, which is nearer the truth. The library nevertheless leaves
-# antialias out, because the original reproduction did: its weights were trained on images with hard edges, and a network should see the same
-# kind of images in use as in training. [The next figure](#fig-antialias) shows images reduced to a quarter of their size in both ways.
+# Without antialias the shirt becomes white; with antialias it becomes dark grey, which is closer to the shirt's mean. The library
+# nevertheless does not use antialias, because the original reproduction did not: its weights were trained on images with hard edges, and a
+# network should see the same kind of images in a search as in training. [The next figure](#fig-antialias) shows images reduced to a quarter
+# of their size in both ways.
 
 # %% label="fig-antialias" alt="Two pedestrians, each in full size, reduced without antialias (hard, jagged edges) and with antialias (soft)" caption="Plain reduction keeps edges hard, antialias softens them."
 sheet, titles = [], []
@@ -238,14 +244,14 @@ for k in some[:2]:
 figures.contact_sheet(sheet, titles, columns=6)
 
 # %% [markdown]
-# Plain reduction keeps edges hard and makes fine patterns appear and disappear; antialias softens both. At the book's own 64 × 32 the
-# difference is smaller: at half the size each new pixel is the mean of four old ones, so no pixel is skipped.
+# Plain reduction keeps edges hard, and fine patterns vanish or change; antialias softens edges and averages patterns. At the book's own 64
+# × 32 the difference is smaller: at half the size each new pixel is the mean of four old ones, so no pixel is skipped.
 
 # %% [markdown]
 # ## Mirror and crop
 #
-# A person seen from the left is the same person seen from the right, and a slightly different box still contains the same person. Training
-# with such changes (*augmentation*) teaches the network to ignore them. A mirror reverses the order of the columns:
+# The mirror image of a person shows the same person, and so does a slightly different box. Training with such changes (*augmentation*)
+# teaches the network to ignore them. A mirror reverses the order of the columns:
 
 # %% tags=["nbval-check-output"]
 turned = images.augment([tiny], (2, 2), torch.Generator(), mirror_prob=1.0)[0]
@@ -255,8 +261,9 @@ assert turned[0].tolist() == [[100, 0], [40, 200]], (
 )
 
 # %% [markdown]
-# A random crop keeps a share of the height and a share of the width, each drawn uniformly between `crop_ratio` and 1, at a random position.
-# The result is resized to the batch's size. With a ratio of 0.5, an image of 128 × 64 keeps at least 64 rows and 32 columns:
+# A random crop cuts a smaller box out of the image at a random position. It keeps a share of the height and a share of the width, each
+# drawn uniformly between `crop_ratio` and 1, and the result is resized to the size of the batch. With a ratio of 0.5, an image of 128 × 64
+# keeps at least 64 rows and 32 columns:
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(config.seed)
@@ -283,8 +290,8 @@ fifteen = images.augment([person] * 15, (128, 64), generator, **rule)
 figures.contact_sheet([person, *fifteen], ["original", *[""] * 15])
 
 # %% [markdown]
-# In some images the person faces the other way, in some the person is slightly larger; it is always the same person. All randomness comes
-# from the generator:
+# In some images the person looks in the opposite direction, in some the person is slightly larger; it is always the same person. All
+# randomness comes from the generator:
 
 # %%
 first, second = (
@@ -296,14 +303,14 @@ assert torch.equal(first, second), (
 )
 
 # %% [markdown]
-# `augment` first draws for all images (`augmentation.draw_views`: a box and mirrored or not) and then computes. So the random decisions do not
-# depend on what computes them: one thread, several, or a GPU, which makes the whole batch in a few operations and differs from the CPU by at
-# most one grey level.
+# `augment` first makes the random decisions for all images (`augmentation.draw_views`: which box, and mirrored or not) and then computes
+# the images. So the decisions do not depend on what computes the images: one thread, several threads, or a GPU. (The GPU computes the whole
+# batch in a few operations; its values differ from the CPU's by at most one grey level.)
 #
 # ## Normalisation
 #
 # A network learns best from numbers around 0 with a size of about 1. Let $\mu$ and $\sigma$ be the mean and the standard deviation of a
-# colour over many photographs. Then a byte $x$ becomes
+# colour over many images, on a scale from 0 to 1. Then a byte $x$ becomes
 #
 # $$
 # y = \frac{x / 255 - \mu}{\sigma} .
@@ -334,9 +341,10 @@ print("mean", images.MEAN, "standard deviation", images.STD)
 # %% [markdown]
 # ## How rare positives are
 #
-# Now we return to the batch. Only in this section, $N$ is the size of the whole dataset, $n$ the number of images of one person, and $\Pr$ a
-# probability. Draw $B$ images at random from $N$, where every person has $n$ images. The first image may be any. The second must avoid the
-# $n$ images of the first person, of which $n - 1$ are left; the third must avoid the $2n$ images of two people, and so on:
+# Now we return to the batch. Only in this section, $N$ is the size of the whole dataset, $n$ the number of images of one person, and $\Pr$
+# a probability. Draw $B$ images at random from $N$, where every person has $n$ images. When does the batch have no two images of one
+# person? The first image may be any of the $N$. The second must be one of the $N - n$ images of other people, out of $N - 1$ that are left.
+# The third must be one of the $N - 2n$ images of people who are not drawn yet, out of $N - 2$, and so on:
 #
 # $$
 # \Pr(\text{no two images of one person}) = \prod_{i=0}^{B-1} \frac{N - i\,n}{N - i} .
@@ -357,14 +365,15 @@ assert 5 * len(without) == 2 * len(batches), (
 )
 
 # %% [markdown]
-# A batch that contains a pair is not yet a good batch. Training needs a positive for every image (the *anchor*). An anchor has no positive if
-# the other $B - 1$ images all come from the $N - n$ images of other people:
+# One pair in a batch is not enough. Training takes each image of the batch in turn as the *anchor* and needs a positive for it. An anchor
+# has no positive if all other $B - 1$ images of the batch come from the $N - n$ images of other people:
 #
 # $$
 # \Pr(\text{an anchor has no positive}) = \prod_{i=1}^{B-1} \frac{N - n + 1 - i}{N - i} .
 # $$ (eq-no-positive)
 #
-# By hand: $\frac45 \cdot \frac34 = \frac35$. Three fifths of the $20 \cdot 3$ anchors in the list should have no positive:
+# By hand, for the same six images: $\frac45 \cdot \frac34 = \frac35$. The list has 20 batches of 3 anchors, and three fifths of these 60
+# anchors should have no positive:
 
 # %% tags=["nbval-check-output"]
 alone = sum(batch.count(person) == 1 for batch in batches for person in batch)
@@ -398,14 +407,15 @@ print(
 )
 
 # %% [markdown]
-# 92.6 % of the batches contain a pair *somewhere*, but only 7.6 % of the anchors have a positive. The book's dataset has fewer people, so
-# positives are more frequent. We compute equation {eq}`eq-no-positive` with each image's own $n$, and then draw 2 000 random batches:
+# 92.6 % of the batches contain at least one pair, but only 7.6 % of the anchors have a positive. The book's dataset has fewer people, so
+# positives are more frequent. The next cells compute equation {eq}`eq-no-positive` with the $n$ of each image's person, and compare the
+# result with 2 000 random batches:
 
 # %%
 B = config.ids_per_batch * config.images_per_id
 own = counts[
     np.searchsorted(ids, dataset.ids)
-]  # how many images each image's person has
+]  # for each image: how many images its person has
 expected = np.mean([1 - no_positive(len(dataset), n, B) for n in own])
 
 
@@ -427,14 +437,15 @@ print(f"random batches of {B} with a pair: {pairs:.1%}")
 print(f"anchors with a positive: {simulated:.1%}, computed {expected:.1%}")
 
 # %% [markdown]
-# Almost every random batch of this small dataset contains a pair, but most anchors still have no positive. The loss of
-# [chapter 5](05_losses.ipynb) compares each anchor's farthest positive with its nearest negative; anchor, positive and negative together are
-# a *triplet*. An anchor without a positive has no triplet.
+# Almost every random batch of this small dataset contains a pair, but seven in ten anchors still have no positive. The loss of [chapter
+# 5](05_losses.ipynb) compares each anchor's farthest positive with its nearest negative; anchor, positive and negative together are a
+# *triplet*. An anchor without a positive has no triplet.
 
 # %% [markdown]
 # ## P identities × K images
 #
-# The solution (Hermans et al. 2017) is to choose $P$ *people*, and then $K$ images of each. Every anchor then has $K - 1$ positives and $(P - 1) K$ negatives, and the number of triplets in a batch is
+# The solution (Hermans et al. 2017) is to choose first $P$ *people*, and then $K$ images of each. Every anchor then has $K - 1$ positives
+# and $(P - 1) K$ negatives, and the number of triplets in a batch is
 #
 # $$
 # n_{\text{triplets}} = P K \cdot (K - 1) \cdot (P - 1) K .
@@ -460,8 +471,8 @@ assert len(triplets) == 2 * 2 * (2 - 1) * (2 - 1) * 2 == 8, (
 
 
 # %% [markdown]
-# A sampler yields lists of image numbers. This one goes once through the people in random order, and drops the last batch if it is
-# incomplete. A person with fewer than $K$ images contributes some of them twice.
+# A *sampler* yields one list of image numbers per batch. This one goes once through all people in random order, which is one *epoch*, and
+# drops the last batch if it is incomplete. A person with fewer than $K$ images contributes some of them more than once.
 
 
 # %%
@@ -485,8 +496,8 @@ for batch in naive_batches(few, 2, 3, np.random.default_rng(config.seed)):
     print("images", batch.tolist(), "of people", few[batch].tolist())
 
 # %% [markdown]
-# The result has two batches with four of the five people, and three images of each person. `IdentitySampler` is the library's version. Both
-# samplers must have the same properties, so one function checks them.
+# The result has two batches with four of the five people, and three images of each. The fifth person is left over. `IdentitySampler` is the
+# library's version. Both samplers must have the same properties, so one function checks them.
 
 
 # %%
@@ -516,8 +527,9 @@ for epoch in epochs:
 print(f"{len(sampler)} batches of {P} × {K} = {P * K} images per epoch")
 
 # %% [markdown]
-# The naive sampler and the library's have the same properties. The library's has four more: it repeats as little as possible, the same seed gives the same batches, it can start at any epoch, and it rejects settings that cannot work. First, a person with two images contributes
-# both of them before one is repeated.
+# The naive sampler and the library's have the same properties. The library's has four more: it repeats as little as possible, the same seed
+# gives the same batches, it can start at any epoch, and it rejects settings that cannot work. First, a person with two images contributes
+# both before one of them is repeated.
 
 # %%
 for batch in IdentitySampler(few, 5, 4, config.seed):
@@ -543,7 +555,7 @@ for batch in IdentitySampler(few, 5, 4, config.seed):
 #
 # :::{admonition} Predict first
 # :class: tip
-# A person has two images, and four are drawn with replacement. In how many of 400 draws are all four the same?
+# A person has two images, and $K = 4$ are drawn with replacement. We do this 400 times. How often are all four the same image?
 # :::
 
 # %% tags=["nbval-check-output"]
@@ -625,9 +637,8 @@ for ax, (title, who) in zip(fig.subplots(1, 2), shown.items(), strict=True):
 fig
 
 # %% [markdown]
-# In [the figure](#fig-batch-matrices) the random batch (sorted by person to make it easy to see) has mostly single dots: images that match
-# only themselves. The other batch has full K × K blocks along the diagonal. Here are its first
-# six people, resized:
+# In [the figure](#fig-batch-matrices) most images of the random batch (sorted by person) have only the dot on the diagonal, their pair with
+# themselves. The P × K batch has full K × K blocks along the diagonal. Here are its first six people, resized:
 
 # %%
 before = images.resize(torch.stack(store.fetch(batch)), size)
@@ -638,12 +649,12 @@ assert (positives(dataset.ids[batch]) == K - 1).all(), (
     "every anchor has K - 1 positives"
 )
 
-# %% label="fig-whole-batch" alt="Six people of a batch: identities side by side, the K images of each together under its number" caption="One person, four images: other cameras, other sides, boxes that fit differently."
+# %% label="fig-whole-batch" alt="Six people of a batch: identities side by side, the K images of each together under its number" caption="The four images of a person differ in camera, side and box."
 figures.batch_grid(before[: 6 * K], dataset.ids[batch[: 6 * K]], K)
 
 # %% [markdown]
-# Each group of K images is one person, seen by different cameras, from different sides, in boxes that do not fit equally well: heads and feet
-# are at different heights. AlignedReID addresses this last problem. Here are the first four people again, augmented:
+# Each group of K images is one person, seen by different cameras, from different sides, in boxes that do not fit equally well: heads and
+# feet are at different heights. AlignedReID is made for this last difference. Here are the first four people again, augmented:
 
 # %% alt="The first identities of the same batch after augmentation: some images are mirrored, some cropped" caption="What the network gets: the same people, mirrored and cropped at random."
 generator = torch.Generator().manual_seed(config.seed)
@@ -652,7 +663,7 @@ figures.batch_grid(after[: 4 * K], dataset.ids[batch[: 4 * K]], K)
 
 # %% [markdown]
 # Compare this with the first two rows of [the batch](#fig-whole-batch): about half of the images are mirrored, and about half are cropped.
-# The network gets this batch, normalised:
+# Normalised, this batch is the input of the network:
 
 # %%
 batch_in = images.normalize(after)
@@ -683,11 +694,11 @@ print(f"mean {batch_in.mean():.2f}, standard deviation {batch_in.std():.2f}")
 # $P = 32$, $K = 4$, images of 256 × 128, mirrored with probability 0.5; crops are available (`crop_prob`, `crop_ratio`) but turned off. An epoch is one pass over the identities.
 # :::
 #
-# Both use $K = 4$ and many people per batch. Our numbers support this: by equation {eq}`eq-triplets`, a batch of 128 has
-# $128 \cdot 3 \cdot 124 = 47\,616$ triplets, and every anchor has a positive; in a random batch from Market-1501, 85.2 % of the anchors would
-# have none. The book's own batches are smaller, 16 × 4 images of 64 × 32, because two cores have to train on them in about a minute. The box
-# of a standing person is about twice as high as wide: 64 × 32 has the shape of the reproduction's images, not the paper's square. Crops are
-# used only in this chapter, for illustration; the book trains without them.
+# Both use $K = 4$ and many people per batch. Our numbers explain why: by equation {eq}`eq-triplets`, a batch of 128 has $128 \cdot 3 \cdot
+# 124 = 47\,616$ triplets, and every anchor has a positive; in a random batch from Market-1501, 85.2 % of the anchors would have none. The
+# book's own batches are smaller, 16 × 4 images of 64 × 32, because two cores have to train on them in about a minute. The box of a standing
+# person is about twice as high as wide: 64 × 32 has the shape of the reproduction's images, not the paper's square. Crops are used only in
+# this chapter, for illustration; the book trains without them.
 
 # %% tags=["nbval-check-output"]
 print(f"32 × 4: {32 * 4 * 3 * 31 * 4} triplets")
@@ -698,15 +709,16 @@ print(
 # %% [markdown]
 # ## Which setting should I take?
 #
-# * `images_per_id = 4`: every anchor has three positives, and few people have many more images (here each has 4 to 16).
-# * `ids_per_batch`: as many as fit into memory, because more people give more negatives, and the nearest of them is harder. 32 × 4 has 47 616
-#   triplets.
-# * `mirror_prob = 0.5` and `crop_prob = 0`: a mirrored person is the same person. Crops were turned off in the original reproduction, so turn them on
-#   only if validation gains.
-# * `draw = "cover"` and `keep_last_batch = False`: every image is used before one is repeated, and all batches are equally hard. Take `"replace"` and
-#   `True` to repeat a published row.
-# * `memory_limit`: more than the bytes of the training set (37.5 MB here, 1.27 GB for Market-1501 at 256 × 128), or images are decoded again in every
-#   epoch.
+# * `images_per_id = 4`: every anchor has three positives, and everybody here has at least four images. A larger number repeats images of
+#   people who have fewer.
+# * `ids_per_batch`: as many as fit into memory. More people give more negatives, and the nearest of many negatives is harder to tell from
+#   the anchor. 32 × 4 images have 47 616 triplets.
+# * `mirror_prob = 0.5` and `crop_prob = 0`: a mirrored person is the same person. Crops were turned off in the original reproduction, so
+#   turn them on only if the score on validation people rises.
+# * `draw = "cover"` and `keep_last_batch = False`: every image is used before one is repeated, and all batches have the same number of
+#   people. Take `"replace"` and `True` to repeat a published row.
+# * `memory_limit`: more than the bytes of the decoded training set (37.5 MB here, 1.27 GB for Market-1501 at 256 × 128). With less, the
+#   images beyond the limit are decoded again in every epoch.
 #
 # ## Summary
 #
@@ -728,8 +740,8 @@ print(
 #     print(P, K, P * K * (K - 1) * (P - 1) * K)   # 3968, 11520, 25088, 46080
 # ```
 #
-# 4 × 16 has the most. But its negatives come from only three other people, so it is unlikely that one of them is hard to tell from the
-# anchor. Moreover, few identities have sixteen images.
+# 4 × 16 has the most. But its negatives come from only three other people, so a negative that looks like the anchor is unlikely. Moreover,
+# few identities have sixteen images.
 # :::
 #
 # **2.** Resize the row `0, 100` to four columns with equations {eq}`eq-resize-centre` and {eq}`eq-resize-mix`. Why are the outer values not
@@ -749,16 +761,17 @@ print(
 # :::{dropdown} Solution
 # ```python
 # (batch,) = IdentitySampler([0, 1, 1, 1, 1], 2, 4, seed=1)
-# assert (batch == 0).sum() == 4   # picture 0, four times
+# assert (batch == 0).sum() == 4   # image 0, four times
 # ```
 #
-# It returns four copies of one image. Without augmentation their distance is 0 and the loss pulls nothing together; with augmentation the
+# It returns four copies of one image. Without augmentation their distance is 0, so these positives teach nothing; with augmentation the
 # network at least learns to ignore mirror and crop. Images from a different camera would teach more.
 # :::
 #
-# **4.** Make P × K batches without chance: take people in the order of their first image, P per batch, and the first K images of each. A
-# person with fewer images repeats them from the first one, and an incomplete last batch is left out. The function has one mistake. Run the
-# cell, read the answer and repair the function.
+# **4.** Make P × K batches without random choices. The function gets the label of each image, P and K, and returns a list of batches; a
+# batch is a list of image numbers. Take people in the order of their first image, P per batch, and the first K images of each. If a person
+# has fewer than K images, start again with the person's first image until there are K. Leave out an incomplete last batch. The function has
+# one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 03 Model
 #
-# Two cameras saw one person. Hardly a pixel of the two images agrees, and still we see one person. What should a network keep of an image?
+# Two cameras saw one person. Hardly any pixel is the same in the two images, and still we see that it is one person. What should a network
+# keep of an image?
 
 # %% tags=["parameters"]
 # Parameters: the network, and the size of its input
@@ -54,7 +55,7 @@ fig
 #
 # **What you will learn**
 #
-# * how to compute the two branches of AlignedReID, global and local, by hand on a feature map of eight cells;
+# * how to compute the global and the local features of AlignedReID by hand on a feature map of eight cells;
 # * which shape the feature map has for three backbones and three input sizes, and how many parameters they have;
 # * how weights are saved and loaded bit for bit, and why three files are rejected.
 #
@@ -65,17 +66,19 @@ fig
 # ## One list for the whole, or one per stripe
 #
 # One list of numbers for the whole image describes what is visible, such as a jacket and blue trousers, but not where. One list per stripe
-# also describes where: the head is in stripe 1 and the shoes are in stripe 8, if the box fits. Compare the position of the head in the two
-# images of [the figure](#fig-stripes).
+# also describes where: the head is in stripe 1 and the shoes are in stripe 8, if the box fits. The boxes do not always fit: compare in
+# which stripe the head is in the two images of [the figure](#fig-stripes).
 #
-# AlignedReID computes both kinds with one network: a *global* feature and $H$ *local* features. If the two boxes do not fit in the same way,
-# the stripes have to be aligned before they are compared. [Chapter 4](04_alignment.ipynb) does this; this chapter builds what it needs.
+# AlignedReID computes both kinds with one network: a *global* feature and $H$ *local* features. If the two boxes do not fit in the same
+# way, the stripes have to be aligned before they are compared. [Chapter 4](04_alignment.ipynb) does this; this chapter computes the
+# stripes.
 
 # %% [markdown]
 # ## The backbone and its feature map
 #
-# A classification network such as ResNet ends with a feature map, an average over this map, and a classifier. We keep everything up to the
-# feature map. The letters are: $N$ images in a batch, $C$ channels, $H$ rows and $W$ columns of the feature map.
+# A classification network such as ResNet computes a *feature map*, a grid of cells with a list of numbers each; then it averages over the
+# cells and applies a classifier. We keep everything up to the feature map; this part of the network is called the *backbone*. A batch has
+# $N$ images; the feature map of an image has $C$ channels (numbers per cell), $H$ rows and $W$ columns.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.model import AlignedReID
@@ -94,8 +97,8 @@ N, C, H, W = feature_map.shape
 print(f"input {list(batch.shape)} -> map N={N}, C={C}, H={H}, W={W}")
 
 # %% [markdown]
-# 256 rows have become 8, 128 columns have become 4, and three colours have become 512 channels. The network halves the height and the width
-# five times:
+# 256 rows have become 8, 128 columns have become 4, and three colours have become 512 channels. The network halves the height $h$ and the
+# width $w$ of the image five times, rounding up:
 #
 # $$
 # H = \left\lceil h / 32 \right\rceil, \qquad W = \left\lceil w / 32 \right\rceil .
@@ -113,7 +116,7 @@ assert torch.allclose(x, feature_map[:1], atol=1e-4), (
     "running layer by layer gives the same feature map"
 )
 
-# %% label="fig-maps" alt="A pedestrian and five feature maps of it, each half as high and wide as the one before: outlines first, then a few bright cells" caption="Each halving trades rows and columns for channels; 8 × 4 cells remain."
+# %% label="fig-maps" alt="A pedestrian and five feature maps of it, each half as high and wide as the one before: outlines first, then a few bright cells" caption="With each halving there are fewer cells; 8 × 4 remain."
 fig = figures.Figure(figsize=(8, 2.7), layout="constrained")
 panels = fig.subplots(1, 1 + len(maps))
 panels[0].imshow(pictures[0].permute(1, 2, 0))
@@ -126,8 +129,9 @@ for ax in panels:
 fig
 
 # %% [markdown]
-# Each panel of [the figure](#fig-maps) is one channel, the one that varies most. The first feature map still shows the outline of the person;
-# the last has 8 × 4 cells. Here are sixteen channels of the last feature map, the tensor from which everything below is computed.
+# Each panel of [the figure](#fig-maps) is one channel, the one that varies most. The first feature map still shows the outline of the
+# person; the last has 8 × 4 cells. Here are the sixteen channels of the last feature map that vary most. Everything below is computed from
+# this tensor.
 
 # %% alt="Sixteen channels of the last feature map as small images of eight rows and four columns, bright cells at different places" caption="Different channels are bright at different heights."
 strongest = feature_map[0].flatten(1).std(1).argsort(descending=True)[:16]
@@ -140,8 +144,8 @@ for ax, channel in zip(panels, strongest.sort().values, strict=True):
 fig
 
 # %% [markdown]
-# A bright cell means that the channel found its pattern there. The patterns of an untrained network are random. But different channels are
-# bright at different heights, and the features of stripes use exactly this.
+# A bright cell means that the channel found its pattern there. The patterns of an untrained network are random, but different channels are
+# bright at different heights. The features of stripes keep these heights.
 
 # %% [markdown]
 # ## The global feature
@@ -178,8 +182,8 @@ assert tiny.mean(dim=(1, 2)).tolist() == [24 / 8, 16 / 8], (
 )
 
 # %% [markdown]
-# The eight cells sum to 24 and 16, so the averages are 3 and 2. The position of the two 8s in channel 2 is lost. Next, a loop over the real
-# feature map is compared with the network:
+# The eight cells sum to 24 and 16, so the averages are 3 and 2. The averages do not show where the two 8s of channel 2 were. Next we
+# compare a loop over the real feature map with the network:
 
 # %%
 by_hand = torch.zeros(N, C)
@@ -199,7 +203,7 @@ print(list(embedding.global_features.shape))
 # %% [markdown]
 # ## The local features
 #
-# Stripe $i$ is row $i$ of the feature map, averaged over its width:
+# Stripe $i$ is row $i$ of the feature map. Averaged over its width, it is a list $r_i$ with one number per channel:
 #
 # $$
 # r_{ic} = \frac{1}{W} \sum_{j=1}^{W} F_{cij} .
@@ -216,17 +220,18 @@ assert torch.equal(rows.mean(0), tiny.mean(dim=(1, 2))), (
 )
 
 # %% [markdown]
-# Now the row of the 8s (2 and 3) is kept. Their column is lost, which is right, because people turn around. A row still has $C$ numbers, 512
-# or 2048. The local branch shortens each row to $c = 128$ numbers in three steps. First it applies a matrix $A$ and a vector $b$, *the same
-# for every stripe*. Then *batch norm* brings every channel to mean 0 and variance 1 (with the mean $m$ and the variance $v$ collected in
-# training), scales it by $\gamma$ and shifts it by $\beta$, both learned. Finally, negative values are set to 0. The result $\ell_i$ is the
-# local feature of stripe $i$:
+# Now we can see that the 8s are in rows 2 and 3. Their columns are lost, which is intended, because people turn around. Each $r_i$ still
+# has $C$ numbers, 512 or 2048. The *local branch* turns each into $c = 128$ numbers in three steps. First it multiplies by a matrix $A$ and
+# adds a vector $b$, *the same for every stripe*. Then *batch norm* brings every channel to mean 0 and variance 1 (with the mean $m$ and the
+# variance $v$ collected in training), scales it by $\gamma$ and shifts it by $\beta$, both learned; the small number $\epsilon$ avoids a
+# division by 0. Finally, negative values are set to 0 (a *ReLU*). The result $\ell_i$ is the local feature of stripe $i$:
 #
 # $$
 # \ell_i = \max\!\left(0,\; \gamma\, \frac{A r_i + b - m}{\sqrt{v + \epsilon}} + \beta\right) .
 # $$ (eq-local)
 #
-# By hand, with three numbers per stripe and a simple matrix (all other letters at their initial values: $b = m = \beta = 0$, $v = \gamma = 1$):
+# By hand, with $c = 3$ numbers per stripe and the matrix in the next cell. Without training $m = \beta = 0$ and $v = \gamma = 1$, we take
+# $b = 0$ and neglect $\epsilon$, so $\ell_i = \max(0, A r_i)$:
 
 # %% tags=["nbval-check-output"]
 A = torch.tensor([[1.0, -1.0], [0.0, 1.0], [0.5, 0.5]])
@@ -235,8 +240,8 @@ for i, r in enumerate(rows, 1):
     print(f"stripe {i}: A r = {y.tolist()}, cut off: {y.clamp(min=0).tolist()}")
 
 # %% [markdown]
-# Stripe 2: $2 - 4 = -2$ becomes 0, $4$ stays, and $\frac{2 + 4}{2} = 3$. In the library $A$ is a convolution of size 1 × 1. With the same
-# weights in such a convolution, PyTorch gives the same result:
+# Stripe 2: $2 - 4 = -2$ becomes 0, $4$ stays, and $\frac{2 + 4}{2} = 3$. In the library a convolution of size 1 × 1 multiplies by $A$ and
+# adds $b$. With the weights from above PyTorch's convolution gives the same result:
 
 # %%
 conv = torch.nn.Conv2d(2, 3, 1)
@@ -285,7 +290,7 @@ print(list(embedding.local_features.shape))
 # %% [markdown]
 # There are two images with eight stripes of 128 numbers each. The next figure shows the two tensors, one row per stripe:
 
-# %% alt="The local features of both images as two matrices of eight rows and 128 columns; about half of the cells are dark" caption="Untrained, a channel has nearly the same value in every stripe and in both images."
+# %% alt="The local features of both images as two matrices of eight rows and 128 columns; about half of the cells are dark" caption="In an untrained network a channel has nearly the same value in every stripe and in both images."
 fig = figures.Figure(figsize=(8, 2.2), layout="constrained")
 top = embedding.local_features.max()
 for k, ax in enumerate(fig.subplots(2, 1, sharex=True)):
@@ -307,14 +312,15 @@ ax.set_xlabel("channel")
 fig
 
 # %% [markdown]
-# Columns are more visible than rows: in an untrained network most channels have the same value for every stripe, and for both images.
-# Training has to make the rows differ where people differ.
+# The matrices consist of vertical lines: in an untrained network most channels have nearly the same value for all stripes, and for both
+# images. Training has to make the rows differ where people differ.
 
 # %% [markdown]
 # ## The identity head
 #
-# One more branch is for the *identification loss*, which classifies the training people: a matrix with one row per person, applied to the
-# global feature. Its weights start at random with a standard deviation of 0.001, so that at first every person is equally likely.
+# A third branch, the *head*, classifies the training people for the *identification loss* of [chapter 5](05_losses.ipynb). It multiplies
+# the global feature by a matrix with one row per person and adds a vector. The results, one number per person, are called *logits*. The
+# weights start at random with a standard deviation of 0.001, so that at first all people are about equally likely.
 
 # %%
 with torch.no_grad():
@@ -397,8 +403,9 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
     )
 
 # %% [markdown]
-# The branches are small compared with a ResNet. Nearly all parameters are in `base`, so it helps to start from weights that were trained on a
-# million photographs (`weights="imagenet"`: torchvision downloads them once).
+# The backbone (`base`) learns the most numbers in all three networks. In a ResNet it has nearly all of them; in the small MobileNetV2 it
+# has two thirds, and the head most of the rest. So it helps to start from weights that were trained on a million real images
+# (`weights="imagenet"`: torchvision downloads them once).
 
 # %% [markdown]
 # ## Other backbones
@@ -407,12 +414,12 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
 #
 # * a name of torchvision (`resnet50`, `mobilenet_v3_large`, `swin_t`, ...);
 # * `timm:` and a name of the package timm, if it is installed (`timm:resnet10t`); its weights come from a file;
-# * any module that turns images into a feature map $[N, C, H, W]$. Networks of other toolboxes come in here, for example OSNet, which
-#   neither torchvision nor timm has: wrap its method that returns the map.
+# * any module that turns images into a feature map $[N, C, H, W]$. In this way you can use the networks of other toolboxes, for example
+#   OSNet, which neither torchvision nor timm has: write a module that calls its method that returns the feature map.
 #
-# A vision transformer gives one vector per image and no feature map. It is accepted, and this vector is the global feature. What needs a feature map
-# is refused by name: a local loss, a local distance, and `last_stride=1`. Here are a small module, which `AlignedReID` uses as it is, and a
-# transformer:
+# A vision transformer gives one vector per image and no feature map. The library accepts it and takes this vector as the global feature. It
+# rejects the settings that need a feature map, and names them in the message: a local loss, a local distance, and `last_stride=1`. Here are
+# a small module, which `AlignedReID` uses as it is, and a transformer:
 
 # %% tags=["nbval-check-output"]
 from torch import nn
@@ -435,8 +442,9 @@ assert mine.base is small, "the module is used as it is"
 # %% [markdown]
 # ## Which pixels does a stripe depend on?
 #
-# A row of the feature map depends on more than 32 rows of pixels. A convolution of size $k$ on a feature map whose cells are $d$ pixels apart
-# widens the *receptive field* by $(k - 1) d$; each halving doubles $d$. For ResNet-18, layer by layer:
+# The *receptive field* of a cell is the square of pixels that can influence it. At the input it is one pixel, and neighbouring cells are $d
+# = 1$ pixel apart. A convolution of size $k$ makes the receptive field $(k - 1) d$ pixels larger, and each halving doubles $d$. The next
+# cell computes it for ResNet-18, layer by layer:
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -456,8 +464,8 @@ print(f"a cell sees {field} × {field} pixels; cells are {apart} pixels apart")
 assert (field, apart) == (435, 32)
 
 # %% [markdown]
-# A cell can depend on more than the whole image, but not on all pixels equally. The gradient of the sum of a stripe's numbers with respect to
-# the input measures the influence of each pixel row.
+# The receptive field is larger than the image of 256 × 128 pixels, but not all pixels influence a cell equally. We measure the influence of
+# each row of pixels by the gradient of the sum of a stripe's numbers with respect to the input.
 
 # %%
 pixels = batch[:1].clone().requires_grad_()
@@ -480,8 +488,9 @@ fig.colorbar(shown)
 fig
 
 # %% [markdown]
-# The bright cells of [the matrix](#fig-listens) are along the diagonal: a stripe depends mostly on its own rows and its neighbours' rows, and
-# weakly on the rest. The next cell computes the share of a stripe's own rows and those of its neighbours:
+# The bright cells of [the matrix](#fig-listens) are along the diagonal: a stripe depends mostly on its own rows and its neighbours' rows,
+# and weakly on the rest. The next cell computes for each stripe the share of the gradient that falls on its own rows and on those of its
+# neighbours:
 
 # %%
 cells = reach.reshape(H, H, -1).sum(dim=2)  # [stripe, rows of a stripe]
@@ -493,13 +502,13 @@ assert farthest <= 1, (
 print("  ".join(f"{share:.0%}" for share in near))
 
 # %% [markdown]
-# So a stripe describes a part of the body together with its context. (The larger the input, the smaller the share of it that a cell depends
-# on.)
+# More than 60 % of each stripe's gradient is near the stripe. So a stripe describes a part of the body together with its surroundings. (In
+# a larger image the same receptive field covers a smaller share.)
 
 # %% [markdown]
 # ## Saving and loading weights
 #
-# The state of a model is a dict from names to tensors. The names are the original reproduction's, so that its files load unchanged:
+# The state of a model is a dictionary of tensors with names. The names are the original reproduction's, so that its files load unchanged:
 
 # %% tags=["nbval-check-output"]
 names = list(network.state_dict())
@@ -576,7 +585,8 @@ print(report)
 # ### Missing and left-over tensors
 #
 # A file with only the backbone, as torchvision publishes it, has names without `base.`, no local branch, and a classifier for ImageNet's
-# thousand classes, which we do not need. It loads, and the report lists both sides:
+# thousand classes, which we do not need. The file can be loaded, and the report lists the tensors that the file lacks and those that the
+# model does not need:
 
 # %% tags=["nbval-check-output"]
 import torchvision
@@ -591,11 +601,11 @@ print("missing:", *report.missing, sep="\n  ")
 print("left over:", *report.unexpected, sep="\n  ")
 
 # %% [markdown]
-# A missing tensor keeps its random values and has to be trained. Always read this list: an unexpected name in it is a bug that is easy to
-# find now and hard to find later.
+# A missing tensor keeps its random values and has to be trained. Always read this list: a name that you do not expect there is a mistake,
+# which is easy to find now and hard to find later.
 #
-# The classifier may have a different number of people. Training that starts from a file for other people cannot use its classifier, so the
-# library leaves it out, and the new classifier keeps its random values:
+# If the file comes from a training with a different number of people, its classifier does not fit. The library then loads everything else,
+# and the new classifier keeps its random values:
 
 # %% tags=["nbval-check-output"]
 larger = AlignedReID(config.backbone, None, num_ids + 1, config.local_channels)
@@ -606,13 +616,14 @@ assert report.missing == report.unexpected == ["fc.weight", "fc.bias"], (
 print(report)
 
 # %% [markdown]
-# A file does not record who its people are. If the number of people is the same by chance, their classifier is loaded, and training has to
-# correct it.
+# A file does not record who its people are. If different people happen to be equally many, the library loads their classifier, and training
+# has to correct it.
 #
 # ### Files that are rejected
 #
-# If tensors of the *backbone* are missing, the file belongs to a different network. If the backbone is complete but any other shape differs,
-# the model was built with different settings. The library never loads part of such a file: the model stays unchanged.
+# If the file lacks tensors of the *backbone*, it belongs to a different network. If its backbone is complete but the shape of any other
+# tensor differs, except for the classifier's, the model was built with different settings. The library never loads a part of such a file:
+# the model stays unchanged.
 
 
 # %%
@@ -622,7 +633,7 @@ from alignedreid_lib.errors import InputError
 
 
 def refusal(model, name):
-    """The message with which a file is refused, without its folder."""
+    """The message with which a file is rejected, without its folder."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     try:
         load_weights(model, folder / name)
@@ -643,10 +654,10 @@ wider = AlignedReID(config.backbone, None, num_ids, 2 * config.local_channels)
 print(refusal(wider, "weights.pth"))
 
 # %% [markdown]
-# The second model's local features are twice as long as the file's.
+# The first file belongs to a different backbone; the second model's local features are twice as long as the file's.
 #
-# The last file is rejected for safety. A weights file is a *pickle*, and a pickle may name a function to call while it is loaded. This class
-# pickles itself as "make a folder":
+# The last file is rejected for safety. A weights file is a *pickle*, and a pickle may name a function to call while it is loaded. An object
+# of this class is saved as the instruction to make a folder:
 
 
 # %%
@@ -678,8 +689,8 @@ assert (folder / "made by a weights file").exists(), (
 temporary.cleanup()
 
 # %% [markdown]
-# It made a harmless folder in a temporary place, which is now deleted. A different file could have sent your keys to someone. Never load a
-# downloaded file in this way.
+# The code made a harmless folder, which is now deleted. A different file could have sent your passwords to someone. Never load a downloaded
+# file in this way.
 
 # %% [markdown]
 # ## What the papers say
@@ -694,19 +705,19 @@ temporary.cleanup()
 # batch norm and ReLU. The classifier's weights start with a standard deviation of 0.001.
 # :::
 #
-# Our table contains both heights: {eq}`eq-map-size` gives 7 for 224 and 8 for 256, with 2048 channels for ResNet-50. The library follows the
-# reproduction, so that its files load. Because only the global feature is kept at test time, the `local` and `head` columns of the parameter
-# table cost nothing in a search.
+# Our table contains both heights: equation {eq}`eq-map-size` gives 7 stripes for 224 rows and 8 stripes for 256, with 2048 channels for
+# ResNet-50. The library follows the reproduction, so that its files load. If a search uses only the global feature, the parameters in the
+# columns `local` and `head` of the table cost nothing there.
 
 # %% [markdown]
 # ## Which setting should I take?
 #
-# * `weights = "imagenet"` for photographs: nearly all parameters are in the backbone (23.5 million of ResNet-50's), and they need not start from
-#   random values.
-# * `height = 256`, `width = 128`: the shape of a standing person, with eight stripes. A square of 224 × 224 has seven stripes and columns of
-#   background.
-# * `last_stride = 1` if the input is small: 64 × 32 then gives a feature map of 4 × 2 instead of 2 × 1. The last stage has four times as many cells to
-#   compute.
+# * `weights = "imagenet"` for real images: most parameters are in the backbone (23.5 of 25.3 million in ResNet-50 with a head for 751
+#   people), and they need not start from random values.
+# * `height = 256`, `width = 128`: the shape of a standing person, with eight stripes. A square of 224 × 224 has seven stripes, and the
+#   person in it is stretched to twice the width.
+# * `last_stride = 1` if the input is small: 64 × 32 then gives a feature map of 4 × 2 instead of 2 × 1. The last stage then has four times
+#   as many cells to compute.
 # * `backbone`: `resnet50` to compare with published rows; `mobilenet_v2` if memory or time is short, since it has a tenth of the parameters.
 # * `local_channels = 128`: the paper's value. A file with a different value does not load.
 #
@@ -714,7 +725,7 @@ temporary.cleanup()
 #
 # * The last feature map of a backbone has $H \times W$ cells of $C$ numbers, with $H = \lceil h / 32 \rceil$; with `last_stride=1`,
 #   $\lceil h / 16 \rceil$.
-# * The global feature is the average of the feature map; a local feature is the average of a row, shortened by one matrix that all stripes
+# * The global feature is the average of the feature map; a local feature is the average of a row, shortened by a matrix that all stripes
 #   share.
 # * A stripe depends mostly on its own part of the image, and a little on everything around it.
 # * Weights keep the original's names. The library lists missing and left-over tensors, rejects a file that does not fit, and never runs code
@@ -747,8 +758,8 @@ temporary.cleanup()
 #     assert torch.allclose(local_by_hand(network, flipped), local_by_hand(network, feature_map).flip(1), atol=1e-4)
 # ```
 #
-# The global feature does not change; the stripes are in reverse order. The global feature does not depend on positions, and local features
-# must not be compared stripe by stripe if boxes differ.
+# The global feature does not change, because it does not depend on positions. The local features are the same in reverse order. So a
+# comparison stripe by stripe fails if the same part of the body is in different stripes.
 # :::
 #
 # **3.** The branch averages over the width and then multiplies by $A$. Could it multiply first and average afterwards? Could it average after
@@ -768,8 +779,9 @@ temporary.cleanup()
 # linear, so its position matters.
 # :::
 #
-# **4.** Compute the stripes of equation {eq}`eq-stripe`. The function gets a feature map of shape [C, H, W] and returns one row of C numbers per
-# stripe, [H, C]. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Compute the stripes of equation {eq}`eq-stripe`. The function gets the feature map of one image, a tensor of shape [C, H, W], and
+# returns one row of C numbers per stripe, a tensor of shape [H, C]. It has one mistake. Run the cell, read the answer and repair the
+# function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -82,8 +82,10 @@ fig
 # **Time** on two cores: 20 seconds. **Hardware**: any laptop, no GPU. Nothing is trained here: the feature of a stripe is its colour, so you
 # can check every distance by eye.
 #
-# A detector draws a box around each person it sees, and the box is often wrong. The generator of [chapter 1](01_datasets.ipynb) can draw one
-# moment in any box, so we know how far each box is off: here 0, 1 and 2 eighths of the person's height.
+# A detector draws a box around each person it sees, and the box is often wrong. The generator of [chapter 1](01_datasets.ipynb) can draw
+# one moment in any box, so we know how far each box is off: here 0, 1 and 2 eighths of the person's height. (All boxes of this chapter have
+# the same size and are only too low or too high. Boxes of a wrong size, which change the scale of the person, are among those of [chapter
+# 13](13_alignment_study.ipynb).)
 
 # %% [markdown]
 # ## The cost of matching two stripes
@@ -176,7 +178,8 @@ fig
 table = torch.tensor([[1.0, 9, 9, 9], [1, 2, 9, 9], [9, 3, 1, 2]])
 
 # %% [markdown]
-# A path takes two steps down and three to the right, in any order, so there are $\binom{5}{2} = 10$ paths. Here are all of them:
+# A path takes two steps down and three to the right, in any order, so it has six cells, and there are $\binom{5}{2} = 10$ paths. (For two
+# images of $H$ stripes every path has $2H - 1$ cells.) Here are all ten:
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -188,7 +191,7 @@ from itertools import combinations
 
 
 def all_paths(height, width):
-    """Every way down and right, as a list of cells."""
+    """Every path down and right, as a list of cells."""
     steps = height + width - 2
     for downs in combinations(range(steps), height - 1):
         cells, i, j = [(0, 0)], 0, 0

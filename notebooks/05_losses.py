@@ -295,8 +295,9 @@ assert torch.allclose(distances.diagonal(), torch.tensor(1e-6)), (
 # %% [markdown]
 # ## Batch-hard mining
 #
-# A batch of $N$ images has many triplets of anchor, positive and negative. *Batch-hard* mining keeps one triplet per anchor, the hardest. Let
-# $y_i$ be the identity in image $i$. Then
+# In a batch of $N$ images with $K$ images of each person, each anchor has $K - 1$ positives and $N - K$ negatives, so there are
+# $N (K - 1)(N - K)$ triplets of anchor, positive and negative. *Batch-hard* mining keeps one triplet per anchor, the hardest. Let $y_i$ be
+# the identity in image $i$. Then
 #
 # $$
 # d_{ap} = \max_{i \ne a,\; y_i = y_a} d_{ai}, \qquad d_{an} = \min_{y_i \ne y_a} d_{ai} .
@@ -1336,9 +1337,9 @@ figures.pull_the_points(spots, people, 0.3, static=fig, words=words)
 # ```
 # :::
 #
-# **4.** Find the hardest positive and the hardest negative of every anchor. The function gets a distance matrix as a list of rows and the
-# labels, and returns a pair ($d_{ap}$, $d_{an}$) per anchor, with `None` where there is no positive or no negative. It has one mistake. Run
-# the cell, read the answer and repair the function.
+# **4.** Find the hardest positive and the hardest negative of every anchor. The function gets a distance matrix as a list of rows, and a
+# list with the label of each image. It returns a list with one pair ($d_{ap}$, $d_{an}$) per image, with `None` in place of a distance if
+# there is no positive or no negative. It has one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

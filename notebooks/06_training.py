@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 06 Training
 #
-# A new network already gives every image a feature. Take one batch and look at the distances of all pairs, of the same person and of
-# different people:
+# A new network, before any training, already gives every image a feature. Here are the distances between the images of one batch, for all
+# pairs of the same person and for all pairs of different people:
 
 # %% tags=["parameters"]
 # Parameters: the data
@@ -55,7 +55,7 @@ compiled = False
 workers = 2
 memory_limit = 4294967296
 checkpoint_every = 60.0
-# how the data is prepared, where it is not there yet
+# how the data is prepared, if that has not been done yet
 num_val_ids = None
 pattern = ""
 test_share = None
@@ -149,19 +149,19 @@ def draw_pairs(networks):
     return fig
 
 
-# %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: the curves for the same person and for different people overlap for half of their range" caption="Before training a distance hardly tells whether two images show one person."
+# %% label="fig-pairs-before" alt="Histogram of the distances of pairs before training: the curves for the same person and for different people overlap for half of their range" caption="Before training the distance of two images hardly shows whether they are of one person."
 torch.manual_seed(0)
 untrained = AlignedReID(config.backbone, last_stride=config.last_stride)
 draw_pairs({"before training": untrained})
 
 # %% [markdown]
-# The two curves of [the figure](#fig-pairs-before) overlap: at a distance of 0.2 the two images may show the same person or different people.
-# Training has to separate the curves. This chapter trains the model that the other chapters use: one network with two losses, a set of
-# settings, a learning-rate schedule and a loop. Full training runs also execute this notebook.
+# The two curves of [the figure](#fig-pairs-before) overlap: at a distance of 0.2 two images may show the same person or different people.
+# Training has to separate the curves. This chapter trains the model that the other chapters use, and explains what a training run consists
+# of: the settings, the loss, the learning rate and the loop over the batches. Full training runs execute this notebook too.
 #
 # **What you will learn**
 #
-# * how to train a model in a run folder that survives a kill at any moment;
+# * how to train a model so that the run can be interrupted at any moment and then resumed;
 # * what every setting of the training means, and how the learning rate changes over the epochs;
 # * how to read the three training curves together.
 #
@@ -170,13 +170,13 @@ draw_pairs({"before training": untrained})
 #
 # ## Settings
 #
-# The parameters cell at the top contains every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some of
-# them. If you type `make train PRESET=name` in a terminal in the project's folder, the preset's values are inserted right after this cell and
-# the notebook is executed. `archive = ""` stands for the book's own drawn people.
+# The parameters cell at the top contains every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some
+# of them. If you type `make train PRESET=name` in a terminal in the project's folder, the preset's values are inserted right after the
+# parameters cell, and then the notebook is executed. With `archive = ""` it uses the book's own drawn people.
 #
-# The notebook builds two objects from them: the configuration of the training (`config.TrainConfig` describes each setting) and the plan of
-# the data and the test (`full_run.Plan` does). Both check the name, type and range of every setting, so a misspelt or impossible setting stops
-# the notebook here and not an hour later. An invalid value is rejected with its name:
+# The notebook makes two objects from the settings: the configuration of the training (`config.TrainConfig` describes each of its settings)
+# and the plan of the data and the test (`full_run.Plan` describes these). Both check the name, type and range of every setting, so a
+# misspelt or impossible setting stops the notebook here and not an hour later. The message names the setting:
 
 # %% tags=["demonstration", "nbval-check-output"]
 try:
@@ -188,9 +188,9 @@ except InputError as error:
 print(message)
 
 # %% [markdown]
-# The data are the drawn people of [chapter 1](01_datasets.ipynb) or the archive that a preset names. The archive is prepared once and reused
-# afterwards. A preset may also train on several merged datasets (`dataset: combined`) and test on each. The batch above has 16 people with 4
-# images each, or as many as a smaller dataset has.
+# The data are the drawn people of [chapter 1](01_datasets.ipynb) or the archive that a preset names. The archive is prepared once. A preset
+# may also train on several merged datasets (`dataset: combined`) and test on each of them. The batch above has 16 people with 4 images
+# each, or as many as a smaller dataset has.
 
 # %%
 labels_found = np.unique(train_set.labels)
@@ -216,9 +216,10 @@ assert len(batch_set) == P * K and len(set(batch_set.ids)) == P, (
 # :::
 #
 # The book's run starts from random weights and trains for one minute, so it differs from the original in two ways. First, it uses $m = 2$:
-# for features of length ten or more a margin of 0.3 is soon satisfied ([chapter 5](05_losses.ipynb)), and a satisfied anchor has no gradient.
-# Second, it adds the identification loss, a classifier over the training people, weighted by `id_weight`. The gradient of the classifier
-# guides training while the triplet loss still pulls all images together; full runs from ImageNet weights do not need it.
+# the distances between this network's features are between 3 and 11 during most of the training (the curves below show them), so a margin
+# of 0.3 is soon satisfied, and a satisfied anchor has no gradient ([chapter 5](05_losses.ipynb)). Second, it adds the identification loss,
+# a classifier over the training people, weighted by `id_weight`. At the beginning the triplet loss pulls all images together, the right
+# ones and the wrong ones; the classifier's gradient guides the training through this phase. Full runs from ImageNet weights do not need it.
 #
 # By hand, with four points on a line and two people:
 
@@ -246,8 +247,8 @@ assert torch.isclose(term.loss, torch.tensor(0.8)), (
 # %% [markdown]
 # ## The learning rate
 #
-# The optimiser is Adam. Its learning rate is $\eta_0$ before epoch $s$. From epoch $s$ it falls, and in the last epoch $T$ it is a thousandth
-# of $\eta_0$. In epoch $e$ it is
+# The optimiser is Adam. Its learning rate is $\eta_0$ (`base_lr`) before epoch $s$ (`decay_at_epoch`). From epoch $s$ it falls, and in the
+# last epoch $T$ (`total_epochs`) it is a thousandth of $\eta_0$. In epoch $e$ it is
 #
 # $$ \eta(e) = \eta_0 \cdot 0.001^{\,(e + 1 - s)\,/\,(T + 1 - s)} \qquad e \ge s $$ (eq-training-rate)
 #
@@ -299,8 +300,8 @@ ax.legend()
 fig
 
 # %% [markdown]
-# On the logarithmic axis of [the figure](#fig-schedules) the exponential fall is a straight line, because every epoch divides the rate by the
-# same number.
+# On the logarithmic axis of [the figure](#fig-schedules) the exponential fall is a straight line, because each epoch divides the rate by
+# the same number.
 
 # %% [markdown]
 # ## One training step by hand
@@ -332,10 +333,10 @@ def naive_loss(network, batch, labels, margin):
 
 
 # %% [markdown]
-# The library's `train_step` does the same with matrices. Both start from equal weights and take one step on an equal batch of 6 people x 2
-# images, with a small network. They add in a different order, so their rounding differs, and the difference depends on the processor. We
-# therefore compute in float64, where the rounding error is a billion times smaller than a mistake would be. We compare after one step,
-# because every further step would amplify the difference.
+# The library's `train_step` does the same with matrices. Both start from the same weights and take one step on the same batch of 6 people ×
+# 2 images, with a small network. They add numbers in a different order, so their rounding differs, and the difference depends on the
+# processor. We therefore compute in float64, where the rounding error is a billion times smaller than a mistake would be. We compare after
+# one step, because every further step would amplify the difference.
 
 # %% tags=["demonstration"]
 small = dataclasses.replace(
@@ -385,9 +386,10 @@ assert all(
 # %% [markdown]
 # ## A training run
 #
-# A training run repeats this step: each epoch is one pass over the identities ([chapter 2](02_batches.ipynb)). Every minute
-# (`checkpoint_every`), at the end, and at the best validation the run saves a checkpoint. `train` starts the run, resumes it after its last
-# saved epoch, or finds it finished. (To test existing weights, name their files in `only_test`; then nothing is trained.)
+# A training run repeats this step: each epoch is one pass over the identities ([chapter 2](02_batches.ipynb)). The run saves a
+# *checkpoint*, from which it can be resumed, every minute (`checkpoint_every`), at the end, and whenever a validation has a new best score.
+# `train` starts a run, resumes it after its last saved epoch, or finds that it is finished. (To test existing weights, name their files in
+# `only_test`; then nothing is trained.)
 
 # %%
 validate = full_run.validation(config) if config.validate_every else None
@@ -399,13 +401,14 @@ result = (
 if result:
     print(
         f"{len(result.metrics)} epochs, {result.resumed_at} of them done before"
-        " this notebook asked"
+        " this notebook ran"
     )
 
 # %% [markdown]
-# This is what the run folder contains. Every file is first written under a temporary name and then renamed, so that after a kill at any
-# moment the last complete file remains. `config.json` has the settings (and the `precision` that `auto` came to at the first start), `metrics.jsonl` one row per epoch, `checkpoint.pt` everything that
-# resuming needs, `weights.pth` the model, and `tensorboard` the curves.
+# The next cell lists the run folder. Every file is first written under a temporary name and then renamed, so that after a kill at any
+# moment the last complete file remains. `config.json` has the settings (and the number format that `precision = "auto"` selected at the
+# first start), `metrics.jsonl` one row per epoch, `checkpoint.pt` everything that is needed to resume, `weights.pth` the model, and
+# `tensorboard` the curves.
 
 # %%
 for path in sorted(runs.resolve(plan.run_dir).glob("*")):
@@ -436,23 +439,24 @@ if result:
 # The loss pulls the images of each person together. Does the distance of the hardest positives fall during the whole training?
 # :::
 
-# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances separate" caption="The loss falls, nearly all triplets become satisfied, and negatives leave positives behind."
+# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances separate" caption="The loss falls, most triplets become satisfied, and the negatives become farther than the positives."
 figures.training_curves(result.metrics) if result else "nothing was trained"
 
 # %% [markdown]
 # Read the three panels of [the figure](#fig-curves) together.
 #
 # * **Loss** is the sum of both terms. The triplet loss falls fast at first and then slowly: once most triplets are satisfied, only the
-#   hardest are left, and batch-hard mining uses only these. At the end most of the sum is the identification loss.
+#   hardest still add to it. At the end most of the sum is the identification loss.
 # * **Precision** (*negative farther*) is the share of anchors whose hardest negative is farther than their hardest positive; **margin
-#   satisfaction** (*by the margin*) is the share where it is farther by the margin. When both reach 1, the triplet loss has no gradient left.
-#   (The setting `precision` is something else: the number format.)
-# * **Distances**: at first both shrink, because mapping everyone to the same point is the safe solution early in training. Then both grow
-#   again, the negatives faster, and the curves separate. A run whose curves both shrink to zero has collapsed: use a lower learning rate.
+#   satisfaction** (*by the margin*) is the share of anchors where it is farther by at least the margin. When both reach 1, the triplet loss
+#   has no gradient left. (The setting `precision` is something else: the number format.)
+# * **Distances**: at first both shrink. As long as the network cannot tell people apart, the loss is smallest if all features are at the
+#   same point. Then both distances grow again, the negatives faster, and the curves separate. If both shrink to zero and stay there, the
+#   run has *collapsed*: use a lower learning rate.
 #
-# Here is [the histogram from the beginning](#fig-pairs-before) again, before and after training, for the same batch:
+# Here is [the histogram from the beginning](#fig-pairs-before) again, and the one after training, for the same batch:
 
-# %% alt="Histograms of pair distances before and after training: after training, most pairs of the same person have smaller distances than most other pairs (the scales differ: all distances have grown)" caption="After training the same distance separates most pairs."
+# %% alt="Histograms of pair distances before and after training: after training, most pairs of the same person have smaller distances than most other pairs (the scales differ: all distances have grown)" caption="After training the distance separates most pairs of one person from pairs of different people."
 networks = full_run.networks(config, plan, result)
 model = next(iter(networks.values()))
 draw_pairs(
@@ -475,10 +479,11 @@ assert distances[same].mean() < distances[~same].mean(), (
 # random state and, in float16, the scale of the loss. A run that was interrupted therefore continues as if nothing had happened. (On a GPU
 # this is true up to rounding, because the order of the sums varies; `deterministic = True` requests a fixed order.)
 #
-# A checkpoint of a large network takes as long to write as a fast GPU needs for an epoch. Each epoch therefore ends with a copy of this state
-# in memory, and a thread writes the copy to the disk while the training continues. Ctrl-C, an error, or the SIGTERM of a cluster's queue lose
-# the epoch in progress: the copy of the last finished epoch is written before the process ends. A power cut loses the epochs since the last
-# checkpoint, which is a minute of work. We interrupt a small run after two of four epochs and compare it with a run without an interruption:
+# Writing the checkpoint of a large network takes as long as an epoch on a fast GPU. Each epoch therefore ends with a copy of this state in
+# memory, and a thread writes the copy to the disk while the training continues. After Ctrl-C, an error, or the SIGTERM of a cluster's queue
+# the copy of the last finished epoch is written before the process ends, so that only the epoch in progress is lost. A power cut loses all
+# epochs since the last checkpoint, which is a minute of work. We interrupt a small run after two of four epochs and compare it with a run
+# without an interruption:
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -529,9 +534,9 @@ assert all(
 # ## Several processes
 #
 # A machine with several GPUs trains faster if the GPUs share each batch: every process computes the features of its part of the $P$ people.
-# The loss cannot be divided in the same way. Suppose that of the four points above one process has the two of person 0 and another process
-# has the two of person 1. Then neither has a negative, and no loss that they compute separately is the loss of the batch. So they exchange
-# their features:
+# The loss cannot be divided in the same way. Take the four points above: suppose that process 0 has the two points of person 0, and process
+# 1 has the two of person 1. Then neither has a negative, so neither can compute the loss of the batch alone. They therefore exchange their
+# features:
 
 # %% tags=["demonstration"] label="fig-processes" alt="Two rows of boxes, one per process. Each has its own two points, sends their features to the other, computes the loss of all four points, 0.8, and the gradient through its own points: five quarters and minus three quarters. Both are added: one half" caption="Features are exchanged, the loss is computed twice, and the two parts of the gradient are added."
 fig = figures.Figure(figsize=(8, 2.8), layout="none")
@@ -578,16 +583,17 @@ fig
 # %% [markdown]
 # 1. Each process computes the features of its own images.
 # 2. The processes exchange their features ($f_r$ are the features of process $r$).
-# 3. Each process computes the loss of the whole batch. All get the same number.
+# 3. Each process computes the loss $L$ of the whole batch. All get the same number.
 # 4. In the backward pass each process computes the gradient through its own features and treats the others' as constants.
-# 5. The parts are added. The sum is the gradient of the batch:
+# 5. The parts of all processes $r$ are added. The sum is the gradient of the batch with respect to the weights $\theta$ of the network:
 #
 # $$ \frac{\partial L}{\partial \theta} = \sum_r \frac{\partial L}{\partial f_r}\, \frac{\partial f_r}{\partial \theta} $$ (eq-training-processes)
 #
-# Take the four points again, multiplied by a weight $\theta = 1$ to be learned. With gradients through all points, the four gaps are $\theta$
-# times $1 - 1.2$, $1 - 0.2$, $1.8 - 0.2$ and $1.8 - 2$; every term is active, so the slope is $(-0.2 + 0.8 + 1.6 - 0.2) / 4 = 0.5$. With
-# gradients through only the first two points, the four terms have slopes 1, 2, 1 and 1, together $5/4$. (In the second term $d_{ap} = \theta$
-# grows and $d_{an} = 1.2 - \theta$ shrinks, because 1.2 is a constant.) The other two points give $-1.2, -1.2, 0.6, -1.2$, together $-3/4$.
+# Take the four points again, each multiplied by a weight $\theta$, which the training would change; now $\theta = 1$. The four differences
+# $d_{ap} - d_{an}$ are $\theta$ times $1 - 1.2$, $1 - 0.2$, $1.8 - 0.2$ and $1.8 - 2$. All four terms of the loss are above 0, so its slope
+# is the mean, $(-0.2 + 0.8 + 1.6 - 0.2) / 4 = 0.5$. Process 0 follows only its own two points, 0 and $\theta$, and takes 1.2 and 3 as
+# constants. Then the four terms have slopes 1, 2, 1 and 1, whose mean is $5/4$. (In the second term $d_{ap} = \theta$ grows and $d_{an} =
+# 1.2 - \theta$ shrinks, which makes 2.) For process 1 the slopes are $-1.2$, $-1.2$, $0.6$ and $-1.2$, whose mean is $-3/4$.
 
 # %% tags=["demonstration", "nbval-check-output"]
 labels_of_four = torch.tensor([0, 0, 1, 1])
@@ -617,10 +623,11 @@ assert np.isclose(
 # %% [markdown]
 # ### Batch norm
 #
-# One difference remains: batch norm takes its mean and variance over the images of one process. With `sync_batch_norm=True` it takes them
-# over the whole batch, and two processes give the same result as one, up to rounding. The next cell starts both runs from this notebook
-# (without mirroring, because each process draws its own). We compare their *first* step: its loss, and the running means of batch norm after
-# it. Later steps amplify the rounding, so that after a few epochs the losses of two correct runs differ by several percent.
+# One difference to a single process remains: batch norm takes its mean and variance over the images of one process. With
+# `sync_batch_norm=True` it takes them over the whole batch, and two processes give the same result as one, up to rounding. The next cell
+# starts a run with one process and a run with two (without mirroring, because each process makes its own random decisions). We compare
+# their *first* step: its loss, and the running means of batch norm after it. Later steps amplify the rounding, so that after a few epochs
+# the losses of two correct runs differ by several percent.
 
 # %% tags=["demonstration"]
 one = dataclasses.replace(
@@ -650,32 +657,34 @@ assert all(
 # %% [markdown]
 # ### What the processes check
 #
-# The sum needs no waiting until the end. The backward pass computes the gradients of the last layers first; each message of eight megabytes
-# leaves as soon as its gradients are there, and travels while those of the earlier layers are computed (`training/exchange.py`).
+# The processes add their gradients while the backward pass is still running. It computes the gradients of the last layers first; they are
+# sent in messages of eight megabytes, each as soon as its gradients are known, while those of the earlier layers are computed
+# (`training/exchange.py`).
 #
-# But nothing in the sum reveals a process that computes something else. With a different learning rate in one process the two would train
-# different networks without an error. The processes therefore compare:
+# But the sum does not show whether all processes compute the same thing. If one process had a different learning rate, the two would train
+# different networks, and no error would appear. The processes therefore compare:
 #
-# | when | what | a difference |
+# | when | what is compared | after a difference |
 # |---|---|---|
-# | before the first step | settings, versions, images and labels | ends the run with one line that names it |
-# | before the first step | nothing: all take the weights of the first process | cannot be |
-# | after each epoch | all weights, bit for bit, except the running statistics of batch norm, which differ on purpose if each process has its own | ends the run with one line that names it |
+# | before the first step | settings, versions, images and labels | the run ends with one line that names the difference |
+# | before the first step | no comparison of weights: all processes take those of the first | - |
+# | after each epoch | all weights, bit for bit, except the running statistics of batch norm, which may differ if each process has its own | the run ends with one line that names the difference |
 #
 # All of this is tested with processes on a CPU and has not yet been run on GPUs.
 #
 # ### How to start them
 #
-# `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the page [On your GPU](book/on_your_gpu.md) shows how
-# to use the GPUs of several machines and the queue of a cluster, and what to look at when a training is slow. Synchronised batch norm sends messages in every layer, so it is off by default; each process then takes the mean of its own images.
+# `make train PRESET=market1501_gl ARGS="-p processes 4"` uses four GPUs of one machine; the page [On your GPU](book/on_your_gpu.md) shows
+# how to use the GPUs of several machines and the queue of a cluster, and what to look at when a training is slow. Synchronised batch norm
+# sends messages in every layer that has batch norm, so it is off by default; then each process takes the mean of its own images.
 
 # %% [markdown]
 # ## Which epoch to keep
 #
-# The last epoch is not always the best, but the test set must not be used to choose: choosing a model by its test score amounts to training
-# on the test set. The *validation* people are for this choice ([chapter 1](01_datasets.ipynb) splits them off). With `train_part="train"`
-# they are left out of the training. After every `validate_every` epochs the network ranks them, and the weights with the best mean average
-# precision are kept in `best.pth`. Here is the small run once more:
+# The last epoch is not always the best. But the test set must not be used to choose an epoch, because choosing a model by its test score
+# amounts to training on the test set. For this choice there are the *validation* people ([chapter 1](01_datasets.ipynb) sets them aside).
+# With `train_part="train"` they are left out of the training. After every `validate_every` epochs the network ranks them, and the weights
+# with the best mean average precision are kept in `best.pth`. The next cell does this with the small run from above:
 
 # %% tags=["demonstration"]
 watched = dataclasses.replace(tiny, train_part="train", validate_every=1)
@@ -703,14 +712,15 @@ assert not train_people & val_people, (
 )
 
 # %% [markdown]
-# Published numbers come from the last epoch of a training on *all* training people (`trainval`): settings are chosen with the split, then the
-# training is repeated without it. `make train PRESET=market1501_validated` runs the first step.
+# Published numbers come from the last epoch of a training on *all* training people (`trainval`). So there are two trainings: the first,
+# with validation people, to choose the settings (`make train PRESET=market1501_validated`), and the second with all people and these
+# settings.
 
 # %% [markdown]
 # ## The result
 #
-# The value of a loss shows on people that the network has never seen. We rank the test gallery for every query
-# ([chapter 8](08_evaluation.ipynb) explains the table).
+# What the training is worth shows only on people that the network has never seen. For every query we rank the test gallery ([chapter
+# 8](08_evaluation.ipynb) explains the table).
 
 # %%
 of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")
@@ -739,17 +749,19 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 # global loss alone.
 # :::
 #
-# Over its whole training the book's run processes a thousandth of the pixels of the original's run, and its people are drawn. The shape of the curves is the same: the
-# distances first shrink, then separate, and a few hard triplets remain for a long time. To reproduce the published number, put
-# `Market-1501-v15.09.15.zip` into `data/raw/` and run `make train PRESET=market1501_gl`.
+# In its whole training the book's run sees about a thousandth as many pixels as the original's run, and its people are drawn. The shape of
+# the curves is the same: the distances first shrink, then separate, and a few hard triplets remain for a long time. To reproduce the
+# published number, put `Market-1501-v15.09.15.zip` into `data/raw/` and run `make train PRESET=market1501_gl`.
 #
 # ## Which setting should I take?
 #
-# * `margin = 2` for a short training from random weights, as in the book's run; `margin = 0.3` for a long one from ImageNet weights.
+# * `margin = 2` for a short training from random weights, as in the book's run; `margin = 0.3` for a long training from ImageNet weights.
 # * A lower `base_lr` if the positive and the negative distances both shrink to zero: such a run has collapsed.
-# * `decay_at_epoch` in the second half (151 of 300, or 13 of 18 here): the loss first has to fall at the full rate, then the weights settle.
+# * `decay_at_epoch` in the second half (151 of 300, or 13 of 18 here): the loss first has to fall at the full rate; then, with smaller and
+#   smaller steps, the weights settle.
 # * `train_part = "train"` with `validate_every` while you choose settings, then `"trainval"` with all people for the number that you report.
-# * `sync_batch_norm = True` if several processes have few images each, because the mean of few images is inexact; it sends messages in every layer.
+# * `sync_batch_norm = True` if several processes have few images each, because a mean over few images is inexact. It costs messages in
+#   every layer with batch norm.
 # * `deterministic = True` if you compare two runs on a GPU bit by bit; otherwise the order of the sums may vary.
 #
 # ## Summary
@@ -763,14 +775,14 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 #
 # ## Exercises
 #
-# **1.** With $T = 300$ and $s = 151$, in which epoch is the learning rate a tenth of the base?
+# **1.** With $T = 300$ and $s = 151$, in which epoch is the learning rate a tenth of $\eta_0$?
 #
 # :::{dropdown} Solution
 # $0.001^{x} = 0.1$ for $x = 1/3$, so $e + 1 - 151 = 150 / 3$ and $e = 200$:
 # `training.learning_rate(training.TrainConfig(), 200) / 2e-4` gives 0.1.
 # :::
 #
-# **2.** Why does the sampler need $K \ge 2$, and what would go wrong with $P = 1$?
+# **2.** Why does the sampler of [chapter 2](02_batches.ipynb) need $K \ge 2$, and what would go wrong with $P = 1$?
 #
 # :::{dropdown} Solution
 # With $K = 1$ no anchor has a positive except itself; with $P = 1$ no anchor has a negative. The library rejects both:
@@ -786,7 +798,8 @@ assert runs.read_json(written)["config"]["seed"] == config.seed, (
 # :::
 #
 # **4.** Compute the learning rate by equation {eq}`eq-training-rate`. The function gets the epoch $e$, the base rate $\eta_0$, the first
-# epoch $s$ of the fall and the last epoch $T$. It has one mistake. Run the cell, read the answer and repair the function.
+# epoch $s$ of the fall and the last epoch $T$. It returns the rate of epoch $e$. It has one mistake. Run the cell, read the answer and
+# repair the function.
 
 # %% tags=["demonstration", "nbval-check-output"]
 from alignedreid_lib.exercises import check

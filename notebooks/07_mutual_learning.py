@@ -2,9 +2,9 @@
 # # 07 Mutual learning
 #
 # In mutual learning two networks see the same batches. Each learns from the labels and also from the other network's output for the batch.
-# Neither is a fixed teacher; both learn at the same time. According to the paper both end up better than a network that is trained alone.
+# Neither is a fixed teacher; both learn at the same time. According to the paper both become better than a network that is trained alone.
 
-# %% label="fig-partners" caption="A label names the person; a partner's answer also shows who is easily confused." alt="Left: one batch goes into two networks; the labels go to both, and each also learns from the answer of the other. Right, an example with made-up numbers: the label gives probability 1 to this person and 0 to two others; the partner gives 0.6 to this person, 0.35 to a person in similar clothes and 0.05 to a third person"
+# %% label="fig-partners" caption="A label names the person; the partner's output also shows which people are easily confused." alt="Left: one batch goes into two networks; the labels go to both, and each also learns from the answer of the other. Right, an example with made-up numbers: the label gives probability 1 to this person and 0 to two others; the partner gives 0.6 to this person, 0.35 to a person in similar clothes and 0.05 to a third person"
 from alignedreid_lib import figures
 
 fig = figures.Figure(figsize=(8, 3), layout="constrained")
@@ -65,8 +65,8 @@ fig
 # **Time** on two cores: a quarter of a minute, plus one or two minutes if its two models are not trained yet.
 # **Hardware**: any laptop, no GPU. Full training runs need a GPU.
 #
-# The next cells, folded on the site, contain the settings that differ from the library's defaults, and those of several models. Every other
-# setting of [chapter 6](06_training.ipynb) can be added, or given in a preset.
+# The next two cells are folded on the site. They contain the settings that differ from the library's defaults, and the settings for several
+# models. You can add every other setting of [chapter 6](06_training.ipynb), here or in a preset.
 
 # %% tags=["parameters"]
 # Parameters: the data
@@ -81,7 +81,7 @@ backbone = "resnet18.layer3"
 backbones = ()
 model_devices = ()
 weights = None
-# two models that start equal: refuse them, or part them by noise
+# two models that start equal: refuse them, or make them differ by noise
 twins = "refuse"
 # the loss
 id_weight = 1.0
@@ -93,7 +93,7 @@ base_lr = 1e-3
 total_epochs = 10
 decay_at_epoch = 6
 precision = "float32"
-# the study at the end: seeds of the trainings; none reads committed results
+# the study at the end: seeds of its trainings; () reads the committed results
 study_seeds = ()
 
 # %% tags=["hide-input"]
@@ -151,10 +151,10 @@ train_set = datasets.open_dataset(config.folder, config.train_part)
 #
 # A label names the person and gives no other information. It does not tell the network that two people are easily confused, or which two
 # images of a person are nearly the same. A network discovers such facts by itself, and a network that starts from different random weights
-# discovers different ones. If one could tell the other ([the figure](#fig-partners))!
+# discovers different ones. In mutual learning each tells the other what it has found ([the figure](#fig-partners)).
 #
-# Here are two networks, a batch of eight people with four images each (or as many as a smaller dataset has), and the distances that each
-# network gives between the images:
+# Here are the distances that two networks give between the images of one batch, which has eight people with four images each (or as many as
+# a smaller dataset has):
 
 # %%
 size = (config.height, config.width)
@@ -207,7 +207,7 @@ def draw_matrices(matrices, title):
     return fig
 
 
-# %% label="fig-two-matrices" caption="Untrained, neither network shows the eight people, and the two already differ." alt="Two distance matrices of a batch by two untrained networks and, on a scale four times finer, their difference: blocks along the diagonal are hardly visible"
+# %% label="fig-two-matrices" caption="Before training neither matrix shows the eight people, and the two already differ." alt="Two distance matrices of a batch by two untrained networks and, on a scale four times finer, their difference: blocks along the diagonal are hardly visible"
 at_home = dataclasses.replace(
     config, device="cpu", model_devices=(), compiled=False
 )
@@ -219,16 +219,17 @@ before = [matrix_of(network) for network in untrained]
 draw_matrices(before, "before training")
 
 # %% [markdown]
-# Each group of four in [the distance matrices](#fig-two-matrices) is one person, so a good matrix has dark blue blocks of four along the
-# diagonal. Both networks are untrained, and such blocks are hardly visible. The two matrices already differ, and what the networks learn will
-# also differ.
+# Rows and columns of [the distance matrices](#fig-two-matrices) are the images, four in a row for each person. A good matrix has dark blue
+# blocks of 4 × 4 along the diagonal. Both networks are untrained, so such blocks are hardly visible. The two matrices already differ, and
+# what the networks learn will also differ.
 #
 # ## What one model can teach another
 #
 # ### Class probabilities
 #
-# With an identification head a model gives each image a probability $p^c$ for each training person $c$. If the other model gives $q^c$, the
-# Kullback-Leibler divergence measures how far the first is from the second:
+# With an identification head ([chapter 3](03_model.ipynb)) a model gives image $i$ a probability $p_i^c$ for each training person $c$. The
+# other model gives $q_i^c$. The *Kullback-Leibler divergence* $D(q_i \,\|\, p_i)$ is 0 if both agree, and the larger, the more the first
+# model differs from the second. The loss of the first model is its mean over the $N$ images:
 #
 # $$ L_P = \frac1N \sum_i D(q_i \,\|\, p_i) = \frac1N \sum_i \sum_c q_i^c \log \frac{q_i^c}{p_i^c} $$ (eq-mutual-probability)
 #
@@ -254,8 +255,8 @@ assert np.isclose(
 # %% [markdown]
 # ### Distances
 #
-# AlignedReID adds a term of its own, the *metric mutual loss*: the two models' distance matrices for the batch should agree. With $d_{ij}$
-# from one model and $d'_{ij}$ from the other,
+# AlignedReID adds its own term, the *metric mutual loss*: the distance matrices of the two models for the batch should agree. Let $d_{ij}$
+# be the distance of the images $i$ and $j$ in one model and $d'_{ij}$ in the other:
 #
 # $$ L_M = \frac1{N^2} \sum_{i, j} (d_{ij} - d'_{ij})^2 $$ (eq-mutual-distance)
 #
@@ -283,12 +284,13 @@ assert e.grad is None, "the partner gets no gradient from this loss"
 
 # %% [markdown]
 # * **The first model** has the gradient $2 \cdot (3 - 5) / 4 = -1$: a larger distance lowers its loss.
-# * **The second model** has no gradient. Each model has its own loss, in which the partner's numbers are constants: the loss *pulls* the model
-#   towards the partner and does not pull the partner. The partner is pulled by its own loss.
+# * **The second model** has no gradient. Each model has its own loss, in which the partner's numbers are constants. So a loss moves its
+#   model towards the partner and leaves the partner where it is; the partner has its own loss.
 # * **A step** of two models is therefore two separate steps that only exchange numbers, and the models may be on two devices.
 #
-# The loss of one model is $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, here with $w_P = 1$ (`probability_weight`) and
-# $w_M = 0.1$ (`global_mutual_weight`). The published rows use $w_M = 1$, and $w_P = 0$ if there is no classifier loss.
+# The loss of one model is $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, where the first two terms are the triplet loss of the
+# global features and the identification loss ([chapter 5](05_losses.ipynb)), here with $w_P = 1$ (`probability_weight`) and $w_M = 0.1$
+# (`global_mutual_weight`). The published rows use $w_M = 1$, and $w_P = 0$ if there is no classifier loss.
 #
 # ## One step of two models by hand
 
@@ -329,7 +331,9 @@ def naive_mutual_step(networks, optimizers, batch, labels, settings):
 
 
 # %% [markdown]
-# `mutual_step` does the same for any number of models (each term is the mean over the partners), with every term that the configuration turns on. The loop and the library start from equal weights and take one step in float64, so that only a mistake could make them differ:
+# `mutual_step` does the same for any number of models (each mutual term is then the mean over the partners), and with every loss that the
+# configuration turns on. The loop and the library start from the same weights and take one step in float64, so that only a mistake could
+# make them differ:
 
 # %% tags=["demonstration"]
 pair = dataclasses.replace(
@@ -373,14 +377,17 @@ for one, other in zip(by_loop, by_library, strict=True):
 # %% [markdown]
 # ## A training run
 #
-# `train` takes `num_models` from the configuration. All models see the same batches; each has its own weights, optimiser and seed (and its own backbone and device, if `backbones` and `model_devices` name them). With `own_views=True` each model mirrors and crops the images of a batch for itself, and the mutual terms still compare the same people in the same order. A checkpoint contains all models, so an interrupted run continues as in chapter 6.
+# `train` takes `num_models` from the configuration. All models see the same batches; each has its own weights, optimiser and seed (and its
+# own backbone and device, if `backbones` and `model_devices` name them). With `own_views=True` each model gets its own random mirrors and
+# crops of the same images, so the mutual terms still compare the same people in the same order. A checkpoint contains all models, so an
+# interrupted run can be resumed as in chapter 6.
 
 # %%
 validate = full_run.validation(config) if config.validate_every else None
 result = training.train(config, plan.run_dir, validate=validate)
 print(
     f"{len(result.metrics)} epochs, {result.resumed_at} of them done before"
-    " this notebook asked"
+    " this notebook ran"
 )
 print([path.name for path in result.all_weights])
 
@@ -445,15 +452,16 @@ for ax, name in zip(
 fig
 
 # %% [markdown]
-# In [the figure](#fig-mutual-curves) one line stands for both models: both see the same batches, and each mutual term is (nearly) the same for
-# both.
+# In [the figure](#fig-mutual-curves) one line shows both models, because their losses nearly coincide: both see the same batches, and each
+# mutual term is the same for both or nearly so.
 #
 # * **The distance term** falls from the start.
-# * **The probability term** stays tiny, and the first panel shows why: guessing uniformly among 170 people gives a loss of $\log 170 = 5.1$,
-#   and after these few epochs the classifiers are hardly better. Two models that know nothing agree with each other.
+# * **The probability term** stays tiny, and the first panel shows why: guessing uniformly among 170 people gives a loss of $\log 170 =
+#   5.1$, and after these few epochs the classifiers are hardly better. Two models that only guess agree with each other.
 # * **The first epoch** is above 5.1: a new classifier starts at 5.1, and the first steps make it confident in wrong answers.
 #
-# The divergence is not symmetric, but it is nearly symmetric for two answers that are nearly equal.
+# (The distance term is exactly the same for both models. The divergence is not symmetric, but it is nearly so for two outputs that are
+# nearly equal.)
 
 # %% label="fig-matrices-after" caption="Trained together, both networks show the eight people as blocks of four." alt="The same two distance matrices after training: dark blocks of four along the diagonal, similar in both models, and their difference on a scale four times finer"
 networks = full_run.networks(config, plan, result)
@@ -462,13 +470,13 @@ after = [matrix_of(network) for network in trained[:2]]
 draw_matrices(after, "after training")
 
 # %% [markdown]
-# In [the figure](#fig-matrices-after) the blocks are dark, and in both matrices the same pairs of people are near each other. Are these two
-# models more similar than two models that were trained without mutual terms? The study below measures it.
+# In [the figure](#fig-matrices-after) the blocks are dark, and both matrices have small distances between the same pairs of people. Are
+# these two models more similar than two models that were trained without mutual terms? The study below measures it.
 
 
 # %% tags=["demonstration"]
 def contrast(matrix):
-    """Mean distance of two people over that of one person's pictures."""
+    """Mean distance of two people over that of one person's images."""
     same = (labels[:, None] == labels[None]).numpy() & ~np.eye(
         len(labels), dtype=bool
     )
@@ -485,8 +493,8 @@ for first, last in zip(before, after, strict=False):
 # ### Models that cannot teach each other
 #
 # Two models must differ to learn from each other. These two started from different random weights. Two models that start from the same file
-# of ImageNet weights differ only in the layers added to them, the local branch and the classifier. If neither layer has a loss, both models
-# take the same steps in every epoch, and every mutual term is 0. `train` rejects such settings if this is certain:
+# of ImageNet weights differ only in the layers that are added to them, the local branch and the classifier. If no loss uses these layers,
+# both models take the same steps in every epoch, and every mutual term is 0. `train` rejects settings with which this is certain:
 
 # %% tags=["demonstration", "nbval-check-output"]
 book.dataset_folder("market1501")
@@ -504,13 +512,15 @@ assert "stay equal; set twins" in message, "equal models are rejected"
 print(message.replace(str(start), "start.pth"))
 
 # %% [markdown]
-# The original reproduction trains such pairs: its mutual rows with the global loss alone start two models from one file of ImageNet weights.
-# Both see the same batches and have the same loss, so in exact arithmetic they stay equal and teach each other nothing.
-# Only rounding makes them differ: a GPU adds numbers in an order that varies from call to call, so sums differ in their last digits, and
-# training amplifies the differences. The published gain of these rows therefore depends on chance, which no setting of the original controls.
+# The original reproduction trains such pairs: in its published rows with mutual learning and only the global loss, two models start from
+# one file of ImageNet weights. Both see the same batches and have the same loss, so in exact arithmetic they stay equal and teach each
+# other nothing. Only rounding makes them differ: a GPU adds numbers in an order that varies from call to call, so sums differ in their last
+# digits, and training amplifies the differences. The published gain of these rows therefore depends on chance, which no setting of the
+# original controls.
 #
-# The setting `twins="noise"` does the same on purpose: before the first step it multiplies each parameter of every model but the first
-# by $1 + 10^{-6} z$ with $z$ from a normal distribution. Such a run can be repeated from its seed, on a CPU too. The preset of these rows uses it.
+# The setting `twins="noise"` makes two equal models differ on purpose: before the first step it multiplies each parameter of every model
+# but the first by $1 + 10^{-6} z$ with $z$ from a normal distribution. Such a run can be repeated from its seed, on a CPU too. The preset
+# of these rows uses it.
 
 # %% tags=["demonstration"]
 with tempfile.TemporaryDirectory() as folder:
@@ -522,8 +532,8 @@ first_step = training.mutual_step(parted, batch, people, noisy)
 assert first_step[0]["global_mutual_loss"] > 0, "noise makes the models differ"
 
 # %% [markdown]
-# On every device `train` stops with one line if a mutual loss is exactly 0 in all steps of an epoch. (The preset and this check have
-# not yet been run on a GPU.)
+# If a mutual loss is exactly 0 in all steps of an epoch, `train` stops with a message. (The preset and this check have not yet been run on
+# a GPU.)
 #
 # ## The result
 #
@@ -581,8 +591,9 @@ study = runs.read_json(study_file)["scores"]
 
 
 # %% [markdown]
-# The table gives the mean and the standard deviation over the models of each way, in percent. The *difference* is the mean of
-# $|d_{ij} - d'_{ij}|$ over the batch above, with each matrix divided by its own mean (0.06 is 6 % of a typical distance).
+# The table gives the mean and the standard deviation over the six models of each way, in percent. The *difference* measures how much the
+# two models of a pair disagree: it is the mean of $|d_{ij} - d'_{ij}|$ over the batch above, with each matrix divided by its own mean (0.06
+# is 6 % of a typical distance).
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -617,10 +628,10 @@ assert apart["probability and distance"] < apart["side by side"], (
 # %% [markdown]
 # Is the higher score more than luck? `evaluation.compare` answers in two ways:
 #
-# * *Over queries*: with different queries the scores would differ. The interval comes from drawing the queries again, with replacement (a
-#   bootstrap), and the probability from swapping the two tests of each query at random.
-# * *Over seeds*: each seed gives a different network, so the spread of the trainings decides (Welch's t test). The two models of a pair are not
-#   independent, so each training counts once, with its first model.
+# * *Over queries*: with different queries the scores would be different. The interval comes from drawing the queries again, with
+#   replacement (a bootstrap); the probability comes from swapping the two models at random, query by query.
+# * *Over seeds*: each seed gives different networks, so the gain is compared with the spread of the trainings (Welch's t test). The two
+#   models of a pair are not independent, so each training counts once, with its first model.
 
 
 # %%
@@ -642,42 +653,43 @@ over_queries, *over_seeds = comparison.rows[
 ]  # of rank-1; a study of one seed has no row over seeds
 assert all(
     np.isclose(row.difference, over_queries.difference) for row in over_seeds
-), "both ways compare the same means, and differ in their interval"
+), "both kinds of interval belong to the same difference of means"
 
 # %% [markdown]
 # * **Agreement.** Models with the distance term agree more, which is what the term is for.
-# * **Score, for these six networks.** They also score about one point higher. This gain in mAP is more than luck of the queries: its interval is
-#   above 0.
-# * **Score, for the method.** Three seeds per side differ so much among themselves that their interval reaches from four points below 0 to seven
-#   above. Three trainings cannot show that mutual learning helps; a paper that trains once shows even less.
+# * **Score, for these six networks.** They also score about one point higher in the first table; the second one compares the first models
+#   only, and gives +1.6 points of mAP. This gain is more than luck of the queries: its interval is above 0.
+# * **Score, for the method.** The three seeds of each way differ so much from each other that the interval of the gain in mAP reaches from
+#   four points below 0 to seven above. Three trainings cannot show that mutual learning helps; a paper that trains once shows even less.
 # * **The probability term** does not help here, because a partner that is still guessing has no information to give.
 #
 # On real images, in a short training with weight 1, mutual learning scored five points below a single model
 # ([chapter 10](10_reproduction.ipynb)).
 #
 # :::{admonition} The paper says
-# AlignedReID (Zhang et al. 2017, section 3.3) trains two networks with mutual learning (Zhang et al. 2018), by class probabilities and by the
-# metric mutual loss on global distances, and uses one of them. The original reproduction reports on Market-1501, trapezoid AP: 87.05 / 71.38
-# for the global loss alone, 88.78 / 75.76 with mutual learning.
+# AlignedReID (Zhang et al. 2017, section 3.3) trains two networks with mutual learning (Zhang et al. 2018), with class probabilities and
+# with the metric mutual loss on global distances, and then uses one of the two networks. The original reproduction reports on Market-1501,
+# trapezoid AP: 87.05 / 71.38 for the global loss alone, 88.78 / 75.76 with mutual learning.
 # :::
 #
-# Their results come from hours of training ResNet-50 on real people, ours from one minute of training a small network on drawn people. What
-# both share is the mechanism: the terms, which model learns from which, and the need to measure a gain over several seeds.
+# Their results come from hours of training ResNet-50 on real people, ours from one minute of training a small network on drawn people. The
+# mechanism is the same: the terms, which model learns from which, and the need to measure a gain over several seeds.
 #
 # ## Which setting should I take?
 #
-# * `num_models = 2` costs about twice the training of one, and the search afterwards costs the same, because one of the models is used.
+# * `num_models = 2` costs about twice the training of one model. The search afterwards costs the same, because it uses only one of them.
 # * `global_mutual_weight = 0.1` in a short training: in our study the models agreed more and scored slightly higher. With the published weight of 1, a
 #   short training on CUHK03 lost five points.
 # * `probability_weight = 0` until the classifier is better than guessing: in our study the term changed the mAP by less than its standard deviation.
-# * Different starts, by `weights = None`, different `backbones` or a loss on new layers: equal models have nothing to teach each other. Where all of
-#   this is fixed, `own_views = True` or `twins = "noise"` makes them differ.
-# * Three seeds or more per side before you claim a gain: three left an interval from four points below 0 to seven above.
+# * Let the models start differently, with `weights = None`, different `backbones`, or a loss on the layers that are added: equal models
+#   have nothing to teach each other. If you cannot change these, `own_views = True` or `twins = "noise"` makes the models differ.
+# * Train with more than three seeds per way before you claim a gain: three left an interval from four points below 0 to seven above.
 #
 # ## Summary
 #
 # * A partner's class probabilities show which people are easily confused; its distances show which images are similar.
-# * In a model's loss the partner's numbers are constants: there are two losses and two backward passes, and the models share only numbers.
+# * In a model's loss the partner's numbers are constants: there are two losses and two backward passes, and the models exchange only
+#   numbers.
 # * One loop trains one model or several; each may have its own backbone and device.
 # * Mutual learning makes models agree more. Only a table with spreads can show whether they also rank better.
 #
@@ -721,14 +733,15 @@ assert all(
 #
 # ```python
 # for row in training.of_model(result.metrics, 1)[:3]:
-#     print(round(row["images_per_second"]), "pictures a second, two models")
+#     print(round(row["images_per_second"]), "images per second, two models")
 # single = book.model().result.metrics
-# print(round(single[1]["images_per_second"]), "pictures a second, one model")
+# print(round(single[1]["images_per_second"]), "images per second, one model")
 # ```
 # :::
 #
-# **4.** Which way does the divergence go? The function gets our probabilities and the partner's for one image, and computes the term of equation
-# {eq}`eq-mutual-probability` by which we learn from the partner. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Which of the two models is $p$ in the divergence, and which is $q$? The function gets two lists of probabilities for one image:
+# ours and the partner's. It computes the term of equation {eq}`eq-mutual-probability` with which we learn from the partner. It has one
+# mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["demonstration", "nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 09 Re-ranking
 #
-# A ranking uses the distance of each gallery image from the query. Re-ranking also uses the distances between gallery images: it compares the
-# neighbours of the query with the neighbours of each gallery image.
+# A ranking uses the distance of each gallery image from the query. Re-ranking also uses the distances between gallery images: it compares
+# the neighbours of the query with the neighbours of each gallery image.
 
 # %% label="fig-points" caption="Four images of B are nearer to the query than most images of A: no threshold on the distance helps." alt="Points in the plane: person A is a chain that leads away from the query, which is a star, person B a cluster of points below it; the six nearest of the query are ringed and numbered: images 1 and 2 of A, and images 7, 9, 11 and 13 of B"
 import numpy as np
@@ -119,10 +119,10 @@ settings = runs.read_settings(
 # %% [markdown]
 # ## The problem
 #
-# The example has twenty images, each a point in the plane: two people with seven images each, and six strangers. Person A walks from the sun
-# into the shade, so A's images form a chain; the query, image 0, is at its sunny end. Person B does not move, so B's images (7 to 13) form a
-# cluster, which happens to be near the query. [The figure](#fig-points) shows this part of the plane; most strangers (14 to 19) are farther
-# away. No two distances from one image are equal, so that no order depends on rounding.
+# The example has twenty images, each a point in the plane: two people with seven images each, and six strangers. Person A walks from the
+# sun into the shade, so A's images form a chain; the query, image 0, is at its sunny end. Person B does not move, so B's images (7 to 13)
+# form a cluster, which happens to be near the query. [The figure](#fig-points) shows this part of the plane; most strangers (14 to 19) are
+# farther away. No two distances from one image are equal, so that no order depends on rounding.
 
 # %% tags=["nbval-check-output"]
 squared = ((points[:, None] - points[None]) ** 2).sum(2)  # [N, N]
@@ -131,11 +131,17 @@ print("nearest of the query:", nearest[query, 1:8].tolist())
 print("person:              ", who[nearest[query, 1:8]].tolist())
 
 # %% [markdown]
-# Sorted by distance, the query's list in [the figure](#fig-points) starts with A's next two images, then four images of B, and only then A's third:
-# these four are nearer to the query than the rest of A's chain. No distance threshold fixes this. But B's images are each other's nearest
-# neighbours; the query is not among them.
+# Sorted by distance, the query's list in [the figure](#fig-points) starts with A's next two images, then four images of B, and only then
+# A's third: these four are nearer to the query than the rest of A's chain. No distance threshold fixes this. But B's images are each
+# other's nearest neighbours; the query is not among them. The method uses this in five stages:
 #
-# ## Reciprocal neighbours
+# 1. *nearest*: find the $k$ nearest images of every image;
+# 2. *reciprocal*: keep those of them that are neighbours in both directions;
+# 3. *expanded*: add the reciprocal neighbours of these images, if most of them are already in the set;
+# 4. *averaged*: turn each set into a row of weights, and average each row with those of the nearest images;
+# 5. *re-ranked*: compare the rows by their Jaccard distance, and mix it with the original distance.
+#
+# ## Reciprocal neighbours (stages 1 and 2)
 #
 # Let $N(i, k)$ be the $k$ nearest images of image $i$, without $i$ itself. Two images are *$k$-reciprocal* neighbours if each is among the
 # $k$ nearest of the other. An image also belongs to its own set, which matters for the counts below:
@@ -175,7 +181,7 @@ for i in range(N):
     )
 
 # %% [markdown]
-# ## Expansion
+# ## Expansion (stage 3)
 #
 # A reciprocal neighbour may lead to further images of the person. Take each $j \in R(i, k)$ and its own reciprocal neighbours for half of $k$
 # (rounded to a whole number). If more than two thirds of them are already in $R(i, k)$, the others are added as well:
@@ -225,7 +231,7 @@ fig
 # [The figure](#fig-sets) shows that reciprocity removes the images of B, and that expansion adds only images that are supported by the
 # remaining ones: three of the four images of $R(2, 3) = \{0, 1, 2, 3\}$ are in the set already, so image 2 adds the fourth.
 #
-# ## A row of weights
+# ## A row of weights (stage 4)
 #
 # Each set becomes a row of weights, so that sets can be compared gradually: the nearer a neighbour, the larger its weight. Let $d$ be the
 # squared distance divided by the largest one in its row, and let $R^*(i)$ stand for $R^*(i, k)$. The weights are
@@ -282,7 +288,7 @@ fig
 # In [the figure](#fig-weights) images 0 to 6 are A, 7 to 13 are B. Each row has a few non-zero numbers. A's block and B's block do not
 # overlap; everything below relies on this. Before averaging, three quarters of the matrix are zero; with 19 281 images instead of twenty, 99.9 % are.
 #
-# ## The Jaccard distance
+# ## The Jaccard distance (stage 5)
 #
 # Two images are close if their rows overlap:
 #
@@ -378,7 +384,7 @@ fig
 # %% [markdown]
 # ### Move the query
 #
-# In the next figure the stages of the method are computed again whenever you change something. Predict first:
+# In the next figure the five stages are computed again whenever you change something. Predict first:
 #
 # * Each image of B has six others of B as its nearest neighbours. At stage 2 with $k = 6$ the re-ranked list has an average precision (AP) of
 #   0.809. Does one more neighbour, $k = 7$, raise it or lower it?
@@ -646,8 +652,9 @@ assert np.allclose(from_matrices, again, atol=2e-3), (
 # neighbourhoods overlap by chance.
 # :::
 #
-# **4.** Find $R(i, k)$ by equation {eq}`eq-reranking-reciprocal`. `neighbours[j]` lists the other images from the nearest to the farthest,
-# without $j$ itself. The function returns a set. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Find $R(i, k)$ by equation {eq}`eq-reranking-reciprocal`. The function gets `neighbours`, the number `i` of an image and `k`;
+# `neighbours[j]` is the list of the other images from the nearest to image $j$ to the farthest, without $j$ itself. The function returns a
+# set of image numbers. It has one mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 10 Reproduction
 #
-# This chapter lists what the original reproduction of AlignedReID published, which of its results have been run here, and where each of our
-# numbers comes from.
+# This chapter lists the scores that the original reproduction of AlignedReID published, shows which of them have been computed again here,
+# and tells where each of our numbers comes from.
 
 # %% tags=["parameters"]
 # Parameters: the folder of the results
@@ -36,7 +36,7 @@ with open(folder / "published_scores.csv", newline="") as file:
 for line, row in enumerate(published, 2):  # line 1 is the head
     row["line"] = line
 
-# %% label="fig-published" caption="Each point is a single run: which of these distances between points would survive a second seed?" alt="Published rank-1 against mAP on Market-1501: single models on Market-1501 alone are lowest, mutual learning is mostly above them though the two groups touch, three sets with single models are between, and three merged sets with mutual learning are separate at the top"
+# %% label="fig-published" caption="Each point is a single run, so a small distance between two points may be chance." alt="Published rank-1 against mAP on Market-1501: single models on Market-1501 alone are lowest, mutual learning is mostly above them though the two groups touch, three sets with single models are between, and three merged sets with mutual learning are separate at the top"
 groups = (  # of training sets: colour; of models: filled or hollow
     ("Market-1501", "market1501", figures.PURPLE, "o"),
     ("three sets", "combined", figures.GREEN, "^"),
@@ -71,19 +71,20 @@ fig
 # %% [markdown]
 # **What you will learn**
 #
-# * which 64 rows were published, which preset answers each row, and what our number is, where there is one;
+# * which 64 rows were published, which preset repeats each row, and what our number is, if there is one;
 # * which runs of this project are finished, each with its seed, commit, versions, machine and minutes;
-# * how to fill a row, and what the original itself could not reproduce.
+# * how to fill a row, and which of the paper's results the original itself could not reproduce.
 #
 # **Time** on two cores: seconds, because this chapter only reads files. **Hardware**: any laptop, no GPU.
 #
 # ## The problem
 #
-# A table in a paper gives one number per row, from a single run. The original published 64 rows: three test sets and several losses, with and
-# without mutual learning, all with the *trapezoid* average precision. Our runs of them need the same data and a GPU. The chapter shows which
-# rows still wait, how to fill them, and what has been run instead.
+# A table in a paper gives one number per row, from a single run. The original published 64 rows: three test sets and several losses, with
+# and without mutual learning, all with the *trapezoid* average precision. To repeat them we need the same data and a GPU. The chapter shows
+# which rows have no run yet, how to fill them, and what has been run instead.
 #
-# What do the published rows show? The cell compares each model of mutual learning with the single model of the same settings:
+# What do the published rows show? The next cell compares each model from mutual learning with the single model that has the same settings
+# otherwise:
 
 # %% tags=["nbval-check-output"]
 SAME = ("train_set", "test_set", "total_epochs", "normalize_feature")
@@ -106,13 +107,13 @@ assert min(points for _, points in gain) > 0, (
 )
 
 # %% [markdown]
-# For the same data, losses and distance, mutual learning always has a higher mAP than a single model. But neighbouring points of
-# [the figure](#fig-published) may differ by chance, because each comes from a single run: how large is a difference between two runs of the
+# For the same data, losses and distance, mutual learning always has a higher mAP than a single model. But neighbouring points of [the
+# figure](#fig-published) may differ by chance, because each comes from a single run. How large is the difference between two runs of the
 # same training?
 #
 # ## A score with its spread
 #
-# For $n$ runs with scores $s_1 \ldots s_n$ we print the mean and the sample standard deviation,
+# For $n$ runs with scores $s_1 \ldots s_n$ we print the mean $\bar s$ and the sample standard deviation $\sigma$:
 #
 # $$ \bar s = \frac1n \sum_i s_i, \qquad \sigma = \sqrt{\frac{1}{n-1} \sum_i (s_i - \bar s)^2} $$ (eq-reproduction-spread)
 #
@@ -139,14 +140,14 @@ assert np.isclose(row.rank1, mean) and np.isclose(
 # %% [markdown]
 # ## All published rows
 #
-# Each row belongs to one training, and each training has a preset, whose first lines name the rows that it answers. A finished run is saved
-# in `results/<preset>.json`; runs with different seeds are saved next to it. Below are the rows that have such a run, and, folded, those that
-# wait for one. *line* is the line in `published_scores.csv`; line 1 is the header. Scores are rank-1 / mAP in percent.
+# Each row belongs to one training, and each training has a preset, whose first lines name the rows that it repeats. A finished run is saved
+# in `results/<preset>.json`, and runs with different seeds next to it. The output below lists the rows that have such a run, and then, folded,
+# the rows without one. *line* is the line in `published_scores.csv`; line 1 is the header. Scores are rank-1 / mAP in percent.
 
 
 # %%
 def lines_of(text):
-    """The published lines that a preset answers, by its comment."""
+    """The published lines that a preset repeats, from its comment."""
     match = re.search(r"Answers lines ((?:\d+[,\s#]*)+)", text)
     return (
         [int(number) for number in re.findall(r"\d+", match[1])]
@@ -246,7 +247,7 @@ def what_of(row):
 
 
 def table(head, rows):
-    """A table in Markdown; numbers stand to the right."""
+    """A table in Markdown, with numbers aligned to the right."""
     right = {"line", "published", "ours", "minutes", "seed", "models"}
     lines = ["| " + " | ".join(head) + " |"]
     marks = ["---:" if set(h.split(", ")) & right else "---" for h in head]
@@ -264,7 +265,7 @@ SETTINGS = ["line", "epochs, decay from", "losses", "distance"]
 
 
 def with_our_runs(rows):
-    """The table of published rows beside ours."""
+    """The table of published rows with ours."""
     head = ["train set", "test set", *SETTINGS, "published", "ours"]
     head += ["published, re-ranked", "ours, re-ranked", "preset"]
     cells = []
@@ -312,15 +313,15 @@ assert with_our_runs(published).count("no run yet") >= 2 * len(waiting), (
 
 # %% [markdown]
 # Rows without a run are not filled from other sources. These training runs need Market-1501, CUHK03 and DukeMTMC-reID and hours of a GPU.
-# The third set was withdrawn ([chapter 1](01_datasets.ipynb)), so only people who already have a copy can fill the rows that need it.
+# DukeMTMC-reID was withdrawn ([chapter 1](01_datasets.ipynb)), so only people who already have a copy can fill the rows that need it.
 #
 # ## What has been run
 #
-# The table has one line for every finished run. Average precision here uses the *step* definition, like later papers; the files contain both.
-# Below it, folded, is where each number was made:
+# The table has one line for every finished run. Average precision here uses the *step* definition, like later papers; the files contain
+# both. The folded table below it shows where each number was computed:
 #
 # * A "+" after a commit means that the library, a chapter or a preset had changed since that commit.
-# * A training that was interrupted may have parts on different machines or of different commits. If they differ from those of the test, the
+# * The parts of an interrupted training may come from different machines or commits. If one of them differs from those of the test, the
 #   table names the epochs of each part.
 
 
@@ -428,9 +429,10 @@ for name, run in finished.items():
         )
 
 # %% [markdown]
-# The last cell compares each result with its preset: every number here was made with the settings of the preset that its file name gives.
+# The last cell compares each result with its preset: every number here was computed with the settings of the preset that its file name
+# gives.
 #
-# The only real images among them are the detected ones of CUHK03. Two seeds of the same training differ by this much:
+# The runs whose names begin with `cuhk03` use real images, CUHK03's detected boxes. One of these trainings was run with two seeds:
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -453,9 +455,10 @@ assert len(pair) >= 2, (
 # %% [markdown]
 # ## A difference, or luck?
 #
-# Results files keep the scores of each query, so `evaluation.compare` can compare two runs query by query
-# ([chapter 8](08_evaluation.ipynb) derives the interval and the probability). Here are two questions about the drawn people. The first is a
-# test of the test: two trainings of chapter 7's study differ in nothing but the seed. Do they differ by more than luck (b minus a)?
+# Results files keep the scores of each query, so `evaluation.compare` can compare two runs query by query ([chapter 8](08_evaluation.ipynb)
+# derives the interval and the probability). Here are two questions about the drawn people. The first one tests the comparison itself: two
+# trainings of chapter 7's study have the same settings and two seeds. Do their scores differ by more than luck? (The table shows b minus
+# a.)
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -482,11 +485,12 @@ seeds = evaluation.compare(third, second)
 seeds
 
 # %% [markdown]
-# Yes: for these two networks the difference in mAP is far more than luck of the queries. But it is luck of the seed, since nothing else differs.
-# An interval over queries answers the question "is this network better?", and a claim about a *method* needs several seeds per side.
+# No, the whole interval is above 0: for these two networks the difference in mAP is far more than luck of the queries. But it is luck of
+# the seed, since nothing else differs. An interval over queries answers the question "is this network better?". A claim about a *method*
+# needs several seeds per method.
 #
-# The second question: does a merged training set help? Here `embedded_combined` is compared with the last epoch of `embedded_validated`, which
-# trains on one of the three sets; both are tested on the same people.
+# The second question is: does a merged training set help? Here `embedded_combined` is compared with the last epoch of `embedded_validated`,
+# which trains on one of the three sets; both are tested on the same people.
 
 # %%
 alone = rows_of("embedded_validated")[0]
@@ -503,14 +507,15 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 )
 
 # %% [markdown]
-# The gain is several times as large as the difference of two seeds. It remains one training per side.
+# The gain is several times as large as the difference between two seeds. But it still comes from one training on each side.
 #
 # ## Train on one set, test on the others
 #
-# A score on the test part of the training set answers the easiest question: same cameras, same detector, new people. A user has new cameras,
-# too. The table has one row per training set and one column per test set, for MobileNetV2 at 128 × 64 with the global loss. The row of drawn
-# people shows how much a network that has never seen a real person finds among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and
-# `matrix_drawn` only test: they read the weights of the finished runs `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
+# A score on the test part of the dataset that the network was trained on answers the easiest question: the cameras and the detector are the
+# same, only the people are new. A user has new cameras, too. The table has one row per training set and one column per test set, for
+# MobileNetV2 at 128 × 64 with the global loss. The row of drawn people shows how much a network that has never seen a real person finds
+# among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and `matrix_drawn` only test: they read the weights of the finished runs
+# `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
 
 # %%
 SETS = {
@@ -543,8 +548,8 @@ assert set(ROWS) <= set(presets), "every row has a preset"
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# The table gives rank-1 / mAP (step) / mINP in percent. The diagonal is the easy question; the distance from it within a *column* is what a
-# foreign training set costs. Columns cannot be compared with each other, because galleries of different sizes are differently hard.
+# The table gives rank-1 / mAP (step) / mINP in percent. The diagonal answers the easy question. The difference from it within a *column* is
+# what it costs to train on a different dataset. Columns cannot be compared with each other, because a search in a larger gallery is harder.
 
 # %% [markdown]
 # ## What each part adds, there and here
@@ -677,7 +682,7 @@ assert np.allclose(gains, [0.36, 1.60, -3.36, 4.34, 14.11]), (
 # | to know before | |
 # |---|---|
 # | time | on the original's TITAN X 2.25 hours for 300 epochs, and 2.9 hours with mutual learning on two of them; not yet measured on a current GPU ([chapter 11](11_time_and_space.ipynb)) |
-# | precision | bfloat16 (16-bit floating point) if the GPU supports it, float16 on a T4 or a V100; the results file records it, and a run keeps what it began with |
+# | precision | bfloat16 (16-bit floating point) if the GPU supports it, float16 on a T4 or a V100; the results file records it, and a run keeps the precision with which it began |
 # | the original's arithmetic | `ARGS="-p precision float32"`, without TF32; `tf32` allows it in convolutions |
 # | several processes | batch norm uses each process's images separately, unless `sync_batch_norm` is on: report this with the score |
 #
@@ -691,8 +696,8 @@ assert np.allclose(gains, [0.36, 1.60, -3.36, 4.34, 14.11]), (
 # use three sets with all losses and mutual learning.)
 # :::
 #
-# The table compares what can be compared; a difference is in points of rank-1 and of mAP (step), from one run of each side unless it names
-# a range.
+# The table compares these findings with ours where we have runs. A difference is in points of rank-1 and of mAP (step); it comes from one
+# run on each side, unless it is a range.
 
 
 # %%
@@ -757,17 +762,17 @@ assert min(with_local) > max(without_local), (
 assert max(mutual) < min(with_local), "both mutual models are below the single"
 
 # %% [markdown]
-# * **Three sets.** Drawn people are similar in all three layouts, while real datasets differ. So our gain neither contradicts nor confirms the
-#   original. Our training on one set also leaves out the validation people, and both have the same number of epochs, which have more steps for
-#   three sets.
+# * **Three sets.** Our three sets are drawn by the same generator, while real datasets differ from each other. So our gain neither
+#   contradicts nor confirms the original. Besides, our training on one set leaves out the validation people, and with three sets the same
+#   number of epochs has more steps.
 # * **Mutual learning.** The log of the short training shows that over 2 277 steps distances shrink tenfold, and only a third of the anchors
-#   satisfy the margin: at its published weight the term slows the training down. We have not tested whether 300 epochs make up for this, as the
-#   original's rows suggest.
+#   satisfy the margin: with its published weight of 1 the mutual term slows the training down. The original's rows suggest that 300 epochs
+#   make up for this; we have not tested it.
 #
 # ## Summary
 #
 # * 64 rows come from 16 trainings; each training has one preset. A row without a run is listed as such.
-# * Each number leads to a file, and the file to a seed, commit, versions and machine.
+# * For each number there is a file, which records the seed, the commit, the versions and the machine.
 # * Look at the spread over seeds before you compare means.
 #
 # Next: [chapter 11](11_time_and_space.ipynb) measures what a run costs.
@@ -782,8 +787,8 @@ assert max(mutual) < min(with_local), "both mutual models are below the single"
 # print([round(m - alone, 2) for m in pair], round(abs(pair[0] - pair[1]), 2))
 # ```
 #
-# It raises mAP by over four points, and the two models differ by less than a tenth. But the two were trained together, so this is not the
-# spread of independent runs.
+# It raises mAP by over four points, and the two models differ by less than a tenth. But these two were trained together, so their
+# difference does not show the spread of independent runs.
 # :::
 #
 # **2.** Does the identification loss help or hurt in the published rows, with one training set and with three?
@@ -802,15 +807,16 @@ assert max(mutual) < min(with_local), "both mutual models are below the single"
 # **3.** What would you have to change to compare our step mAP with the published trapezoid one?
 #
 # :::{dropdown} Solution
-# Only the column: every results file contains both.
+# Only the column, because every results file contains both:
 #
 # ```python
 # print([s["mean_ap_trapezoid"] for s in finished["cuhk03_mobilenet"]["scores"]])
 # ```
 # :::
 #
-# **4.** What does an interval of a difference show? The function gets both ends of a 95 % interval and what it is over, "queries" or "seeds". It
-# returns "nothing", "these networks differ" or "the methods differ". It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** What does an interval of a difference show? The function gets both ends of a 95 % interval, and `over`, which is "queries" or
+# "seeds". It returns "nothing", "these networks differ" or "the methods differ". It has one mistake. Run the cell, read the answer and
+# repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 11 Time and space
 #
-# How long does each step take, how much memory does it need, and how far is this from the possible minimum?
+# How long does each step take, how much memory does it need, and how far is this from the least that is possible?
 
 # %% tags=["parameters"]
 # Parameters: measurements of `make bench`; your own are in runs/bench.json
@@ -36,7 +36,7 @@ def find(step, part):
     )
 
 
-# %% label="fig-bars" caption="The same three steps, eight years apart: is this library fast, or is the machine?" alt="Bars of seconds on a logarithmic axis for local distances, for CMC and mAP and for re-ranking: the original's take between 15 and 140 seconds, ours between a tenth of a second and ten"
+# %% label="fig-bars" caption="The same three steps, eight years apart: a part of the gain comes from the machine." alt="Bars of seconds on a logarithmic axis for local distances, for CMC and mAP and for re-ranking: the original's take between 15 and 140 seconds, ours between a tenth of a second and ten"
 original = {  # seconds, published
     "local distances": 140,
     "CMC and mAP": 15,
@@ -80,7 +80,7 @@ fig
 # %% [markdown]
 # **What you will learn**
 #
-# * how the original reproduction's times compare with measured ones, each with its floor;
+# * how the times of the original reproduction compare with ours, and ours with their *floors*, the least possible times;
 # * how to compute two floors on paper: the operations of a distance matrix, and the bytes that a training step must keep;
 # * which commands measure all of this on your own machine, and on its GPU.
 #
@@ -103,17 +103,18 @@ for step, seconds in original.items():
 # %% [markdown]
 # Two machines that are eight years apart do not make a fair comparison. Two other numbers say more about a step:
 #
-# * its *floor* is the time that the same machine needs for the part of the step that cannot be left out;
-# * its *yardstick*, where there is no such part, is the time of the usual way to do the step. For scoring this is sorting and a loop.
+# * its *floor* is the time that the same machine needs for the part of the step that no program can leave out;
+# * its *yardstick*, for a step without such a part, is the time of the usual program for this step. For scoring this is sorting and a loop.
 #
-# The quotient of a time and its floor shows how much can still be gained. A quotient below 1 means that the library is faster than the
-# yardstick.
+# The time of a step divided by its floor is its *ratio*. It shows how much can still be gained: a ratio of 2 means that the step takes
+# twice its floor. For a yardstick, a ratio below 1 means that the library is faster than the usual program.
 #
 # ## A floor on paper: operations
 #
-# The distances of $Q$ queries to $G$ gallery images with features of $C$ channels need the products of all pairs:
+# The distances of $Q$ queries to $G$ gallery images with features of $C$ channels need the product of each query's feature with each
+# gallery image's feature:
 #
-# $$ F = 2\,Q\,G\,C \quad \text{operations: a multiplication and an addition each} $$ (eq-time-product)
+# $$ F = 2\,Q\,G\,C \quad \text{operations, one multiplication and one addition for each channel of each pair} $$ (eq-time-product)
 #
 # The next cell counts them in a loop for two queries, three images and four channels:
 
@@ -130,11 +131,12 @@ assert count == 2 * Q * G * C, (
 )
 
 # %% [markdown]
-# For Market-1501 and ResNet-50 the formula gives 220 billion. Re-ranking needs the distances of all images to all:
+# For Market-1501 and ResNet-50 equation {eq}`eq-time-product` gives 220 billion operations. Re-ranking needs the distances between all
+# images, queries and gallery together:
 #
 # :::{admonition} Predict first
 # :class: tip
-# The gallery has about five times as many images as there are queries. How many times as many operations does re-ranking need?
+# The gallery has about five times as many images as there are queries. How many times as many operations does re-ranking need as ranking?
 # :::
 
 # %% tags=["nbval-check-output"]
@@ -143,31 +145,31 @@ print(f"ranking:    {2 * Q * G * C / 1e9:6.0f} billion operations")
 print(f"re-ranking: {2 * (Q + G) ** 2 * C / 1e9:6.0f} billion operations")
 
 # %% [markdown]
-# The floor for re-ranking is the time of this product including the nearest-neighbour search. Dividing operations by time gives a lower bound
-# on the machine's throughput, to be compared with its data sheet:
+# The floor of re-ranking is the time for this product and for finding the nearest neighbours in it. The operations divided by this time are
+# a lower bound on what the machine can compute per second, which you can compare with its data sheet:
 
 # %%
 row = find("re-ranking", "3368")
 rate = 2 * (Q + G) ** 2 * C / row["floor"]
 print(
-    f"at least {rate / 1e9:.0f} billion operations a second, finding the"
-    " nearest included"
+    f"at least {rate / 1e9:.0f} billion operations per second, with the"
+    " search for neighbours included"
 )
 assert row["seconds"] > row["floor"], "re-ranking takes longer than its floor"
 
 # %% [markdown]
 # ## A floor on paper: the memory of a training step
 #
-# The backward pass needs what the forward pass computed. Each convolution and each batch norm keeps its input, and the sum grows with the
-# batch size $N$ and with the area of the images:
+# The backward pass needs numbers that the forward pass computed, so each convolution and each batch norm keeps its input. This memory $M$
+# grows with the batch size $N$ and with the area $h\,w$ of the images:
 #
 # $$ M(N, h, w) = M_0 + N\, h\, w\, \mu $$ (eq-time-memory)
 #
-# $M_0$ is the memory of the parameters; $\mu$, in bytes per pixel, depends on the network. We can count it without computing anything: on
-# torch's `meta` device tensors have shapes and no content. We start with a network small enough for paper: one convolution from 3 to 8
-# channels, followed by a ReLU, on an image of 4 x 4. Each number has four bytes:
+# $M_0$ is the memory of the parameters that the backward pass needs; $\mu$, in bytes per pixel, depends on the network. We can count the
+# bytes without computing anything: on torch's `meta` device tensors have shapes but no content. We start with a network small enough for
+# paper: one convolution from 3 to 8 channels, followed by a ReLU, on an image of 4 x 4. Each number has four bytes:
 #
-# | kept | numbers |
+# | what is kept | numbers |
 # |---|---:|
 # | the convolution's input | $3 \cdot 16 = 48$ |
 # | its weights | $8 \cdot 3 \cdot 9 = 216$ |
@@ -184,7 +186,7 @@ def kept_bytes(network, batch, height, width):
         storages[storage._cdata] = (
             storage.nbytes(),
             tensor,
-        )  # held, so that no other storage takes its address
+        )  # kept, so that no other storage takes its address
         return tensor
 
     network = network.to("meta").train()
@@ -208,7 +210,7 @@ assert kept_bytes(small, 1, 4, 4) == by_hand, (
 #
 # :::{admonition} Predict first
 # :class: tip
-# Height and width are both doubled. By how much does the memory of a step grow?
+# Height and width are both doubled. How many times as much memory does a step need?
 # :::
 
 # %% tags=["nbval-check-output"]
@@ -245,20 +247,21 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
 )
 
 # %% [markdown]
-# Twice the batch or twice the area needs nearly twice the memory, except for the constant $M_0$, as equation {eq}`eq-time-memory` predicts.
-# The original reports 9.6 GB at 256 x 128 and a batch of 128, which is of the same order of magnitude; gradients, Adam's moments and
-# workspace are added to our count.
+# Twice the batch or twice the area needs nearly twice the memory (not quite twice, because $M_0$ stays the same), as equation
+# {eq}`eq-time-memory` predicts. Twice the height and width need four times as much. For 256 x 128 and a batch of 128 the original reports
+# 9.6 GB, where we count 7.3 GB: the original's number also contains gradients, Adam's moments and workspace.
 #
 # ## All measurements
 #
 # Each row is a step at the given size, with its floor or yardstick from the same process.
 #
-# * *ratio*: for the steps of a network the median of paired runs, so that a change in the machine's speed affects both; for the others the
-#   quotient of the two times.
-# * *limit*: the ratio that the project has promised, if there is one.
-# * *chance* in the rows of scoring means random distances, *trained* distances that put most matches at low ranks.
+# * *ratio*: the time divided by the floor. For the steps of a network it is the median over pairs of runs, one of the step and one of its
+#   floor, so that a change in the machine's speed affects both.
+# * *limit*: the largest ratio that this project allows, if it has set one.
+# * *chance* in the rows of scoring means random distances; *trained* means distances like those of a trained network, with most matches at
+#   the first ranks.
 # * The last column gives the seconds of the same step on a GPU. `make gpu-check` measures them and writes
-#   `notebooks/results/gpu_check_<device>.json`; until there is such a file, the column is empty: *not yet measured*.
+#   `notebooks/results/gpu_check_<device>.json`; until there is such a file, the column shows *not yet measured*.
 
 # %%
 gpus = book.gpu_checks()
@@ -295,8 +298,9 @@ for row in measured["rows"]:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# The next table shows the rows for which memory and images per second were measured. The memory of *chance* and *trained* is what they need
-# in addition to the start; that of the other rows is the whole process, with torch, the features, and the memory of the floor:
+# The next table shows the rows for which memory or images per second were measured. For *chance* and *trained* it gives the memory that is
+# added during the step. For the other rows it gives the memory of the whole process, which includes torch, the features and what the floor
+# needs:
 
 # %%
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]
@@ -321,12 +325,13 @@ print("over the limit:", "; ".join(late) or "nothing")
 assert len(measured["rows"]) >= 8, "the file has all rows of `make bench`"
 
 # %% [markdown]
-# A row above its limit is named, not hidden (the limits are this project's own). On a new machine, look at that line first.
+# The line names each row whose ratio is above its limit. On a new machine, look at this line first.
 #
 # ## A training on a GPU
 #
-# The goal for the preset `market1501_gl` is 300 epochs in 3.5 minutes or less on an H100. An epoch of 751 identities has 23 whole batches of
-# 128 images. The next cell computes how many images per second this is; an A100 with PyTorch processes about 3 800 at this size.
+# This project's goal for the preset `market1501_gl` is 300 epochs in 3.5 minutes or less on an H100 GPU. An epoch of 751 identities has 23
+# whole batches of 128 images. The next cell computes how many images per second this is. (An A100 GPU with PyTorch processes about 3 800
+# images per second of this size.)
 
 # %% tags=["nbval-check-output"]
 images_per_training = 300 * (751 // 32) * 128
@@ -337,8 +342,9 @@ assert 4000 < needed < 4500, (
 )
 
 # %% [markdown]
-# The goal of the project, 4 500 images per second, leaves some time for the checkpoints. The table compares it with the measurements of
-# `make gpu-check`: the bare backbone, which is the floor, the step in each form, and the whole training with its checkpoints.
+# The goal is therefore set to 4 500 images per second, which leaves some time for the checkpoints. The table compares it with the
+# measurements of `make gpu-check`: the bare backbone, which is the floor; the training step, with and without compilation; and the whole
+# training with its checkpoints.
 
 # %%
 lines = ["| GPU | what | images/s | minutes |", "|---|---|---:|---:|"]
@@ -366,14 +372,15 @@ Markdown("\n".join(lines))
 # the global and 800 s with the local distance.
 # :::
 #
-# On two processor cores the steps after
-# the features take seconds: scoring counts instead of sorting indices, local distances are one product and a few additions per cell, and
-# re-ranking is a search for neighbours.
+# On two processor cores our steps after the features take seconds. Scoring counts the images before each match instead of sorting all of
+# them; local distances are one matrix product and a few additions per cell; re-ranking takes little more time than its search for
+# neighbours.
 #
 # ## Summary
 #
 # * A time alone means little; a time divided by its floor shows how much can still be gained.
-# * Ranking costs $2QGC$ operations, re-ranking $2(Q+G)^2C$; a training step keeps bytes in proportion to batch and area.
+# * Ranking costs $2QGC$ operations, re-ranking $2(Q+G)^2C$; the memory of a training step grows in proportion to the batch and to the area
+#   of the images.
 # * `make bench` measures all of it on your machine; set this chapter's parameter to `runs/bench.json` to see the result.
 # * `make gpu-check` compares a GPU with the CPU and fills the GPU's column; until then it is *not yet measured*. The page
 #   [On your GPU](book/on_your_gpu.md) explains how to train on one GPU, on several, and in the queue of a cluster.
@@ -382,8 +389,8 @@ Markdown("\n".join(lines))
 #
 # ## Exercises
 #
-# **1.** How many operations would re-ranking need with a million gallery images and features of 2 048 channels? How long would it take at the
-# rate above?
+# **1.** How many operations would re-ranking need with a million gallery images and features of 2 048 channels? How long would it take with
+# the operations per second computed above?
 #
 # :::{dropdown} Solution
 # ```python
@@ -391,17 +398,17 @@ Markdown("\n".join(lines))
 # print(f"{operations / 1e15:.1f} million billion, {operations / rate / 3600:.1f} hours")
 # ```
 #
-# The square makes this expensive. The usual solution is an index, which searches only part of the gallery for neighbours.
+# The square makes this expensive. The usual solution is an approximate search, which looks for neighbours in only a part of the gallery.
 # :::
 #
-# **2.** Which batch of ResNet-50 at 256 x 128 fits into 6 GB by the count above, including parameters, their gradients and Adam's two moments
-# (16 bytes per parameter)?
+# **2.** How many images of 256 x 128 may a batch of ResNet-50 have to fit into 6 GB according to the count above, including parameters,
+# their gradients and Adam's two moments (16 bytes per parameter)?
 #
 # :::{dropdown} Solution
 # ```python
 # fixed = 16 * sum(p.numel() for p in network.parameters()) / 1e9
-# a_picture = (table[64, 256, 128] - table[32, 256, 128]) / 32
-# print(int((6 - fixed) / a_picture))
+# one_image = (table[64, 256, 128] - table[32, 256, 128]) / 32
+# print(int((6 - fixed) / one_image))
 # ```
 # :::
 #
@@ -416,8 +423,9 @@ Markdown("\n".join(lines))
 # ```
 # :::
 #
-# **4.** How many operations does a search need for its distances, without and with re-ranking? The function gets the numbers of queries, gallery
-# images and channels. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** How many operations does a search need for its distances, without and with re-ranking? The function gets the numbers of queries,
+# gallery images and channels, and `rerank`, which is true or false. It has one mistake. Run the cell, read the answer and repair the
+# function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 12 Your own people
 #
-# You have a folder of cropped images of people. Which of them show the person in this image? How near is near enough? Why did the network
-# choose this one? This chapter answers these questions in the order in which they come up.
+# You have a folder of cropped images of people, and one more image. Which images of the folder show the same person? How near must an image
+# be to count as the same person? Why did the network rank this image first? This chapter answers these questions in this order.
 
 # %% label="fig-question" caption="Which of the seven images show the person on the left?" alt="Eight images of drawn people: the first is the query, and images 2, 4 and 7 show the same person from different cameras, among strangers"
 from alignedreid_lib import figures, synthetic
@@ -21,25 +21,25 @@ shown = [
 figures.contact_sheet(shown, ["query", *map(str, range(1, 8))], columns=8)
 
 # %% [markdown]
-# Images 2, 4 and 7 do.
+# Images 2, 4 and 7 show this person.
 #
-# For your own folder, set `pictures` in the next cell (and `weights`, if your images are photographs) and run all cells.
+# To use your own folder, set `pictures` in the parameters cell below (and `weights`, if your images are photographs) and run all cells.
 # [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have.
 #
 # **What you will learn**
 #
 # * how to search a folder with three lines, and how to keep, change and share an index;
 # * how to choose a threshold for "nobody", and what happens to its error rate on different cameras;
-# * which parts of two images make their distance large or small, and what a map of all features hides;
+# * which parts of two images make their distance large or small, and what a plot of all features in a plane hides;
 # * what this technique must not be used for.
 #
 # **Time** on two cores: half a minute, plus one minute if the book's model is not trained yet.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: your own folder, and weights trained for people; without them the
+# Parameters: your own folder, and weights trained on people; without them the
 # book's drawn people and its model.
-# weights.pth of a run of yours, its network, and the size it was trained with
+# weights.pth of your own run, its network, and the size it was trained with
 weights = ""
 backbone = "resnet50"
 local_channels = 128
@@ -110,10 +110,10 @@ class Settings:
 settings = runs.read_parameters(Settings, globals())
 
 # %% [markdown]
-# ## The problem in one figure
+# ## A folder to search
 #
-# Without a folder of yours we draw one: twelve people who are in no other chapter, in files such as `p07_cam2_0.png`. Most tools produce
-# images in this form, and the library needs nothing else.
+# If you have given no folder, the next cell draws one: twelve people who are in no other chapter, in files such as `p07_cam2_0.png`. Each
+# name contains the person and the camera, and `pattern` tells the library where.
 
 # %%
 import tempfile
@@ -150,7 +150,8 @@ crops = source if source.is_dir() else folder / "images"
 
 # %% [markdown]
 # The network is the book's model, which was trained on different people drawn by the same generator. For photographs use weights trained on
-# photographs (`make train`), because this model has never seen one. An image has to be resized to the size of the training.
+# photographs (`make train`), because this model has never seen one. `height` and `width` must be those of the training: the library resizes
+# every image to them.
 
 # %%
 if settings.weights:
@@ -179,8 +180,8 @@ query = sorted(path for path in crops.rglob("*.*") if path.is_file())[0]
 # print(index.search("query.jpg", top=9)[0])
 # ```
 #
-# The second reads all images and keeps their features; this is the *index*. The third embeds the query in the same way and sorts the index by
-# distance. The same here:
+# The second line reads all images and keeps their features; this is the *index*. The third computes the feature of the query in the same
+# way and sorts the index by distance. The next cell does this with our folder:
 
 # %%
 index = Index.build(network, crops, **size)
@@ -189,7 +190,7 @@ for match in answer.matches:
     print(f"{match.distance:5.1f}  {match.name}")
 
 
-# %% label="fig-answer" caption="The nearest images wear the same colours; not all of them show the same person." alt="A query and the nine nearest images of the folder: some show the same person, others someone in clothes of the same colour"
+# %% label="fig-answer" caption="The nearest images show people in the same colours, but not always the same person." alt="A query and the nine nearest images of the folder: some show the same person, others someone in clothes of the same colour"
 def show(answer, root=crops):
     """The images of an answer, nearest first, with their distances."""
     names = [match.name for match in answer.matches]
@@ -208,8 +209,8 @@ show(answer)
 # ## Search
 #
 # `Index.build` and `search` take what you have: paths, a folder, PIL images, arrays, tensors, or a generator of video frames. They are read
-# one batch at a time, so the memory for images does not grow with their number. Resizing and normalisation are those of a dataset, so the
-# features are the same numbers as in [chapter 8](08_evaluation.ipynb):
+# one batch at a time, so the memory for images does not grow with their number. Images are resized and normalised as in an evaluation
+# ([chapter 8](08_evaluation.ipynb)), so the features are the same numbers:
 
 # %%
 from alignedreid_lib.evaluation import features
@@ -224,11 +225,11 @@ print(f"{len(found)} images, {found.global_features.shape[1]} numbers each")
 
 
 # %% [markdown]
-# The distance of a query $q$ to each entry $x_i$ of the index is
+# Let $q_c$ be number $c$ of the query's feature, and $x_{ic}$ that of entry $i$ of the index. The distance of the query to this entry is
 #
 # $$ d_i = \sqrt{\textstyle\sum_c (q_c - x_{ic})^2} $$ (eq-own-search)
 #
-# By hand, with three entries and a query: (0, 0), (3, 4) and (1, 1) have the distances 1, $\sqrt{18} = 4.24$ and 1 from the query (0, 1).
+# By hand, for the query (0, 1): the three entries (0, 0), (3, 4) and (1, 1) have the distances 1, $\sqrt{18} = 4.24$ and 1.
 
 
 # %% tags=["nbval-check-output"]
@@ -249,8 +250,8 @@ def search(query, entries, top):
 print(search((0, 1), [(0, 0), (3, 4), (1, 1)], top=3))
 
 # %% [markdown]
-# If you know who is in an image and which camera took it, give both to the index: answers then name them, and a threshold can be chosen. The
-# library sorts as our loop does, in blocks of 16 384 rows, so an index may be larger than the memory.
+# If you know who is in each image and which camera took it, give both to the index. A search then also returns them, and you can choose a
+# threshold. The library sorts like our loop, but it reads the index in blocks of 16 384 rows, so an index may be larger than the memory.
 
 # %%
 cameras = people.cameras if people.cameras_known else None
@@ -283,15 +284,16 @@ if not settings.pictures:
     )
 
 # %% [markdown]
-# This is easier than the protocol's task, because images from the same camera count as matches. With the protocol's rule (other cameras only):
+# This is easier than the task of Market-1501's protocol, because here images from the query's own camera count as matches. With the
+# protocol's rule, under which only images from different cameras count:
 
 # %%
 evaluation.evaluate(wanted, ("global",), rerank=True, name="this folder")
 
 # %% [markdown]
-# An index changes with the collection, and `save` writes it to one file. The old file stays until the new one is whole. Loading maps the
-# features instead of reading them, executes nothing in the file, and refuses a network with different weights, because its features are
-# different numbers:
+# You can add images to an index and remove them, and `save` writes it to one file. The old file stays until the new one is complete.
+# `Index.load` does not read all features into memory at once, and it never runs code from the file. It rejects a network whose weights are
+# not those that computed the features:
 
 # %%
 queries = np.flatnonzero(people.marks == evaluation.QUERY)
@@ -316,10 +318,12 @@ except InputError as error:
 # %% [markdown]
 # ## Same or not
 #
-# A search always has a nearest image, but the person may not be in the folder. A *threshold* lets the search answer "nobody". It can err in two
-# ways: a search for an absent person is answered (a *false alarm*), or a search for a person who is there is not (the person is not *found*).
-# The curve below calls the two rates *false-accept* and *true-accept rate*. Both follow from labelled images. Each is searched among the others; its nearest image of the same person decides about the second
-# error, and its nearest stranger about the first, because the stranger is what the search would find if the person were absent.
+# A search always has a nearest image, but the person may not be in the folder. A *threshold* lets the search answer "nobody". With a
+# threshold two errors are possible. A search for an absent person shows somebody: this is a *false alarm*. Or a search for a person who is
+# in the folder answers "nobody": the person is not *found*. We measure both with labelled images, by searching each image among the others.
+# If the nearest image of the same person is within the threshold, the person is found. If the nearest image of a different person is within
+# the threshold, there would be a false alarm without the person's images in the folder, because then this image would be the nearest of
+# all. (The curve below calls the share of false alarms *false-accept rate*, and the share of people found *true-accept rate*.)
 #
 # By hand, with one number per image: person A at 0 and 1, person B at 3 and 5, person C at 10.
 
@@ -345,8 +349,9 @@ print("same person:", same)
 print("nearest stranger:", different)
 
 # %% [markdown]
-# A threshold of 2 finds everybody who has a second image, and two of five strangers are as near as that: a false-alarm rate of 40 %. At 1 there is
-# no false alarm, and half of the searches for A and B find nobody. The library computes the same from features:
+# With a threshold of 2 all four searches for A and B find the person, and two of the five nearest strangers are within it, so the
+# false-alarm rate is 40 %. With a threshold of 1 there is no false alarm, and only the two searches for A find the person. The library
+# computes the same from features:
 
 # %%
 from alignedreid_lib.evaluation.features import Features
@@ -363,10 +368,10 @@ assert np.allclose(by_library.different, different, atol=1e-3), "strangers"
 # %% [markdown]
 # :::{admonition} Predict first
 # :class: tip
-# One search in twenty for an absent person may be answered. Where is the threshold in the left histogram, and are most people found?
+# One in twenty searches for an absent person may show somebody. Where in the left histogram is the threshold, and does it find most people?
 # :::
 
-# %% label="fig-threshold" caption="A threshold that rejects nearly all strangers rejects many right answers, too." alt="Histograms of the distances to the nearest image of the person and to the nearest stranger, with the threshold; and the curve of found against false alarms"
+# %% label="fig-threshold" caption="A threshold that rejects nearly all strangers also rejects many images of the right person." alt="Histograms of the distances to the nearest image of the person and to the nearest stranger, with the threshold; and the curve of found against false alarms"
 nearest = nearest_distances(again.features)
 figures.open_set(nearest.same, nearest.different, settings.false_alarm_rate)
 
@@ -376,12 +381,13 @@ threshold = again.choose_threshold(
 )
 print(threshold)
 assert threshold.false_alarm_rate <= settings.false_alarm_rate, (
-    "the share of false alarms is at most the one asked for"
+    "the share of false alarms is at most the requested one"
 )
 
 # %% [markdown]
-# The threshold is now part of the index and of its file, with its error rates and the data it was chosen on. We try it with the first person: this
-# person was removed from `index`, so every answer there is a false alarm, and is still in `again`, without the query itself:
+# The threshold is now part of the index and of its file, with its error rates and the data it was chosen on. We try it with the first
+# person. We removed this person from `index`, so every image that a search there shows is a false alarm. The person is still in `again`;
+# there a search should show a second image, besides the query itself:
 
 # %%
 index.threshold = again.threshold
@@ -394,12 +400,13 @@ print(
 )
 
 # %% [markdown]
-# The rate is per *search*, and it grows with the index: if a single image causes a false alarm with probability $p$, then a search among $n$
-# images has one with probability
+# The rate is per *search*, and it grows with the index: if each image causes a false alarm with probability $p$, then a search among $n$
+# images has at least one with probability
 #
 # $$ 1 - (1 - p)^n \approx n\,p $$ (eq-own-alarms)
 #
-# as long as the images are independent. A threshold for twelve people does not serve for twelve thousand:
+# if the images are independent (the approximation needs a small $n\,p$). A threshold for twelve people is not good enough for twelve
+# thousand:
 
 # %%
 for n in (len(again), 10 * len(again), 100 * len(again)):
@@ -409,9 +416,9 @@ for n in (len(again), 10 * len(again), 100 * len(again)):
 # %% [markdown]
 # ### Different cameras
 #
-# The rates are valid for the cameras and people of the data they were measured on. `notebooks/book/transfer.py` chooses a threshold on one test set, with
-# a false-alarm rate of 5 %, and uses it on others, each time with 400 gallery images, so that their number plays no part. The last two columns are
-# for a threshold that was chosen on the set itself:
+# The rates are valid only for the cameras and people of the data on which they were measured. `notebooks/book/transfer.py` chooses a
+# threshold with a false-alarm rate of 5 % on one test set and uses it on others. Each search is among 400 gallery images, because the
+# number of images changes the rate. The last column shows how many people a threshold finds that was chosen on the same set:
 
 # %%
 measured = runs.read_json(
@@ -433,31 +440,33 @@ Markdown("\n".join(lines))
 # %%
 at_home = [r for r in measured["rows"] if r["chosen_on"] == r["used_on"]]
 assert all(r["false_alarm_rate"] <= measured["rate"] for r in at_home), (
-    "where it was chosen a threshold keeps its rate"
+    "a threshold keeps its rate on the data it was chosen on"
 )
 
 # %% [markdown]
-# On Market-1501 the threshold of the drawn people gives fewer false alarms than planned, and on CUHK03 more than a third of the searches for
-# absent people are answered instead of one in twenty. Nothing in the new images shows in advance which of the two will happen, so on new cameras
-# the rate is unknown until it is measured with labelled images from them. The last column shows a second limit: even with a threshold of its own,
-# a network that has never seen a photograph finds hardly anybody. `python notebooks/book/transfer.py runs/<run>` adds the rows of a network that
-# you have trained, for example on Market-1501.
+# On Market-1501 the threshold of the drawn people gives fewer false alarms than planned, and on CUHK03 more than a third of the searches
+# for absent people show somebody, instead of one in twenty. You cannot tell from the new images which of the two will happen: on new
+# cameras the rate is unknown until you measure it with labelled images from them. The last column shows a second limit: even with a
+# threshold of its own, a network that has never seen a photograph finds hardly anybody. `python notebooks/book/transfer.py runs/<run>` adds
+# the rows of a network that you have trained, for example on Market-1501.
 #
 # ## Why this answer?
 #
-# A distance is one number. Because the global feature is a mean, the number can be divided among the cells of the two last feature maps, without
-# a remainder. Let $F_a(p)$ be the channels of cell $p$ of the first image's map, and $n$ the number of cells. Then $g_a = \frac{1}{n}\sum_p F_a(p)$, and
-# with the unit vector $u = (g_a - g_b) / D$
+# A distance is one number. Because the global feature is the mean over the cells of the last feature map, this number is a sum in which
+# each cell of the two maps has one term. Let $F_a(p)$ be the vector of channels in cell $p$ of the feature map of image $a$, and $n$ the
+# number of cells. Then $g_a = \frac{1}{n}\sum_p F_a(p)$ is the global feature. Let $D$ be the distance of the images $a$ and $b$. With the
+# unit vector $u = (g_a - g_b) / D$
 #
 # $$ D = \lVert g_a - g_b \rVert = u^\top (g_a - g_b) = \sum_p \frac{u^\top F_a(p)}{n} - \sum_q \frac{u^\top F_b(q)}{n} $$ (eq-own-map)
 #
-# Each term belongs to one cell. A positive one makes the two images more different, a negative one more alike, and a cell that is zero in both
-# maps adds nothing. The root does no harm: $D^2 = (g_a - g_b)^\top (g_a - g_b)$ has the same parts times $D$. If features have unit length,
-# $F_a$ is divided by $\lVert g_a \rVert$, which we regard as given. (Gradient times input, a common alternative, gives zero in total there,
-# because scaling the map does not change a feature of unit length.)
+# Each term belongs to one cell. A positive term makes the distance larger, a negative one smaller, and a cell whose channels are all zero
+# adds nothing. If features are scaled to unit length, we divide $F_a$ by $\lVert g_a \rVert$ and treat this length as a constant. (A common
+# alternative, the gradient multiplied by the input, would sum to zero there, because scaling the feature map does not change a feature of
+# unit length.)
 #
-# By hand: two maps of 2 x 2 cells with two channels. The first has (1, 0) in one cell, the second (0, 1) in a different one, and all other cells are
-# zero. So $g_a = (\frac14, 0)$, $g_b = (0, \frac14)$, $D = \frac{\sqrt2}{4} = 0.354$, and each of the two cells adds half of it.
+# By hand: take two feature maps of 2 x 2 cells with two channels. The first has (1, 0) in one cell, the second has (0, 1) in a different
+# cell, and all other cells are zero. So $g_a = (\frac14, 0)$, $g_b = (0, \frac14)$, $D = \frac{\sqrt2}{4} = 0.354$, and each of the two
+# cells adds half of it.
 
 
 # %% tags=["nbval-check-output"]
@@ -481,7 +490,7 @@ print("     ", [round(x, 3) + 0.0 for x in second])
 assert abs(sum(first) + sum(second) - D) < 1e-9, "the parts sum to D"
 
 # %% [markdown]
-# For two images the library does this with the network's own maps. We take a query and its nearest image of a different person:
+# For two images the library does this with the network's feature maps. We take a query and the nearest image of a different person:
 
 # %%
 [answer] = again.search(people.paths[row], len(again), everybody=True)
@@ -499,18 +508,18 @@ total = float(parts.first.sum() + parts.second.sum())
 assert abs(total - parts.distance) < 1e-5, "the cells sum to the distance"
 print(f"{parts.first.numel()} cells in each image; they sum to {total:.4f}")
 
-# %% label="fig-cells" caption="Some cells make two people different, others make them alike; together they sum to the distance." alt="Two people who look similar, and next to each image its cells: vermillion where a cell makes the two more different, blue where it makes them more alike"
+# %% label="fig-cells" caption="Some cells make the distance larger, others make it smaller; together they sum to it." alt="Two people who look similar, and next to each image its cells: vermillion where a cell makes the two more different, blue where it makes them more alike"
 decoded = [images.decode(path) for path in pair]
 figures.similarity(*decoded, parts)
 
 # %% [markdown]
-# [The figure](#fig-cells) shows where the network found differences, for this pair: with a different second image, $u$ and all parts change. A
-# cell also sees more of the image than its place, and here one image has few cells; a deeper network on larger images has more.
+# [The figure](#fig-cells) shows where the network found differences between these two images. With a different second image, $u$ and all
+# terms change. Read it with care: a cell depends on more of the image than the part where it is drawn ([chapter 3](03_model.ipynb)), and
+# this small network has only eight cells per image; a feature map of a larger image has more.
 #
-# Local features explain the other distance. Each stripe of one image is matched with a stripe of the other along the shortest path
-# ([chapter 4](04_alignment.ipynb)), and the costs on the path sum to the local distance. The book's model was
-# trained without the local loss, so its local branch is a fixed random projection of the trained stripes: all costs are near 1 and differ little.
-# After a training with `local_weight` above 0 they differ more.
+# For the local distance the shortest path gives the explanation. It matches the stripes of one image with those of the other ([chapter
+# 4](04_alignment.ipynb)), and the costs on the path sum to the local distance. The book's model was trained without the local loss, so its
+# local branch still has its random weights, and all costs are near 1. After a training with `local_weight` above 0 they differ more.
 
 # %% label="fig-why" caption="The shortest path joins the stripes that the aligned distance compares." alt="A query and its answer next to each other, divided into stripes; lines join the stripes that the shortest path matches"
 pair = people.paths[row], people.paths[other]
@@ -524,27 +533,28 @@ assert np.isclose(total, matched.distance, atol=1e-5), (
 )
 
 # %% [markdown]
-# In [the figure](#fig-why) a thick line is a match with a low cost. Between two matches the path takes a side step, so some stripes have two
-# lines even if the boxes fit.
+# In [the figure](#fig-why) a line joins two stripes on the path; the thicker it is, the lower its cost. Between two matches the path needs
+# a side step, so some stripes have two lines even if the boxes fit.
 #
-# ### All features on one map
+# ### All features in one plane
 #
-# The features of all images are points in a space of many dimensions. *Principal components* are the two directions in which they differ most: with
-# the centred features as rows of $X = U S V^\top$, the coordinates are the first two columns of $U S$, and direction $k$ has the share
-# $s_k^2 / \sum_j s_j^2$ of the variance.
+# The features of all images are points in a space of many dimensions. We draw them in the plane of the two directions in which they vary
+# most, the first two *principal components*. Write the features, minus their mean, as the rows of a matrix $X$, and let $X = U S V^\top$ be
+# its singular value decomposition with the singular values $s_1 \ge s_2 \ge \ldots$ on the diagonal of $S$. Then the coordinates of the
+# points are the first two columns of $U S$, and direction $k$ has the share $s_k^2 / \sum_j s_j^2$ of the variance.
 #
 # :::{admonition} Predict first
 # :class: tip
 # Will the points of one person be together, or those of one camera?
 # :::
 
-# %% label="fig-plane" caption="Two directions separate many people, and hide that others overlap." alt="Two scatter plots of the same points, the features of all images in two directions: coloured by person, where most people form a group, and coloured by camera, where colours mix"
+# %% label="fig-plane" caption="In two directions many people are apart; where groups overlap, the plane does not show whether they are near." alt="Two scatter plots of the same points, the features of all images in two directions: coloured by person, where most people form a group, and coloured by camera, where colours mix"
 plane = explain.plane(again.features.global_features)
 figures.feature_map(plane, people.ids, people.cameras)
 
 # %% [markdown]
-# How much does the map hide? The axes show the share of the variance, and we count how often the nearest neighbour on the map is the nearest one
-# in all dimensions:
+# How much does the plane hide? The axes show the share of the variance, and we count how often the nearest neighbour in the plane is the
+# nearest one in all dimensions:
 
 # %%
 full = losses.euclidean_distances(*[again.features.global_features] * 2)
@@ -554,21 +564,21 @@ kept_share = (
     == (flat.fill_diagonal_(np.inf).argmin(1))
 ).double()
 print(
-    f"the map shows {float(plane.shares.sum()):.0%} of the variance and keeps"
+    f"the plane shows {float(plane.shares.sum()):.0%} of the variance and keeps"
     f" {float(kept_share.mean()):.0%} of the nearest neighbours"
 )
 
 # %% [markdown]
-# So two people who overlap on the map may be far apart in the other dimensions: look at the map for what dominates the features (a camera, the
-# light), not for whom a search will find. t-SNE draws tighter groups, but its distances between groups and the sizes of groups mean nothing. It is
-# not part of this environment; with scikit-learn installed, `TSNE(perplexity=10).fit_transform(features.numpy())` gives points to draw with
-# `figures.feature_map`, without shares of the variance.
+# So two people who overlap in the plane may be far apart in the other dimensions. The plane shows what dominates the features (a camera,
+# the light); it does not show whom a search will find. t-SNE draws tighter groups, but its distances between groups and the sizes of groups
+# mean nothing. It is not part of this environment; with scikit-learn installed, `TSNE(perplexity=10).fit_transform(features.numpy())` gives
+# points to draw with `figures.feature_map`, without shares of the variance.
 #
-# ## Ship it
+# ## Use it on a different machine
 #
-# Three things belong together: the weights, the size of the images with their normalisation, and the index. The index file contains the second
-# and a fingerprint of the first, and its layout is that of safetensors, so other programs can read its features. On the other machine, `Index.load`
-# with the same weights gives the same answers. In `float32`, the default of an index, machines differ only by rounding.
+# To use your search on a different machine you need the weights, the size and normalisation of the images, and the index. The index file
+# contains the size, the normalisation and a fingerprint of the weights. Its format is safetensors, so other programs can read its features.
+# On the other machine `Index.load` with the same weights gives the same results, up to rounding in `float32`, the default of an index.
 #
 # A machine without PyTorch needs the network as a file:
 #
@@ -576,16 +586,17 @@ print(
 # make export PRESET=book FORMAT=onnx
 # ```
 #
-# writes one that takes images of any size as they are (uint8) and gives global and local features; resizing and normalisation are inside. The
-# command compares it with the network and scores both. [Use a model without this library](book/use_the_export.md) searches a folder with it in
-# 20 lines. A threshold stays valid for this file, but not for the file in 8 bits (`FORMAT=int8`), which changes the features.
+# writes such a file. It takes images of any size as bytes (uint8) and returns global and local features; resizing and normalisation are
+# part of it. The command compares the file with the network and computes the scores of both. [Use a model without this
+# library](book/use_the_export.md) searches a folder with it in 20 lines. A threshold stays valid for this file, but not for the file in 8
+# bits (`FORMAT=int8`), which changes the features.
 #
-# ## Train it
+# ## When to train
 #
-# First measure without training, as above: if most images find their person and the threshold's rates are good enough, stop here. Do not train
-# without people to test on, with mostly one image per person, with fewer than about 20 people, or to recognise exactly these people: an index
-# does that. Otherwise `make train PRESET=fine_tune` takes a folder of about 100 people. Here is what 100 people of CUHK03 were worth on
-# its test set, in one training each:
+# First measure without training, as above: if most searches find their person and the error rates of the threshold are good enough, stop
+# here. Do not train if you have no people to test on, if most people have one image, or if you have fewer than about 20 people. To
+# recognise exactly the people in your folder you need no training, only an index. Otherwise `make train PRESET=fine_tune` trains on a
+# folder of about 100 people. The next cell shows what a training on 100 people of CUHK03 gained on its test set, in one training each:
 
 
 # %%
@@ -615,14 +626,15 @@ assert (
 ), "weights trained on people are the better start"
 
 # %% [markdown]
-# A hundred people are few, and the start counts more than the settings. [Fine-tuning](book/fine_tune.md) has the commands, and what to do with
-# one camera, with none, and with fewer people than a batch needs. After a training, build the index again and choose a new threshold,
-# because all distances have changed.
+# A hundred people are few, and the weights at the start matter more than the settings. [Fine-tuning](book/fine_tune.md) has the commands,
+# and tells what to do with one camera, with no cameras, and with fewer people than a batch needs. After a training, build the index again
+# and choose a new threshold, because all distances have changed.
 #
 # ## What goes wrong
 #
-# There are three typical errors, each shown for a person of the folder: a different person in similar clothes, a box that cuts off half of
-# the body, and little light. We measure the distance between an image and its degraded version, and compare it with the threshold.
+# Three things typically cause errors: a different person in similar clothes, a box that cuts off half of the body, and little light. We
+# show each for a person of the folder: we measure the distance of the changed image, or of the similar person, from the original image, and
+# compare it with the threshold.
 
 # %%
 base = images.decode(people.paths[row])  # [3, h, w]
@@ -643,7 +655,7 @@ away = losses.euclidean_distances(
 # %% [markdown]
 # :::{admonition} Predict first
 # :class: tip
-# Which is farther from the first image: the same image with little light, or a different person in similar clothes?
+# Which one is farther from the first image: the same image with little light, or a different person in similar clothes?
 # :::
 
 # %% label="fig-wrong" caption="Little light, or a box with half of the person, moves an image farther than a similar person is away." alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
@@ -667,9 +679,9 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 )
 
 # %% [markdown]
-# As [the figure](#fig-wrong) shows, a degraded image of the person can have a larger distance than a stranger in similar clothes, and the
-# stranger can be nearer than the person seen by a different camera. No threshold is right for all cases. Anyone who reads a result list must
-# know that it compares *clothes*: the model does not recognise faces, and people change clothes.
+# In [the figure](#fig-wrong) both degraded images of the person are farther away than the stranger in similar clothes, so every threshold
+# that accepts them accepts the stranger, too. No threshold is right for all cases. Anyone who reads a result list must know that it
+# compares *clothes*: the model does not recognise faces, and people change clothes.
 #
 # ## Responsible use
 #
@@ -677,10 +689,10 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 #   Images found on the web were not given to you.
 # * **The lesson of DukeMTMC.** People were filmed on their way to lectures without being asked; the dataset was used for surveillance, far
 #   beyond what anyone had agreed to, and withdrawn in 2019 ([chapter 1](01_datasets.ipynb)). Publishing data cannot be undone.
-# * **What it must not be used for.** Do not use it to follow people who have not agreed to it, to decide about anyone's liberty, work or
-#   benefits, at protests, or to select people by origin or religion. In many places this is also illegal.
-# * **Errors affect people.** A rank-1 of 95 % means that every twentieth search finds the wrong person. Say so wherever you show a result
-#   list, and let a person check it who is allowed to reject it.
+# * **What it must not be used for.** Do not use it to follow people who have not agreed to it, to watch protests, to decide about anyone's
+#   liberty, work or benefits, or to select people by origin or religion. In many places this is also illegal.
+# * **Errors affect people.** A rank-1 of 95 % means that every twentieth search finds the wrong person. Write this wherever you show a
+#   result list, and let the list be checked by a person who is allowed to reject it.
 # * **Errors differ between groups.** A model works best for people like those it was trained on. Measure the error rates for groups of people
 #   separately before you trust an average.
 #
@@ -689,22 +701,27 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # true for these datasets and cameras, with everybody in the clothes of that day.
 # :::
 #
-# Our result is similar: the method works within one set-up and one day, and each of the three cases shows one of its limits.
+# Our result is similar: the method works with the same cameras and on the same day, and each of the three cases above shows one of its
+# limits.
 #
 # ## Which setting should I take?
 #
-# * `false_alarm_rate`: the share of searches for absent people that may show somebody. For a larger collection choose a smaller one, by the same factor.
+# * `false_alarm_rate`: the share of searches for absent people that may show somebody. If your collection will later be ten times as large,
+#   choose a tenth of the rate.
 # * `weights`, with the `backbone`, `height` and `width` of their training, if your images are photographs: the book's model has seen only drawn people.
-# * `pattern` if file names contain the camera: then images from the query's own camera are left out of the score and of the threshold.
-# * `rerank=True` for a few thousand images, with `k1` of about the images per person: with eight, the published 20 includes strangers.
-# * `distance="global"` to start; local distances cost more and need a trained local branch.
-# * A new threshold for every new camera or model: the old one was measured for different distances.
+# * `pattern` if file names contain the camera: then images from the query's own camera are left out when scores and thresholds are
+#   computed.
+# * `rerank=True` for a few thousand images, with a `k1` of about the number of images per person: with eight images per person, the
+#   published 20 includes strangers.
+# * `distance="global"` at first; local distances take more time and need a trained local branch.
+# * Choose a new threshold for every new camera or model: the old one was measured for different distances.
 #
 # ## Summary
 #
-# * `Index.build` and `search` answer who is near; the file of an index belongs to one set of weights.
-# * A threshold answers "nobody", at a false-alarm rate that is valid for its data, its cameras and its number of images.
-# * The cells of both maps sum to the global distance, and the stripes on the path to the local one.
+# * `Index.build` and `search` find the nearest images; the file of an index belongs to one set of weights.
+# * With a threshold a search can answer "nobody". Its false-alarm rate is valid for the people, the cameras and the number of images of the
+#   data it was chosen on.
+# * The global distance is a sum over the cells of both feature maps, and the local distance is a sum over the pairs of stripes on the path.
 # * The model compares clothes. Ask people first.
 #
 # Next: [chapter 13](13_alignment_study.ipynb) measures what alignment is worth.
@@ -721,7 +738,7 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # print((found == people.ids).mean())
 # ```
 #
-# The average contains the query's own image; leave it out for an honest score.
+# The average of the query's person contains the query itself, which makes the score too high; leave it out for an honest one.
 # :::
 #
 # **2.** What does re-ranking do in a folder of this size?
@@ -744,12 +761,13 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 #     print(again.choose_threshold(rate, data="this folder"))
 # ```
 #
-# It falls, and the curve shows by how much; where the curve is steep, accepting a few more strangers finds many more people.
+# The share falls; the curve shows by how much. Where the curve is steep, a few more false alarms find many more people.
 # :::
 #
-# **4.** Choose a threshold. The function gets the distances of pairs of one person, those of pairs of two people, and the share of the
-# latter that may pass. It returns the largest of these distances that keeps the share when every pair up to it passes, or `None`. It has
-# one mistake. Run the cell, read the answer and repair the function.
+# **4.** Choose a threshold. The function gets the distances `same` of pairs of one person, the distances `different` of pairs of two
+# people, and `rate`. A pair passes a threshold $t$ if its distance is at most $t$, and at most the share `rate` of the pairs of two people
+# may pass. Among all given distances the function returns the largest one that is allowed as a threshold, or `None`. It has one mistake.
+# Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

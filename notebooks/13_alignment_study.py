@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 13 Alignment study
 #
-# What is alignment worth, what do stripes bring without it, and from which box error does it help? We draw the people and the boxes
-# ourselves, so we can change the box error and keep everything else the same.
+# How much does alignment improve a search? How much do stripes improve it without alignment? And how wrong must a box be before alignment
+# helps? We draw the people and the boxes ourselves, so we can change the error of the boxes and keep everything else the same.
 
-# %% label="fig-misaligned" caption="The larger the error of the box, the less stripe 3 shows of what it shows in a good box." alt="One drawn person in a red jacket in five boxes, from a misalignment of 0 to 1, each cut into eight stripes with the third one framed: in the first box it shows the jacket and the bag, in the last only the street above the head"
+# %% label="fig-misaligned" caption="The larger the error of the box, the less of the jacket stripe 3 shows." alt="One drawn person in a red jacket in five boxes, from a misalignment of 0 to 1, each cut into eight stripes with the third one framed: in the first box it shows the jacket and the bag, in the last only the street above the head"
 from alignedreid_lib import figures, synthetic
 
 street = synthetic.sample_cameras(6, seed=0)
@@ -21,14 +21,14 @@ figures.contact_sheet(list(boxes.values()), list(boxes), columns=5)
 # **What you will learn**
 #
 # * how four distances score for five box errors, with three seeds each, from one kind of training;
-# * which part of the gain comes from alignment, and which part comes from stripes without alignment;
+# * which part of the gain comes from stripes, and which part comes from their alignment;
 # * how to reproduce every number: `make train PRESET=alignment_study`.
 #
 # **Time** on two cores: seconds, because this notebook reads the committed results; about a quarter of an hour to compute them again.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: seeds of the trainings to make; none reads the committed results
+# Parameters: seeds of the trainings to run; () reads the committed results
 seeds = ()
 misalignments = (0.0, 0.25, 0.5, 0.75, 1.0)
 train_misalignment = 0.5
@@ -115,15 +115,16 @@ study = runs.read_parameters(Study, globals(), extra=of_training)
 # ## The problem
 #
 # In [the figure](#fig-misaligned) the person, the place and the moment stay the same, and the detector's box gets worse. At a misalignment
-# of 1 a box is up to a third of the person's height too high or too low and up to a fifth too large or too small, and half of the boxes cut
-# off the legs or the head.
+# of 1 a box is up to three tenths of the person's height too high or too low and up to a quarter too large or a fifth too small, and half
+# of the boxes cut off a part of the legs or of the head.
 #
-# A distance that compares stripe 3 with stripe 3 then compares a jacket with a street. The shortest path may compare the jacket with a lower
-# stripe instead. How much does that help, and does it cost something where the boxes are good?
+# A distance that compares stripe 3 with stripe 3 then compares a jacket with a street. The shortest path may match the jacket with a lower
+# stripe instead. How much does that help, and does it do harm if the boxes are good?
 #
 # :::{admonition} The paper says
 # AlignedReID++ (Luo et al. 2019) compared rigid and aligned stripes on the original Market-1501, 91.4 / 76.7 against 91.9 / 78.8 (rank-1 /
-# mAP, step AP), and with bodies cropped, 52.8 / 38.1 against 70.1 / 55.3. These are two points on a curve; the points between them are unknown.
+# mAP, step), and on images from which a part of the body was cut off, 52.8 / 38.1 against 70.1 / 55.3. These are two points on a curve; the
+# points between them are unknown.
 # :::
 
 # %% [markdown]
@@ -136,7 +137,7 @@ study = runs.read_parameters(Study, globals(), extra=of_training)
 # | network | ResNet-18 from random weights, without its last halving, so that 128 × 64 pixels give eight stripes |
 # | losses | the global and the local triplet loss and the identification loss; the local loss mines triplets with its own distance, as in the original reproduction |
 # | training images | misalignment one half |
-# | test images | different people, drawn once for each misalignment; the network gets no information about it |
+# | test images | different people, drawn once with each misalignment; the network is not told which |
 
 
 # %%
@@ -201,13 +202,15 @@ assert study.seeds or len(found_seeds) >= 3, (
 # %% [markdown]
 # ## The results
 #
-# *global* is the distance of the global features; *rigid* sums the costs of stripe 1 with 1, 2 with 2, and so on; *local* is the shortest
-# path, that is, aligned stripes; *global+local* is the sum of the first and the third. The table gives the mAP (step) in percent, averaged
-# over the seeds, with the range over the seeds (largest minus smallest) in brackets.
+# There are four distances. *global* is the distance of the global features; *rigid* is the sum of the costs of stripe 1 with stripe 1, 2
+# with 2, and so on; *local* is the length of the shortest path, which aligns the stripes; *global+local* is the sum of the first and the
+# third. The table gives the mAP (step) in percent, averaged over the seeds, with the range over the seeds (largest minus smallest) in
+# brackets.
 #
 # :::{admonition} Predict first
 # :class: tip
-# If every box fits, are aligned stripes better than rigid ones? And what becomes of rigid stripes at a misalignment of one half?
+# If every box fits, are aligned stripes better than rigid ones? And at a misalignment of one half, are rigid stripes better than the global
+# feature?
 # :::
 
 
@@ -244,10 +247,10 @@ for step in steps:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# All four fall as the boxes get worse. To see what the stripes add, we subtract the score of the global feature from the other three, seed by
-# seed:
+# The scores of all four fall as the boxes get worse. To see what the stripes add, we subtract the score of the global feature from the
+# other three, seed by seed:
 
-# %% label="fig-study" caption="With bad boxes rigid stripes lose to the global feature; aligned stripes never do." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose points at one quarter and more, nearly thirty at 1. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and four at 1; the sum stays between them and zero or near them"
+# %% label="fig-study" caption="With bad boxes rigid stripes are worse than the global feature; aligned stripes never are." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose points at one quarter and more, nearly thirty at 1. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and four at 1; the sum stays between them and zero or near them"
 STYLES = {
     "rigid": ("local, rigid", figures.ORANGE, "--", "s"),
     "local": ("local, aligned", figures.GREEN, "-", "o"),
@@ -297,9 +300,9 @@ right.set(title="without the rigid stripes", ylim=(-0.5, None))
 fig
 
 # %% [markdown]
-# The line at 0 in [the figure](#fig-study) is the global feature; its own score is below each misalignment. The bands are the range of the three
-# seeds. A gain of aligned stripes has two parts, which the next table separates: what stripes add without alignment, and what their alignment
-# adds (in points of mAP, with the range over the seeds).
+# The line at 0 in [the figure](#fig-study) is the global feature; its own score is printed below each misalignment. The bands are the range
+# of the three seeds. The gain of aligned stripes has two parts: what stripes add without alignment, and what their alignment adds. The next
+# table separates them (in points of mAP, with the range over the seeds):
 
 # %%
 parts = {
@@ -317,18 +320,19 @@ for k, step in enumerate(steps):
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# * **Where every box fits**, the whole gain comes from the stripes. Alignment adds nothing: stripe 3 belongs to stripe 3, and a path that bends
-#   can only be wrong.
-# * **At one quarter and more** rigid stripes are worse than no stripes: they compare different parts of the body. The global feature sees the whole
-#   box and changes little with a shift.
-# * **The worse the boxes**, the more alignment adds. Most of it only repairs what the rigid stripes lost.
-# * **The sum** of the global and the aligned distance is no better than the better of the two, except around one quarter and one half, by less
-#   than the range of the seeds.
+# * **If every box fits**, the whole gain comes from the stripes. Alignment adds nothing: stripe 3 belongs to stripe 3, and a path that
+#   leaves the diagonal can only be wrong.
+# * **At one quarter and more** rigid stripes are worse than no stripes, because they compare different parts of the body. The global
+#   feature is a mean over the whole box, which changes little with a shift.
+# * **The worse the boxes**, the more alignment adds to rigid stripes. Most of this gain only makes up for what rigid stripes lose against
+#   the global feature.
+# * **The sum** of the global and the aligned distance is better than both of them only at one quarter and one half, and there by less than
+#   the range of the seeds.
 
 
 # %% [markdown]
 # Are these differences luck? The same three networks are tested with both distances, so `evaluation.compare` takes the difference seed by
-# seed and gives its interval (a paired t test; [chapter 8](08_evaluation.ipynb) explains the columns). The differences are aligned minus rigid.
+# seed and gives its interval (from a paired t test, [chapter 8](08_evaluation.ipynb)). The differences are aligned minus rigid:
 
 
 # %%
@@ -397,42 +401,44 @@ for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# * **Training with the local loss** improved the global feature by one and a half points, as AlignedReID claims.
+# * **Training with the local loss** improved the global feature by about one and a half points, as AlignedReID claims.
 # * **Stripes** added about three points of rank-1 and two of mAP.
 # * **Alignment** itself added nothing: rigid stripes are half a point better than aligned ones, in one training.
 #
-# We looked at the ranked lists, which the licence does not allow us to show: the boxes fit, and the images ranked before the right person show
-# people in the same colours, dark with dark and red with red. This is the left end of our curve, where alignment has nothing to correct.
+# We looked at the ranked lists, which the licence does not allow us to show: the boxes fit, and the images ranked before the right person
+# show people in the same colours, dark with dark and red with red. This is the left end of our curves, where alignment has nothing to
+# correct.
 #
 # ## Which setting should I take?
 #
-# * `"local"`, aligned stripes, if boxes are off by a quarter or more: they gain 6 to 31 points of mAP over rigid stripes.
-# * `"rigid"` if boxes fit: 86.4 against 86.0 % at misalignment 0, and half a point more on CUHK03, for a third of the time
-#   ([chapter 11](11_time_and_space.ipynb)).
-# * `"local"` if you do not know your boxes: it loses less than half a point where they fit.
-# * `"global"` if the gallery is too large for stripes: it loses three points where boxes fit, one at one half and four at 1.
-# * `"global+local"` is not worth its cost in this study: where it is the best, it leads by less than the range of the seeds.
+# * `"local"`, aligned stripes, if the misalignment is about one quarter or more: they gain 6 to 31 points of mAP over rigid stripes.
+# * `"rigid"` if boxes fit: 86.4 against 86.0 % at misalignment 0, and half a point more on CUHK03, in a third of the time ([chapter
+#   11](11_time_and_space.ipynb)).
+# * `"local"` if you do not know how well your boxes fit: if they do, it loses less than half a point.
+# * `"global"` if the gallery is too large for stripes: against aligned stripes it loses three points if boxes fit, one at one half and four
+#   at 1.
+# * `"global+local"` is not worth its cost in this study: even where it is the best, it is better by less than the range of the seeds.
 #
 # ## Summary
 #
-# * Three things are easily confused: training with a local loss (better global features), testing with stripes (better if boxes fit), and
-#   aligning the stripes (better if boxes do not fit). This chapter measures each of them separately.
-# * Look at your boxes first: where they fit, alignment has nothing to correct.
+# * Three things are easily confused: training with a local loss (which improves the global features), testing with stripes (which helps if
+#   boxes fit), and aligning the stripes (which helps if boxes do not fit). This chapter measures each of them separately.
+# * Look at your boxes first: if they fit, alignment has nothing to correct.
 #
-# Next: [chapter 14](14_strong_baseline.ipynb) turns this recipe into a strong baseline, a rung at a time.
+# Next: [chapter 14](14_strong_baseline.ipynb) turns this recipe into a strong baseline, one change at a time.
 #
 # ## Limits of the study
 #
-# The training used the local loss with alignment, so rigid stripes were tested on features that were not trained for them; training with
-# rigid stripes would show how much this costs them. The people are drawn, and their clothes differ more clearly than those of real people.
-# Three seeds give wide intervals. The real run has one seed.
+# The training used the local loss with alignment, so rigid stripes were tested on features that were not trained for them; a training with
+# rigid stripes would show how much they lose by this. The people are drawn, and their clothes differ more clearly than those of real
+# people. Three seeds give wide intervals, and the run on real images has one seed.
 #
 # ## Exercises
 #
-# **1.** From which misalignment does alignment help, if one point of mAP counts?
+# **1.** At which of the five misalignments does every seed gain at least one point of mAP from alignment?
 #
 # :::{dropdown} Solution
-# The smallest gain of any seed is below 0 at 0 and above 5 at one quarter, so the answer is between them.
+# The smallest gain of any seed is below 0 at 0 and above 5 at one quarter, so the answer is: at one quarter and more.
 #
 # ```python
 # print([(step, round(min(gains("local", "rigid")[k]), 1)) for k, step in enumerate(steps)])
@@ -460,9 +466,9 @@ Markdown("\n".join(lines))
 # seen a shifted person, and its score should fall more with the misalignment; aligned stripes compare body parts, and should lose less.
 # :::
 #
-# **4.** Separate the two gains. The function gets the mAP of each seed for the global, the rigid and the aligned distance. It returns the
-# mean gain of the stripes, then the mean gain of their alignment. It has one mistake. Run the cell, read the answer and repair the
-# function.
+# **4.** Separate the two gains. The function gets three lists, the mAP of each seed with the global, the rigid and the aligned distance. It
+# returns two numbers: the mean gain of the stripes without alignment, and the mean gain of their alignment. It has one mistake. Run the
+# cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 14 A strong baseline
 #
-# The recipe of the previous chapters is from 2018. A year later papers trained the same ResNet-50 with the same losses to scores that are ten
-# points higher, with a list of small changes. This chapter derives each of them, measures its cost, and adds them one at a time.
+# The recipe of the previous chapters is from 2018. A year later, papers added a list of small changes to the training of the same ResNet-50
+# and reached scores ten points higher. This chapter derives each change, measures its cost, and adds the changes one at a time.
 
-# %% label="fig-published-ladder" caption="Published: erasing and BNNeck gain most." alt="mAP over seven rungs, rising from 74.0 to 85.9; erasing and BNNeck rise most. Dashed lines: AlignedReID++ at 79.1 and AGW at 88.2"
+# %% label="fig-published-ladder" caption="In the published scores erasing and BNNeck gain most." alt="mAP over seven rungs, rising from 74.0 to 85.9; erasing and BNNeck rise most. Dashed lines: AlignedReID++ at 79.1 and AGW at 88.2"
 import csv
 
 from alignedreid_lib import figures, runs
@@ -39,15 +39,16 @@ fig
 # %% [markdown]
 # **What you will learn**
 #
-# * what each of ten changes computes, by hand and with the library, and which setting switches it on;
+# * what each of ten changes computes, by hand and with the library, and which setting turns it on;
 # * what each costs in time and memory;
-# * which of them helped on drawn people and on Market-1501 in small, and whether the local, aligned branch still adds something on top.
+# * how we test which of them help, on drawn people and with a small network on Market-1501, and whether the local, aligned branch still
+#   adds something to all of them.
 #
-# **Time** on two cores: a minute, because the results of the trainings are read from files; a quarter of an hour to train the study again.
-# **Hardware**: any laptop, no GPU.
+# **Time** on two cores: a minute, because the results of the trainings are read from files; a quarter of an hour to train the study on
+# drawn people again. **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
-# Parameters: seeds of the study's trainings; none reads the committed results
+# Parameters: seeds of the study's trainings; () reads the committed results
 seeds = ()
 long_epochs = 24
 run_dir = "runs/strong_study"
@@ -130,29 +131,31 @@ config = runs.read_parameters(training.TrainConfig, globals(), extra=of_study)
 study = runs.read_parameters(Study, globals(), extra=of_training)
 
 # %% [markdown]
-# ## The problem in one figure
+# ## A ladder of changes
 #
-# Luo et al. (CVPR-W 2019), *bag of tricks*, published a ladder: each rung adds one change to the rung below, and everything else stays the
-# same. [The first figure](#fig-published-ladder) shows it with two other published scores for ResNet-50 at 256 × 128 on Market-1501. All use the *step* definition.
+# Luo et al. (CVPR-W 2019), *bag of tricks*, published their scores as a *ladder*: each *rung* is a training that adds one change to the
+# rung below, and everything else stays the same. [The first figure](#fig-published-ladder) shows it with two other published scores for
+# ResNet-50 at 256 × 128 on Market-1501. All use the *step* definition.
 
 # %%
 assert len(bag) == 7, "a baseline and six tricks were published"
 
 # %% [markdown]
-# The rungs of [the figure](#fig-published-ladder) add twelve points of mAP, and none of them changes the network's size. Each is one
-# published number from one training; chapter 10 explains how much that proves.
+# Together the rungs of [the figure](#fig-published-ladder) add twelve points of mAP, and none of them makes the network noticeably larger.
+# Each number comes from one training; [chapter 10](10_reproduction.ipynb) explains how little one training proves.
 #
 # ## The learning rate: warm-up and cosine
 #
-# Adam's first steps are the least reliable ones, since its moments are means over few gradients, and weights from ImageNet can be spoiled by
-# them. *Warm-up* begins with a small rate: in the first $w$ epochs it is $e / (w + 1)$ of the base rate. After that the rate falls along half a
-# cosine (Loshchilov and Hutter 2017, without restarts). With $x = (e + 1 - s) / (T + 1 - s)$ for an epoch $e \ge s$ of $T$,
+# Adam's first steps are the least reliable ones, because its moments are means over few gradients, and such steps can spoil weights from
+# ImageNet. *Warm-up* begins with a small rate: in epoch $e$ of the first $w$ epochs the rate is $e / (w + 1)$ of the base rate $\eta_0$.
+# From epoch $s$ to the last epoch $T$ the rate falls along half a cosine (Loshchilov and Hutter 2017, without restarts). With $x = (e + 1 -
+# s) / (T + 1 - s)$, which rises to 1 in the last epoch,
 #
 # $$ \eta(e) = \eta_0 \left( f + (1 - f)\, \frac{1 + \cos \pi x}{2} \right), \qquad f = 0.001. $$ (eq-cosine)
 #
-# The floor $f$ makes the last epoch's rate a thousandth of the base, as it is with the exponential schedule of
-# [chapter 6](06_training.ipynb). By hand for $T = 12$, $w = 2$ and $s = 3$: the rate begins at 1/3 of the base; halfway, at epoch 7,
-# $x = 1/2$ and the cosine is 0, so the rate is $0.001 + 0.999 / 2 = 0.5005$ of the base.
+# Because of $f$ the rate of the last epoch is a thousandth of the base rate, as with the exponential schedule of [chapter
+# 6](06_training.ipynb). By hand for $T = 12$, $w = 2$ and $s = 3$: the first two epochs have 1/3 and 2/3 of the base rate. In epoch 7 $x =
+# 5/10$ and the cosine is 0, so the rate is $0.001 + 0.999 / 2 = 0.5005$ of the base rate.
 
 # %% tags=["nbval-check-output"]
 settings = training.TrainConfig(
@@ -202,25 +205,29 @@ ax.legend()
 fig
 
 # %% [markdown]
-# The settings are `warmup_epochs`, `schedule="cosine"` and `decay_at_epoch`. [The figure](#fig-three-schedules) shows three schedules of the same
-# length: the exponential one stays at the full rate until half of the training is over, the cosine one spends most of it at a medium rate.
+# The settings are `warmup_epochs` ($w$), `schedule="cosine"` and `decay_at_epoch` ($s$). [The figure](#fig-three-schedules) shows three
+# schedules of the same length: the exponential one stays at the full rate for half of the training; with the cosine the rate falls from the
+# end of the warm-up to the last epoch.
 #
 # ## Padded crops and random erasing
 #
-# Both change the training images so that the network sees no image twice. They come after the mirror, on the image of $h \times w$ pixels.
+# Both change the training images at random, so that the network hardly sees the same image twice. They are applied after the mirror to the
+# resized image of $h \times w$ pixels.
 #
-# * A *padded crop* adds $p$ black pixels on each side and takes a random crop of $h \times w$. It moves the image by up to $p$ pixels: a small
-#   error of the box, the same that [chapter 13](13_alignment_study.ipynb) studies.
-# * *Random erasing* (Zhong et al. 2020) covers a rectangle with the mean colour, with a probability of one half. The network cannot rely on one
-#   body part alone, because it may be covered.
+# * A *padded crop* adds a border of $p$ black pixels on each side and then takes a random crop of $h \times w$ pixels. It moves the image
+#   by up to $p$ pixels, like a small error of the box ([chapter 13](13_alignment_study.ipynb)).
+# * *Random erasing* (Zhong et al. 2020) covers a rectangle with the mean colour, with a probability of one half. The network cannot rely on
+#   a single part of the body, because it may be covered.
 #
-# The rectangle has a share $a$ of the area, uniform from 0.02 to 0.4, and a ratio $r$ of height to width from 0.3 to 1/0.3, so
+# The rectangle has a share $a$ of the area, drawn uniformly from 0.02 to 0.4, and a ratio $r$ of height to width, drawn from 0.3 to 1/0.3.
+# So its height and width are
 #
 # $$ h_e = \sqrt{a\,h\,w\,r}, \qquad w_e = \sqrt{a\,h\,w / r} $$ (eq-erasing)
 #
-# rounded; if it is too large a new one is drawn. We draw $\ln r$ uniformly, so that tall rectangles are as frequent as wide ones. Only the
-# part of the image that is not black border is used: erasing the border would teach nothing. By hand for 64 × 32 pixels, a tenth of the area
-# and a ratio of 2: the area is 204.8, so $h_e = \sqrt{409.6} \approx 20$ and $w_e = \sqrt{102.4} \approx 10$.
+# rounded; a rectangle that does not fit into the image is drawn again. We draw $\ln r$ uniformly, so that tall rectangles are as frequent
+# as wide ones. Rectangles are placed on the part of the image that is not black border, because erasing the border would teach nothing. By
+# hand for 64 × 32 pixels, a tenth of the area and a ratio of 2: the area is 204.8, so $h_e = \sqrt{409.6} \approx 20$ and $w_e =
+# \sqrt{102.4} \approx 10$.
 
 # %% tags=["nbval-check-output"]
 area, ratio = 0.1 * 64 * 32, 2
@@ -228,7 +235,8 @@ print("a rectangle of", round(math.sqrt(area * ratio)), "x", end=" ")
 print(round(math.sqrt(area / ratio)))
 
 # %% [markdown]
-# A loop over all pixels applies a shift and a rectangle to one image; the library does it for a batch, here drawn from the same generator:
+# The next cell applies a shift and a rectangle to one image in a loop over all pixels. The library does the same for a batch; both use the
+# same random decisions:
 
 
 # %%
@@ -268,24 +276,27 @@ assert torch.equal(batch, torch.stack(by_loop)), (
     "the library covers the pixels that the loop covers"
 )
 
-# %% label="fig-erased" caption="No crop and no rectangle is the same twice." alt="One person sixteen times: moved by a few pixels with black borders, and in about half of the images a grey rectangle covers a body part"
+# %% label="fig-erased" caption="Each view has its own shift and its own rectangle." alt="One person sixteen times: moved by a few pixels with black borders, and in about half of the images a grey rectangle covers a body part"
 figures.contact_sheet(list(batch), columns=8)
 
 # %% [markdown]
-# [The figure](#fig-erased) shows one image in sixteen views. The random numbers are drawn on the host, per image, before anything is
-# computed. So threads, a GPU that computes the whole batch at once, several processes and a resumed run all give the same views. The settings
-# are `pad` (10 for 256 × 128, in proportion for smaller images) and `erase_prob`.
+# [The figure](#fig-erased) shows sixteen random views of one image. All random numbers are drawn on the CPU before any view is computed. So
+# the views are the same with several threads, on a GPU that computes the whole batch at once, and in a resumed run. The settings are `pad`
+# ($p$; 10 for 256 × 128, and proportionally less for smaller images) and `erase_prob`.
 #
 # ## Label smoothing
 #
-# Cross entropy with a target of 1 for the right person is never satisfied: it is 0 only for a logit at infinity. *Label smoothing*
-# (Szegedy et al. 2016) gives a share $\varepsilon$ of the target to all $K$ people alike,
+# The cross entropy with a target of 1 for the right person is never 0: it becomes smaller and smaller as the right logit grows to infinity.
+# *Label smoothing* (Szegedy et al. 2016) takes a share $\varepsilon$ of the target and divides it equally among all people. Let $K$ be the
+# number of training people (in this section only), $y$ the right one, $p_k$ the predicted probability of person $k$, and $[k = y]$ 1 if $k$
+# is the right person and 0 otherwise:
 #
 # $$ L = -\sum_{k=1}^{K} t_k \ln p_k, \qquad t_k = (1 - \varepsilon) [k = y] + \frac{\varepsilon}{K}. $$ (eq-smoothing)
 #
-# The loss is smallest for $p = t$, so the best distance between the right logit and the others is finite, $\ln(t_y / t_k)$. By hand for
-# logits 2, 1 and 0, the first person and $\varepsilon = 0.3$: the targets are 0.8, 0.1 and 0.1. The logarithm of the sum of
-# $e^2 + e + 1 = 11.11$ is 2.408, so the loss is $0.8 \cdot 0.408 + 0.1 \cdot 1.408 + 0.1 \cdot 2.408 = 0.708$. Without smoothing it is 0.408.
+# The loss is smallest if $p_k = t_k$ for all $k$, so the best difference between the right logit and the others is finite, $\ln(t_y /
+# t_k)$. By hand for the logits 2, 1 and 0 of three people, the first of whom is right, and $\varepsilon = 0.3$: the targets are 0.8, 0.1
+# and 0.1. The logarithm of $e^2 + e + 1 = 11.11$ is 2.408, and $-\ln p_k$ is 2.408 minus the logit of person $k$: 0.408, 1.408 and 2.408.
+# So the loss is $0.8 \cdot 0.408 + 0.1 \cdot 1.408 + 0.1 \cdot 2.408 = 0.708$. Without smoothing it is 0.408.
 
 # %% tags=["nbval-check-output"]
 logits, label, share = [2.0, 1.0, 0.0], 0, 0.3
@@ -295,7 +306,7 @@ for k, z in enumerate(logits):
     target = (1 - share) * (k == label) + share / len(logits)
     loss -= target * (z - log_sum)
 print(f"smoothed {loss:.3f}, plain {log_sum - logits[label]:.3f}")
-print(f"best distance of the logits: ln 8 = {math.log(0.8 / 0.1):.2f}")
+print(f"best difference of the logits: ln 8 = {math.log(0.8 / 0.1):.2f}")
 
 # %%
 given = torch.tensor([logits]), torch.tensor([label])
@@ -311,9 +322,9 @@ assert best.grad.abs().max() < 1e-6, "no gradient is left at ln 8"
 #
 # ## Last stride 1
 #
-# The last stage of a ResNet halves the map. [Chapter 3](03_model.ipynb) leaves this out with `last_stride=1`. Every other network with a last
-# halving can do the same: the library sends a blank image through the backbone, finds the layers whose output has the last map's height for
-# the first time, and sets their stride to 1. Weights files still fit, since no parameter changes.
+# The last stage of a ResNet halves the feature map. With `last_stride=1` it does not ([chapter 3](03_model.ipynb)). This is possible for
+# many other networks, too: the library sends a blank image through the backbone, finds the layers whose output is the first with the height
+# of the last feature map, and sets their stride to 1. No parameter changes, so files of weights still fit.
 
 # %% tags=["nbval-check-output"]
 for name in ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5"):
@@ -330,19 +341,21 @@ except InputError as error:
     print(error)
 
 # %% [markdown]
-# The last stage then has four times as many cells to compute and to store, and there are twice as many stripes to align.
+# The last stage then has four times as many cells to compute and to keep, and there are twice as many stripes to align.
 #
 # ## A neck between two losses
 #
-# The triplet loss compares distances between features, the classifier their products with weights. They need different features: the triplet
-# loss is the same if all features are moved by a constant, and a distance depends on length and direction. The
-# classifier's probabilities depend mostly on the direction: a feature twice as long gives the same person, with more certainty. *BNNeck* (Luo
-# et al., CVPR-W 2019) gives each its own features: triplets take $f$, the classifier and the search take
+# The triplet loss uses distances between features; the classifier multiplies features by weights. The two need different features. If one
+# vector is added to all features, no distance changes, so the triplet loss does not care where the features are. The classifier does: which
+# person it predicts depends mostly on the direction of a feature, seen from 0, and a feature twice as long gives the same person with more
+# certainty. *BNNeck* (Luo et al., CVPR-W 2019) gives each its own features: the triplet loss uses the feature $f$, and the classifier and
+# the search use $\hat f$ with
 #
 # $$ \hat f_c = \gamma_c\, \frac{f_c - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}}, $$ (eq-neck)
 #
-# a batch norm per channel $c$ without a shift, and the classifier has no bias. Its boundaries then go through 0, the mean of all features, and
-# people are told apart by direction. By hand for one channel and four images with features 1, 3, 5 and 7: the mean is 4, the variance 5, so
+# a batch norm of each channel $c$ with the mean $\mu_c$, the variance $\sigma_c^2$ and a learned scale $\gamma_c$, but without a shift. The
+# classifier has no bias. Its boundaries then go through 0, which is the mean of all features, and it tells people apart by their
+# directions. By hand, with $\gamma_c = 1$, for one channel and four images with features 1, 3, 5 and 7: the mean is 4, the variance 5, so
 # $\hat f = (-3, -1, 1, 3) / \sqrt 5 = (-1.342, -0.447, 0.447, 1.342)$.
 
 # %% tags=["nbval-check-output"]
@@ -358,8 +371,8 @@ assert torch.allclose(by_library, torch.tensor(by_hand), atol=1e-6), (
 )
 
 # %% [markdown]
-# A network with a neck gives the features before it in training mode and those after it in evaluation mode, so everything that tests a
-# network uses the right ones. We check each place on a small network:
+# In training mode a network with a neck returns the features before the neck, in evaluation mode those after it, so every test of a network
+# uses the right ones. We check with a small network which features the triplet loss, the classifier and the test get:
 
 # %%
 strong = dataclasses.replace(
@@ -385,13 +398,13 @@ with torch.no_grad():
     )
     in_test = network.eval()(inputs).global_features
     assert torch.equal(in_test, seen["after"].flatten(1)), (
-        "and so does the test"
+        "the test gets those after it"
     )
 assert network.fc.bias is None and not network.neck.bias.requires_grad, (
     "nothing moves the features away from 0"
 )
 
-# %% label="fig-neck" caption="After the neck directions separate the people, which suits a classifier." alt="Left: three groups of points far from 0, stretched along one axis. Right, after the neck: the same groups around 0 in different directions, with straight boundaries through 0"
+# %% label="fig-neck" caption="After the neck the people are in different directions, so a classifier without bias can separate them." alt="Left: three groups of points far from 0, stretched along one axis. Right, after the neck: the same groups around 0 in different directions, which straight lines through 0 could separate"
 generator = torch.Generator().manual_seed(1)
 angles = torch.tensor([0.3, 2.4, 4.5])
 middles = torch.stack([angles.cos(), angles.sin()], 1)
@@ -416,19 +429,21 @@ for ax, shown, title in zip(
 fig
 
 # %% [markdown]
-# The cross in [the figure](#fig-neck) is 0. On the left a boundary through 0 cannot separate the three groups; on the right it can, and the
-# two channels have the same scale. Since directions are what the classifier learns, the search should compare directions: `normalize_test`
-# scales features to unit length at the test. The settings are `neck="batchnorm"` and `normalize_test=True`.
+# The cross in [the figure](#fig-neck) is at 0. On the left no boundaries through 0 separate the three groups; on the right they do, and the
+# two channels have the same scale. Because the classifier learns directions, the search should compare directions: `normalize_test` scales
+# features to unit length in the test. The settings are `neck="batchnorm"` and `normalize_test=True`.
 #
 # ## Generalised mean
 #
-# The global feature is the mean of the map, so a detail that fills one cell of 32 contributes a thirty-second of its value. The maximum would
-# keep it whole, and ignore everything else. The *generalised mean* (Radenovic et al. 2019) is between the two,
+# The global feature is the mean of the feature map, so a detail that fills one cell of 32 contributes only a thirty-second of its value.
+# The maximum would keep the whole value of the largest cell and ignore all others. The *generalised mean* (Radenovic et al. 2019) is
+# between the two. With the feature map $F_{cij}$ of [chapter 3](03_model.ipynb),
 #
-# $$ g_c = \left( \frac{1}{HW} \sum_{y,x} m_{c,y,x}^{\,p} \right)^{1/p}, $$ (eq-gem)
+# $$ g_c = \left( \frac{1}{HW} \sum_{i=1}^{H} \sum_{j=1}^{W} F_{cij}^{\,p} \right)^{1/p}, $$ (eq-gem)
 #
-# the mean for $p = 1$, the maximum for $p \to \infty$. The power is learnt; it begins with 3. By hand for the four cells 0, 1, 1 and 2 and
-# $p = 3$: the mean of the cubes is $10 / 4$, its cube root 1.357; the mean is 1 and the maximum 2.
+# which is the mean for $p = 1$ and approaches the maximum for $p \to \infty$. The power $p$ is learned; it begins with 3. By hand for the
+# four cells 0, 1, 1 and 2 and $p = 3$: the mean of the cubes is $10 / 4$, and its cube root is 1.357. The plain mean is 1 and the maximum
+# is 2.
 
 # %% tags=["nbval-check-output"]
 cells = [0.0, 1.0, 1.0, 2.0]
@@ -444,22 +459,23 @@ for power in (1, 3, 10, 100):
     )
 
 # %% [markdown]
-# The map must not be negative; after the ReLU of the usual backbones it is not. The cells are raised to a millionth, because a root has an
-# infinite slope at 0. The setting is `pooling="gem"`.
+# No cell may be negative, which is true after the ReLU of the usual backbones. Cells below a millionth are set to a millionth, because a
+# root has an infinite slope at 0. The setting is `pooling="gem"`.
 #
 # ## Centre loss
 #
-# A triplet is satisfied once the negative is farther than the positive by the margin, whether the person's images are close to each other or
-# not. The *centre loss* (Wen et al. 2016) pulls each feature to the centre $c_y$ of its person,
+# A triplet is satisfied as soon as the negative is farther than the positive by the margin, even if the images of the person are far from
+# each other. The *centre loss* (Wen et al. 2016) pulls each of the $N$ features $f_i$ of a batch towards the centre $c_{y_i}$ of its person
+# $y_i$:
 #
 # $$ L_c = \frac{1}{2N} \sum_{i=1}^{N} \lVert f_i - c_{y_i} \rVert^2. $$ (eq-centre)
 #
-# No gradient flows into the centres. After each step, the centre of a person with $n$ images in the batch moves to their mean $\bar f$ by a
-# share of the distance,
+# The centres are not learned by gradients. Instead, after each step the centre $c$ of a person with $n$ images in the batch moves towards
+# the mean $\bar f$ of their features, by a share of the distance that is larger for more images:
 #
 # $$ c \leftarrow c + \alpha\, \frac{n}{n + 1} (\bar f - c). $$ (eq-move-centre)
 #
-# By hand: two features 1 and 3 of one person whose centre is 0. The loss is $(1 + 9) / 4 = 2.5$. With $\alpha = 1/2$ the centre moves by
+# By hand: one person has the features 1 and 3 and the centre 0. The loss is $(1 + 9) / 4 = 2.5$. With $\alpha = 1/2$ the centre moves by
 # $\frac12 \cdot \frac23 \cdot 2 = \frac23$.
 
 # %% tags=["nbval-check-output"]
@@ -479,7 +495,7 @@ assert math.isclose(centre[0].item(), 2 / 3, rel_tol=1e-6), (
 )
 assert centre[1] == 0, "a person without images keeps the centre"
 
-# %% label="fig-centres" caption="More images of a person in a batch move a centre faster." alt="The centre over ten steps for one, two and four images per batch: all rise from 0 to the mean 2, faster with more images"
+# %% label="fig-centres" caption="The more images of a person a batch has, the faster the centre moves." alt="The centre over ten steps for one, two and four images per batch: all rise from 0 to the mean 2, faster with more images"
 fig = figures.Figure(figsize=(5, 2.6), layout="constrained")
 ax = fig.subplots()
 for n, style, colour in zip(
@@ -498,13 +514,14 @@ ax.legend()
 fig
 
 # %% [markdown]
-# The more images of a person a batch has, the faster the centre follows ([the figure](#fig-centres)). The squared distances are large, so the
-# weight is small: `centre_weight=1e-3`. (The published 0.0005 is for the sum without the half.) The centres are part of the checkpoint, so a
-# resumed run continues exactly, and they are not needed for a search.
+# The more images of a person a batch has, the faster the centre moves ([the figure](#fig-centres)). The squared distances are large, so the
+# weight of this loss is small: `centre_weight=1e-3`. (The published weight, 0.0005, belongs to a loss without the factor $\frac12$.) The
+# centres are saved in the checkpoint, so a resumed run continues exactly. A search does not need them.
 #
 # ## The ladder
 #
-# The rungs, one change each. The last one adds the local, aligned branch of this book to everything else to find out whether it still helps.
+# We now build our own ladder. Its lowest rung, the *foot*, is a plain training as in [chapter 6](06_training.ipynb). Each rung adds one
+# change. The highest one, the *top*, adds the local, aligned branch of this book to everything else, to find out whether it still helps.
 
 
 # %%
@@ -543,13 +560,13 @@ def settings_of(rung, epochs):
 # %% [markdown]
 # ### What a rung costs
 #
-# For each rung we measure the processor time of a training step of the study on this machine (the median of three), and count the megabytes
-# that a forward pass keeps for its backward pass, as [chapter 11](11_time_and_space.ipynb) does: for the study's network and for MobileNetV2
-# with 128 images of 128 × 64.
+# For each rung we measure the processor time of a training step of the study on this machine (the median of three steps). We also count the
+# megabytes that a forward pass keeps for its backward pass, as in [chapter 11](11_time_and_space.ipynb), for the study's network and for
+# MobileNetV2 with 128 images of 128 × 64.
 #
 # :::{admonition} Predict first
 # :class: tip
-# Which rungs cost memory, and which only time?
+# Which of the rungs need more memory than the rung below them?
 # :::
 
 
@@ -597,7 +614,7 @@ def milliseconds(settings):
 
 
 kept = {}
-print(f"{'':<20}{'ms a step':>10}{'MB':>8}{'MB, MobileNetV2':>18}")
+print(f"{'':<20}{'ms / step':>10}{'MB':>8}{'MB, MobileNetV2':>18}")
 for rung in RUNGS:
     settings = settings_of(rung, 8)
     kept[rung] = (
@@ -618,14 +635,15 @@ assert kept["+ last stride 1"][1] > 1.05 * kept["+ smoothing"][1], (
 )
 
 # %% [markdown]
-# Schedule, augmentation and smoothing keep nothing more. The last stride costs the most, because its stage computes and keeps four times as
-# many cells; all rungs above it inherit this. The neck adds little, the generalised mean keeps the map's powers. The network computes its local
-# branch in every rung, so the last rung's network keeps nothing more; the memory of the losses is not counted.
+# The times vary from run to run, and a single large one may come from other work on the machine; the megabytes are exact. The schedules,
+# the augmentation and the smoothing need no more memory. The last stride needs the most, because its stage computes and keeps four times as
+# many cells, also in all rungs above it. The neck adds little; the generalised mean keeps the powers of the feature map. The network
+# computes its local branch in every rung, so the top keeps no more than the rung below it. The memory of the losses is not counted.
 #
 # ### On drawn people
 #
-# The study trains each rung with three seeds from random weights, and the foot and the top also three times as long, since strong augmentation
-# makes the task harder and may need more steps to pay. `make train PRESET=strong_study` makes the results again.
+# The study trains each rung with three seeds from random weights. It also trains the foot and the top three times as long, because strong
+# augmentation makes the task harder and may need more steps before it helps. `make train PRESET=strong_study` computes the results again.
 
 
 # %%
@@ -698,8 +716,8 @@ if rows:
 
 # %% [markdown]
 # The table gives mAP (step) in percent, averaged over the seeds, with the range over the seeds (largest minus smallest). The last column
-# compares a rung with the one below, seed by seed (a paired t test over the seeds, [chapter 8](08_evaluation.ipynb)); a rung helps if its whole
-# interval is above 0 and harms if it is below.
+# compares a rung with the one below, seed by seed (a paired t test, [chapter 8](08_evaluation.ipynb)). A rung helps if the whole interval
+# of the difference is above 0, and harms if the whole interval is below 0.
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -740,8 +758,8 @@ else:
 shown
 
 # %% [markdown]
-# Is the recipe worth its length? The foot and the top, at both lengths; then the local branch at the longer one, where the distance of the test
-# is the only difference:
+# Does the whole recipe need the longer training? The table compares the foot and the top at both lengths. For the top it also compares the
+# four distances, which differ only in the test:
 
 # %%
 lines = ["| training | epochs | distance | mAP |", "|---|---:|---|---:|"]
@@ -764,11 +782,12 @@ if len(found_seeds) > 1:
 Markdown("\n".join(lines) if rows else "Not yet run.")
 
 # %% [markdown]
-# ### On Market-1501, in small
+# ### On Market-1501, with a small network
 #
-# The same ladder with MobileNetV2 from ImageNet weights at 128 × 64, 32 × 4 images, at two lengths with equal images seen per column: 100
-# epochs (2 400 steps) and 300 epochs (7 200 steps). Its foot is the global loss alone, as in [chapter 10](10_reproduction.ipynb). Each rung is a preset; a rung without results is marked.
-# Rank-1 / mAP (step), global distance, in percent.
+# Here is the same ladder for MobileNetV2 from ImageNet weights at 128 × 64, with batches of 32 × 4 images. It has two lengths: 100 epochs
+# (2 400 steps) and 300 epochs (7 200 steps); within a column all rungs see equally many images. Its foot has only the global loss, as in
+# [chapter 10](10_reproduction.ipynb). Each rung has a preset; *not yet run* marks a rung without results. The table gives rank-1 / mAP
+# (step) with the global distance, in percent.
 
 # %%
 MARKET = [
@@ -843,7 +862,7 @@ lines.append(f"| the top at 256 × 128 | | {full} |")
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# Every preset adds one change to the preset below it. This is checked, not promised:
+# The next cell checks that every preset adds one change to the preset below it:
 
 
 # %%
@@ -892,8 +911,9 @@ for long, foot, top in ends:
 # %% [markdown]
 # ### The published recipe
 #
-# Seven presets have the published settings of the bag of tricks for ResNet-50 at 256 × 128: 16 × 4 images, Adam with 3.5e-4, 120 epochs with
-# steps at 40 and 70, the last one with all six tricks. They need a GPU and ImageNet weights. The table gives rank-1 / mAP (step):
+# Seven presets have the published settings of the bag of tricks for ResNet-50 at 256 × 128: batches of 16 × 4 images, and Adam with a base
+# rate of 3.5e-4 for 120 epochs, with steps at 40 and 70. The first preset is the baseline, and the last one has all six tricks. They need a
+# GPU and ImageNet weights. The table gives rank-1 / mAP (step):
 
 # %%
 lines = ["| recipe | published | ours | preset |", "|---|---:|---:|---|"]
@@ -908,35 +928,38 @@ for row in published:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# Our presets differ from the published code in three details: the erased rectangles' ratio is uniform in its logarithm, centres move as in Wen
-# et al. 2016 instead of with a second optimiser, and warm-up climbs by epochs. AGW also has attention layers and a weighted triplet loss, which
-# this library does not have.
+# Our presets differ from the published code in three details: the ratio of an erased rectangle is uniform in its logarithm, centres move as
+# in Wen et al. 2016 and not with a second optimiser, and the rate of the warm-up rises once per epoch. AGW also has attention layers and a
+# weighted triplet loss, which this library does not have.
 #
 # ## Which setting should I take?
 #
-# The advice follows the published ladder and the measured costs; where a table above has numbers for a case like yours, prefer the table.
+# This advice follows the published ladder and the measured costs. If a table above has numbers for a case like yours, follow the table.
 #
 # * Begin with what costs nothing at any length: `warmup_epochs`, `schedule="cosine"`, `label_smoothing=0.1`, `neck="batchnorm"` with
 #   `normalize_test=True`.
-# * `pad` and `erase_prob` for long trainings: they make the task harder, so give them steps. Compare at the length that you will use.
+# * `pad` and `erase_prob` for long trainings: they make the task harder, so the network needs more steps. Compare settings at the length
+#   that you will use.
 # * `last_stride=1` if you have the time and memory: it costs the most of both.
-# * `pooling="gem"` and `centre_weight` last; expect little.
-# * `local_weight` with `"local"` at the test if boxes do not fit ([chapter 13](13_alignment_study.ipynb)), whatever the recipe.
-# * Add one rung at a time and keep what helps on *your* data: a rung is judged over seeds, and the published order of importance is one
-#   network's on one dataset.
+# * `pooling="gem"` and `centre_weight` last: expect little from them.
+# * `local_weight` in the training, and the distance `"local"` in the test, if boxes do not fit ([chapter 13](13_alignment_study.ipynb)),
+#   with every recipe.
+# * Add one change at a time and keep what helps on *your* data. Train with several seeds before you judge a change; the published gains are
+#   from one network on one dataset.
 #
 # ## Summary
 #
-# * Two losses that need different features get a batch norm between them. The triplets, the classifier and the test each take the side that fits.
-# * Augmentation, smoothing and the centre loss change what is learnt, the schedule changes how, the stride and the mean what is kept of the
-#   map. The stride costs the most.
+# * If two losses need different features, put a batch norm between them: the triplet loss uses the features before it, the classifier and
+#   the search those after it.
+# * Augmentation changes the training images, smoothing and the centre loss change the loss, the schedule changes the learning rate, and the
+#   last stride and the generalised mean change the feature map and its average. The last stride costs the most.
 # * A ladder shows what each rung adds *to those below it*. In a different order a rung may add more or less.
 #
 # This is the last chapter. After it come the notation table and the library reference.
 #
 # ## Exercises
 #
-# **1.** With $K$ people and a share of $\varepsilon$, what is the smallest value that the smoothed loss can have?
+# **1.** With $K$ training people and a share of $\varepsilon$, what is the smallest value that the smoothed loss can have?
 #
 # :::{dropdown} Solution
 # The loss is smallest for $p = t$, where it is the entropy of the target:
@@ -947,25 +970,26 @@ Markdown("\n".join(lines))
 # print(-(own * math.log(own) + (K - 1) * other * math.log(other)))
 # ```
 #
-# For Market-1501's 751 people it is 0.99, so a smoothed identification loss of about 1 is a perfect one.
+# For Market-1501's 751 people and $\varepsilon = 0.1$ it is 0.99, so a smoothed identification loss of about 1 cannot become smaller.
 # :::
 #
-# **2.** How many of the images that a padded crop of $p = 10$ gives at 256 × 128 are not moved at all?
+# **2.** Which share of the images does a padded crop with $p = 10$ not move at all?
 #
 # :::{dropdown} Solution
-# There are 21 shifts in each direction, so one of 441.
+# There are 21 possible shifts along each axis, from -10 to 10 pixels, so one of $21 \cdot 21 = 441$ images does not move.
 # :::
 #
-# **3.** A person has four images in every batch. After how many steps is the centre nearer than 1 % to the mean of its features, if they stay
-# where they are?
+# **3.** A batch has four images of a person, and $\alpha = \frac12$. After how many such steps is less than 1 % of the distance between the
+# centre and the mean of the features left, if the features do not change?
 #
 # :::{dropdown} Solution
-# Each step leaves $1 - \frac12 \cdot \frac45 = 0.6$ of the distance: `math.log(0.01) / math.log(0.6)` is 9.02, so after ten steps in which the
-# person is drawn, ten epochs.
+# Each step leaves $1 - \frac12 \cdot \frac45 = 0.6$ of the distance: `math.log(0.01) / math.log(0.6)` is 9.02, so ten steps are needed. A
+# person is drawn once per epoch, so this takes ten epochs.
 # :::
 #
-# **4.** Write the target of the smoothed loss. The function gets the label, the number of classes and the share, and returns the list of
-# targets. It has one mistake. Run the cell, read the answer and repair the function.
+# **4.** Write the targets $t_k$ of the smoothed loss, equation {eq}`eq-smoothing`. The function gets the label (the number of the right
+# class, counted from 0), the number of classes and the share $\varepsilon$. It returns a list with one target per class. It has one
+# mistake. Run the cell, read the answer and repair the function.
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.exercises import check

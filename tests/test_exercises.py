@@ -99,6 +99,11 @@ def counted_from_zero(distances, ids, cameras, query_id, query_camera):
     return hits.index(True)  # and an error where there is none
 
 
+def in_gallery_order(distances, ids, cameras, query_id, query_camera):
+    kept = [i == query_id for i, c in zip(ids, cameras, strict=True) if (i, c) != (query_id, query_camera)]
+    return kept.index(True) + 1 if any(kept) else None
+
+
 def whole_batches(labels, P, K, last=False):
     counts = Counter(labels)
     people = [p for p in counts if counts[p] >= K]
@@ -148,6 +153,29 @@ def mined_by_masks(distances, labels, fill, farthest=np.max):
     ]
 
 
+def mined_with_itself(distances, labels):
+    """It raises where there is no negative, and takes the anchor where there is no positive."""
+    D, y = np.array(distances, float), np.array(labels)
+    return [(D[a][y == y[a]].max(), D[a][y != y[a]].min()) for a in range(len(y))]
+
+
+def index_before_the_first(costs):
+    S = np.array(costs)
+    for i, j in np.ndindex(*S.shape):
+        S[i, j] += min(S[i - 1, j], S[i, j - 1])
+    return S
+
+
+def by_number(labels, P, K):
+    groups = [np.resize(np.flatnonzero(np.array(labels) == person), K) for person in np.unique(labels)]
+    return [np.concatenate(groups[start : start + P]) for start in range(0, len(groups) - P + 1, P)]
+
+
+def added(roles):
+    kept = [role == "match" for role in roles if role != "ignored"]
+    return sum((np.cumsum(kept) / np.arange(1, len(kept) + 1))[kept]) if any(kept) else math.nan
+
+
 def trapezoid(roles):
     area, matches, before = 0.0, 0, 1.0
     kept = [role for role in roles if role != "ignored"]
@@ -189,46 +217,60 @@ WRONG = {
         (own_camera_last, "as wrong images"),
         (no_image_of_the_camera, "strangers stay"),
         (counted_from_zero, "begin with 0"),
+        (in_gallery_order, "order of the gallery"),
     ],
     "01_datasets": [
         (lambda ids: [sorted(ids).index(y) for y in ids], "count people"),
         (lambda ids: np.unique(ids, return_inverse=True)[1] + 1, "begin with 1"),
         (lambda ids: np.array(ids, int) - np.min(ids), "keep the gaps"),
+        (lambda ids: np.arange(len(ids)), "number the people"),
+        (lambda ids: [sorted(set(ids), reverse=True).index(y) for y in ids], "fall as the identities rise"),
     ],
     "02_batches": [
         (incomplete_batches, "fewer than P people"),
         (whole_batches, "skip people"),
         (lambda labels, P, K: np.arange(len(labels) // (P * K) * P * K).reshape(-1, P * K), "slices of the list"),
+        (by_number, "sorted by their numbers"),
     ],
     "03_model": [
         (lambda F: F.mean(-1), "turn it"),
         (lambda F: F.mean((1, 2)), "global feature"),
         (lambda F: F.numpy().sum(2).T, "sum over the width"),
+        (lambda F: F.mean(0), "over the channels"),
+        (lambda F: F.mean(1), "columns remain"),
+        (lambda F: F.mean(2, keepdim=True), "has shape [4, 2], but yours [2, 4, 1]"),
     ],
     "04_alignment": [
         (neighbouring_costs, "smaller neighbouring sum"),
         (start_anywhere, "only one neighbour"),
         (only_the_last_sum, "whole table"),
+        (index_before_the_first, "other end of the table"),
+        (lambda costs: float(np.trace(np.array(costs))), "rigid distance"),
     ],
     "05_losses": [
         (lambda D, y: mined_by_masks(D, y, -np.inf, np.max), "farthest negative"),
         (lambda D, y: mined_by_masks(D, y, 0.0, np.min), "leaves zeros"),
         (lambda D, y: [(n, p) for p, n in mined_by_masks(D, y, np.inf, np.min)], "negative first"),
+        (mined_with_itself, "own positive"),
     ],
     "06_training": [
         (lambda e, base, s, T: base if e < s else base * 0.001 ** ((e - s) / (T - s)), "above and below the line"),
         (lambda e, base, s, T: base * 0.001 ** (e / T), "from the first epoch"),
         (lambda e, base, s, T: base if e < s else base * (1 - 0.999 * (e + 1 - s) / (T + 1 - s)), "straight line"),
+        (lambda e, base, s, T: base if e <= s else base * 0.001 ** ((e + 1 - s) / (T + 1 - s)), "instead of <="),
     ],
     "07_mutual_learning": [
         (lambda p, q: np.sum(np.log(np.array(q) / np.array(p))), "without weights"),
         (lambda p, q: -sum(b * np.log(a) for a, b in zip(p, q, strict=True)), "cross-entropy"),
         (lambda p, q: sum(b * math.log2(b / a) for a, b in zip(p, q, strict=True) if b), "base 2"),
+        (lambda p, q: sum(a * math.log(b / a) for a, b in zip(p, q, strict=True)), "with our probabilities"),
+        (lambda p, q: float(np.square(np.subtract(p, q)).sum()), "squared differences"),
     ],
     "08_evaluation": [
         (trapezoid, "trapezoid"),
         (nought_without_a_match, "0/0"),
         (ignored_as_matches, "neither right nor wrong"),
+        (added, "divide by the number of matches"),
     ],
     "09_reranking": [
         (lambda N, i, k: {j for j in range(len(N)) if i in N[j][:k]} | {i}, "other direction"),
@@ -249,26 +291,44 @@ WRONG = {
             ),
             "whose end is 0",
         ),
+        (
+            lambda a, b, over: (
+                "nothing" if a <= 0 <= b else "these networks differ" if over == "seeds" else "the methods differ"
+            ),
+            "exchanged the two",
+        ),
     ],
     "11_time_and_space": [
         (lambda Q, G, C, rerank: (Q + G) ** 2 * C if rerank else Q * G * C, "also added"),
         (lambda Q, G, C, rerank: 2 * Q * G * C, "as much as ranking"),
         (lambda Q, G, C, rerank: 2 * C * ((Q * G) ** 2 if rerank else Q * G), "square their sum"),
+        (lambda Q, G, C, rerank: 2 * C * (Q + G if rerank else Q * G), "square Q + G"),
+        (lambda Q, G, C, rerank: 2 * C * Q * (Q * rerank + G), "look for neighbours too"),
     ],
     "12_your_own_people": [
         (found_rate, "share of right pairs that pass"),
         (strictly_below, "d <= t"),
         (quantile_of_strangers, "try all distances"),
+        (
+            lambda same, different, rate: max(
+                [t for t in same + different if np.mean(np.array(different) <= t) < rate], default=None
+            ),
+            "instead of <",
+        ),
     ],
     "13_alignment_study": [
         (lambda g, r, a: (np.mean(a) - np.mean(g), np.mean(a) - np.mean(r)), "compare rigid stripes with the global"),
         (lambda g, r, a: (np.mean(g) - np.mean(r), np.mean(r) - np.mean(a)), "signs are reversed"),
         (lambda g, r, a: (max(r) - max(g), max(a) - max(r)), "best seeds"),
+        (lambda g, r, a: (r[0] - g[0], a[0] - r[0]), "mean over all seeds"),
+        (lambda g, r, a: np.mean(a) - np.mean(g), "one number"),
     ],
     "14_strong_baseline": [
         (lambda y, n, e: [1 - e if k == y else e / n for k in range(n)], "the own one included"),
         (lambda y, n, e: [1 - e if k == y else e / (n - 1) for k in range(n)], "to the other classes alone"),
         (lambda y, n, e: [1.0 if k == y else e / n for k in range(n)], "add up to more than 1"),
+        (lambda y, n, e: [float(k == y) for k in range(n)], "not smoothed"),
+        (lambda y, n, e: [(1 - e) * (k + 1 == y) + e / n for k in range(n)], "count from 1"),
     ],
 }
 

@@ -1,4 +1,4 @@
-"""Chapter 00: the rank of the first right answer in a list that leaves out the query's own camera."""
+"""Chapter 00: the rank of the first match in a list that leaves out the person in the query's own camera."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ def _ranker(
     first: int = 1,
     nearest: int = 1,
 ) -> Callable[..., int | None]:
-    """A function that finds the first match: which images stay in the list, which are right, how it is sorted."""
+    """A function that finds the first match: which images stay in the list, which are matches, how it is sorted."""
 
     def rank(
         distances: list[float], ids: list[int], cameras: list[int], query_id: int, query_camera: int
@@ -29,15 +29,21 @@ def _ranker(
 EXERCISE = Exercise(
     right=_ranker(),
     cases={
-        "a stranger first and two right images after": ([0.9, 0.3, 0.5], [7, 8, 7], [2, 3, 4], 7, 1),
-        "an image from the query's own camera first": ([0.1, 0.4, 0.2, 0.3], [7, 7, 8, 9], [1, 2, 3, 2], 7, 1),
-        "a stranger from the query's own camera first": ([0.1, 0.4, 0.2], [8, 7, 9], [1, 2, 3], 7, 1),
-        "a right image at rank 1": ([0.1, 0.7], [7, 8], [2, 2], 7, 1),
+        "a list of a stranger and two matches": ([0.9, 0.3, 0.5], [7, 8, 7], [2, 3, 4], 7, 1),
+        "a list that begins with the person in the query's own camera": (
+            [0.1, 0.4, 0.2, 0.3],
+            [7, 7, 8, 9],
+            [1, 2, 3, 2],
+            7,
+            1,
+        ),
+        "a list that begins with a stranger in the query's own camera": ([0.1, 0.4, 0.2], [8, 7, 9], [1, 2, 3], 7, 1),
+        "a list that begins with a match": ([0.1, 0.7], [7, 8], [2, 2], 7, 1),
         "a person that only the query's camera has seen": ([0.1, 0.2], [7, 8], [1, 2], 7, 1),
         "an empty gallery": ([], [], [], 7, 1),
     },
     mistakes={
-        "The person's image from the query's own camera counts as right in your list: leave it out, it is too easy to "
+        "The person's image from the query's own camera is a match in your list: leave it out, it is too easy to "
         "find.": _ranker(kept=lambda person, camera: True),
         "Your list keeps the person's images from the query's own camera as wrong images: take them out first, then "
         "count the ranks.": _ranker(
@@ -47,6 +53,8 @@ EXERCISE = Exercise(
         "strangers stay.": _ranker(kept=lambda person, camera: not camera),
         "Your ranks begin with 0: the nearest image that stays has rank 1.": _ranker(first=0),
         "Your list begins with the farthest image: sort by distance, smallest first.": _ranker(nearest=-1),
+        "Your list keeps the order of the gallery: sort it by distance, smallest first.": _ranker(nearest=0),
+        "Without a match you return 0, which is not a rank: return None.": lambda *given: _ranker()(*given) or 0,
     },
     notice="An ignored image does not count as wrong either: the next image moves up to its rank.",
 )

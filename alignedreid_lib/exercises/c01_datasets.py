@@ -27,6 +27,12 @@ EXERCISE = Exercise(
         "Your labels keep the gaps: subtracting the smallest identity moves the numbers without closing "
         "them.": lambda ids: [one - min(ids) for one in ids],
         "You return one label per person: return one per image.": lambda ids: list(range(len(set(ids)))),
+        "You number the images: number the people, so that all images of a person have one label.": lambda ids: list(
+            range(len(ids))
+        ),
+        "Your labels fall as the identities rise: count the smaller identities, not the larger ones.": lambda ids: [
+            sum(other > one for other in set(ids)) for one in ids
+        ],
     },
     notice="The order of the images does not matter, so two machines that list files differently give the same labels.",
 )

@@ -6,15 +6,15 @@ from alignedreid_lib.exercises.checking import Exercise
 
 
 def _plan(
-    fill: Callable[[list[int], int], list[int]], last: bool = False, few: bool = True
+    fill: Callable[[list[int], int], list[int]], last: bool = False, few: bool = True, sort: bool = False
 ) -> Callable[..., list[list[int]]]:
-    """A function that makes batches: how K images of a person are taken, whether the last batch stays."""
+    """A function that makes batches: how K images of a person are taken, which people take part, in which order."""
 
     def batches(labels: list[int], P: int, K: int) -> list[list[int]]:
         own: dict[int, list[int]] = {}
         for image, person in enumerate(labels):
             own.setdefault(person, []).append(image)
-        people = [person for person in own if few or len(own[person]) >= K]
+        people = [person for person in (sorted(own) if sort else own) if few or len(own[person]) >= K]
         stop = len(people) if last else len(people) - P + 1
         groups = [people[start : start + P] for start in range(0, stop, P)]
         return [[image for person in group for image in fill(own[person], K)] for group in groups]
@@ -35,7 +35,7 @@ EXERCISE = Exercise(
     cases={
         "three people with two images each, P = 2, K = 2": ([0, 0, 1, 1, 2, 2], 2, 2),
         "people with 3, 2, 4 and 1 images, P = 2, K = 3": ([0, 0, 0, 1, 1, 2, 2, 2, 2, 3], 2, 3),
-        "the images of four people in mixed order, P = 2, K = 2": ([5, 6, 5, 7, 6, 7, 8, 8], 2, 2),
+        "the images of four people in mixed order, P = 2, K = 2": ([7, 6, 7, 5, 6, 5, 8, 8], 2, 2),
         "people with 2 and 4 images, P = 2, K = 4": ([0, 0, 1, 1, 1, 1], 2, 4),
         "fewer people than P": ([0, 0, 1, 1], 3, 2),
         "no image": ([], 2, 2),
@@ -55,6 +55,18 @@ EXERCISE = Exercise(
         "P and K are exchanged: a batch has P people with K images each.": lambda labels, P, K: _plan(_repeat)(
             labels, K, P
         ),
+        "Your people are sorted by their numbers: take them in the order of their first image.": _plan(
+            _repeat, sort=True
+        ),
+        "You repeat the last image: begin again with the person's first image.": _plan(
+            lambda own, K: own[:K] + own[-1:] * (K - len(own))
+        ),
+        "Your batches contain people: a batch is a list of image numbers.": lambda labels, P, K: [
+            [labels[image] for image in batch] for batch in _plan(_repeat)(labels, P, K)
+        ],
+        "Your batches are lists of groups: a batch is one list of the images of its people.": lambda labels, P, K: [
+            [batch[start : start + K] for start in range(0, P * K, K)] for batch in _plan(_repeat)(labels, P, K)
+        ],
     },
     notice="Every anchor now has K - 1 positives, and nobody comes twice in an epoch.",
 )

@@ -35,6 +35,11 @@ EXERCISE = Exercise(
         "You reshape instead of turning: `reshape` mixes channels and stripes, `.T` does not.": lambda feature_map: (
             feature_map.mean(dim=2).reshape(feature_map.shape[1], feature_map.shape[0])
         ),
+        "You average over the rows, and the columns remain: average over the width, then "
+        "turn the result.": lambda feature_map: feature_map.mean(dim=1),
+        "You average over the channels: average over the width, and keep all channels of a row.": lambda feature_map: (
+            feature_map.mean(dim=0)
+        ),
     },
     notice="The row of a pattern is kept and its column is lost: people turn around, but heads stay above feet.",
 )

@@ -7,6 +7,23 @@ from alignedreid_lib.exercises.checking import Exercise
 Table = list[list[float]]
 
 
+def _without_own(costs: Table) -> Table:
+    S = [list(row) for row in costs]
+    for i, row in enumerate(S):
+        for j in range(len(row)):
+            near = [S[i - 1][j]] * (i > 0) + [row[j - 1]] * (j > 0)
+            row[j] = min(near, default=0)
+    return S
+
+
+def _from_other_end(costs: Table) -> Table:
+    S = [list(row) for row in costs]
+    for i, row in enumerate(S):
+        for j in range(len(row)):
+            row[j] += min(S[i - 1][j], row[j - 1])
+    return S
+
+
 def _filler(
     diagonal: bool = False, greedy: bool = False, border: bool = True, choose: Callable[..., float] = min
 ) -> Callable[[Table], Table]:
@@ -49,6 +66,11 @@ EXERCISE = Exercise(
             choose=sum
         ),
         "You return the last sum, the local distance: return the whole table.": lambda costs: _filler()(costs)[-1][-1],
+        "The cell's own cost is missing: add it to the smaller of the two sums.": _without_own,
+        "In the first row and column your index is -1, which in Python is the other end of the table: treat these "
+        "cells separately.": _from_other_end,
+        "You add the costs of stripe 1 with 1, 2 with 2 and so on, which is the rigid distance: fill the whole table "
+        "of sums.": lambda costs: sum(costs[i][i] for i in range(min(len(costs), len(costs[0])))),
     },
     notice="Without diagonal steps every path of an H x H table has 2H - 1 cells, so local distances can be compared.",
 )

@@ -36,6 +36,12 @@ def _miner(
     return mine
 
 
+def _numbers(distances: Matrix, labels: list[int]) -> list[list[int | None]]:
+    """Which images are hardest, instead of how far they are."""
+    mined = _miner()(distances, labels)
+    return [[None if d is None else row.index(d) for d in pair] for row, pair in zip(distances, mined, strict=True)]
+
+
 def _multiplied(distances: Matrix, labels: list[int]) -> list[tuple[float, float]]:
     """Masks by products, whose zeros win the minimum."""
     of = range(len(labels))
@@ -71,6 +77,9 @@ EXERCISE = Exercise(
         "Multiplying by a mask leaves zeros, and the minimum finds these: put infinity where there is no "
         "negative.": _multiplied,
         "Where no image is left you give 0: a distance of 0 would be a perfect match, so give None.": _miner(empty=0.0),
+        "You return the numbers of the images: return their distances from the anchor.": _numbers,
+        "You take means over all positives and negatives: batch-hard mining takes the farthest positive and the "
+        "nearest negative.": _miner(lambda found: sum(found) / len(found), lambda found: sum(found) / len(found)),
     },
     notice="One image decides each distance, so one wrong label in the data is chosen again and again.",
 )

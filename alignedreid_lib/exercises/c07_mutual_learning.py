@@ -37,6 +37,16 @@ EXERCISE = Exercise(
         "Your logarithm has base 2: the chapter uses the natural one.": lambda ours, partner: (
             _right(ours, partner) / math.log(2)
         ),
+        "You weight the logarithms with our probabilities: weight them with the partner's.": lambda ours, partner: sum(
+            p * math.log(q / p) for p, q in zip(ours, partner, strict=True) if q > 0
+        ),
+        "You take squared differences: that is the term of the distances.": lambda ours, partner: sum(
+            (p - q) ** 2 for p, q in zip(ours, partner, strict=True)
+        ),
+        "You take the mean of both directions: we learn from the partner, so only D(q || p) "
+        "counts.": lambda ours, partner: (
+            (_right(ours, partner) + sum(p * math.log(p / q) for p, q in zip(ours, partner, strict=True) if q > 0)) / 2
+        ),
     },
     notice="People excluded by the partner cost nothing; people excluded by us and not by the partner cost most.",
 )

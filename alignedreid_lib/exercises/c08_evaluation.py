@@ -62,6 +62,12 @@ EXERCISE = Exercise(
         ),
         "You give 0 to a query without a match: its AP is 0/0, so give nan, and the mean leaves the query "
         "out.": _scorer(empty=0.0),
+        "You add the precisions at the matches: divide by the number of matches.": _scorer(
+            mean=lambda terms, length: sum(terms)
+        ),
+        "You give the share of matches in the whole list: take the mean of the precisions at the matches.": _scorer(
+            mean=lambda terms, length: len(terms) / length
+        ),
     },
     notice="Two wrong images cost more at the top of the list than at its end, and images after the last match cost "
     "nothing.",

@@ -50,6 +50,8 @@ EXERCISE = Exercise(
         "An interval whose end is 0 does not exclude 0: compare with < and >.": _reader(
             lambda low, high: low >= 0 or high <= 0
         ),
+        "You have exchanged the two: an interval over queries compares networks, an interval over seeds compares "
+        "methods.": _reader(queries=METHOD, seeds=NETWORKS),
     },
     notice="An interval with 0 in it does not show that two methods are equal: it shows that we cannot tell.",
 )

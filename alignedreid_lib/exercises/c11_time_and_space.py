@@ -41,6 +41,16 @@ EXERCISE = Exercise(
         "You count every pair once: the product of a matrix with its transpose computes both halves.": _counter(
             reranking=lambda Q, G: (Q + G) * (Q + G - 1) // 2
         ),
+        "You count the images of re-ranking, not their pairs: square Q + G.": _counter(reranking=lambda Q, G: Q + G),
+        "You compare the queries with all images: in re-ranking gallery images look for neighbours too.": _counter(
+            reranking=lambda Q, G: Q * (Q + G)
+        ),
+        "You count a pair of a query and a gallery image once: the matrix of all images contains it twice.": _counter(
+            reranking=lambda Q, G: Q * Q + Q * G + G * G
+        ),
+        "You count the pairs: each pair costs two operations for each of the C channels.": lambda Q, G, C, rerank: (
+            _counter()(Q, G, 1, rerank)
+        ),
     },
     notice="Ranking grows with the gallery, re-ranking with its square: ten times the images cost a hundred times as "
     "much.",

@@ -54,6 +54,11 @@ EXERCISE = Exercise(
         "You take the smallest threshold that keeps the rate: the largest one accepts more right pairs.": _chooser(
             choose=min
         ),
+        "A share of exactly the rate is allowed: compare with <= instead of <.": _chooser(
+            lambda t, same, different: _up_to(t, different) + 1e-9
+        ),
+        "Your thresholds are distances of right pairs: the largest allowed one may be that of a wrong pair, so try all "
+        "distances.": _chooser(among=lambda same, different: same),
     },
     notice="The right pairs do not influence the rate: they show what the threshold costs.",
 )

@@ -45,6 +45,13 @@ EXERCISE = Exercise(
             sum(rigid) - sum(whole),
             sum(aligned) - sum(rigid),
         ),
+        "You return the gains of every seed: return their two means.": lambda whole, rigid, aligned: (
+            [_mean([r], [w]) for w, r in zip(whole, rigid, strict=True)],
+            [_mean([a], [r]) for r, a in zip(rigid, aligned, strict=True)],
+        ),
+        "You use the first seed: take the mean over all seeds.": lambda *scores: _right(*(one[:1] for one in scores)),
+        "You return one number, the gain of both together: return the gain of the stripes and that of their "
+        "alignment.": lambda whole, rigid, aligned: _mean(aligned, whole),
     },
     notice="The two gains add up to aligned over global, in which stripes that lose hide alignment that gains.",
 )

@@ -39,6 +39,12 @@ EXERCISE = Exercise(
         "You have exchanged the two: the label's class gets the large target.": _targets(
             lambda n, e: e / n, lambda n, e: 1 - e + e / n
         ),
+        "Your labels count from 1: the first class has the number 0.": lambda label, classes, share: [
+            1 - share + share / classes if k + 1 == label else share / classes for k in range(classes)
+        ],
+        "Your targets are not smoothed: every class gets its part of the share.": _targets(
+            lambda n, e: 1.0, lambda n, e: 0.0
+        ),
     },
     notice="The best logits are now a finite distance apart, ln of the ratio of both targets.",
 )

@@ -90,11 +90,14 @@ def judge(exercise: Exercise, function: Callable[..., Any]) -> Answer:
         return Answer(False, "Not yet. The function returns None: end it with `return` and the result.")
     explained = {words: _explained(_results(made, exercise), found, right) for words, made in exercise.mistakes.items()}
     words = max(explained, key=lambda sentence: explained[sentence])
-    if explained[words] > len(wrong) / 2:
+    returned = [k for k in wrong if not isinstance(found[k], Raised)]
+    if explained[words] > len(returned) / 2:
         return Answer(False, f"Not yet. {words}")
     case, got, expected = list(exercise.cases)[wrong[0]], found[wrong[0]], right[wrong[0]]
+    if isinstance(got, list) and isinstance(expected, list) and _shape(got) != _shape(expected) and _is_long(expected):
+        return Answer(False, f"Not yet. For {case}, the answer has shape {_shape(expected)}, but yours {_shape(got)}.")
     did = f"the function raises {got.words}" if isinstance(got, Raised) else f"yours is {_shown(got)}"
-    return Answer(False, f"Not yet. For {case} the answer is {_shown(expected)}, but {did}.")
+    return Answer(False, f"Not yet. For {case}, the answer is {_shown(expected)}, but {did}.")
 
 
 def _results(function: Callable[..., Any], exercise: Exercise) -> list[Any]:
@@ -152,6 +155,16 @@ def _explained(mistaken: list[Any], found: list[Any], right: list[Any]) -> int:
             return 0
         number += not same(f, r) and same(f, m)
     return number
+
+
+def _shape(value: Any) -> list[int]:
+    """The lengths of nested lists, from their first entries."""
+    return [len(value), *_shape(value[0])] if isinstance(value, list) and value else []
+
+
+def _is_long(value: Any) -> bool:
+    """True for a result that a sentence would cut off."""
+    return len(_shown(value)) > LONG
 
 
 def _shown(value: Any) -> str:

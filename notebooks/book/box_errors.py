@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignedreid_lib import book, devices, evaluation, registration, runs
+from alignedreid_lib import book, devices, evaluation, runs
 from alignedreid_lib.batches import images
+from alignedreid_lib.datasets import registration
 from alignedreid_lib.datasets.partitions import GALLERY, QUERY
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features
