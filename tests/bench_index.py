@@ -60,8 +60,12 @@ def main(size: int = 1_000_000, channels: int = 256, queries: int = 100) -> None
     print(
         f"{queries} queries x {size} images, {channels} channels: {seconds:.2f} s, {seconds / floor:.1f} x the product"
     )
-    print(f"written in {written:.1f} s; opened and checked in {opened:.1f} s with {opening / 1e6:.0f} MB; searched with")
-    print(f"{searching / 1e6:.0f} MB more; {peak():.0f} MB at the peak, {4e-6 * size * channels:.0f} MB of file included")
+    print(
+        f"written in {written:.1f} s; opened and checked in {opened:.1f} s with {opening / 1e6:.0f} MB; searched with"
+    )
+    print(
+        f"{searching / 1e6:.0f} MB more; {peak():.0f} MB at the peak, {4e-6 * size * channels:.0f} MB of file included"
+    )
     what = f"{queries} x {size}, index mapped from its file"
     record("search", what, seconds, floor, "bare product", ratio=seconds / floor, megabytes=searching / 1e6)
     record("search", f"opening and checking an index of {size}", opened, megabytes=opening / 1e6)

@@ -8,11 +8,12 @@ import time
 
 import numpy as np
 import pytest
+import timing
 import torch
 import transfer
 from PIL import Image
 
-from alignedreid_lib import evaluation
+from alignedreid_lib import evaluation, synthetic
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features, extract
@@ -110,6 +111,28 @@ def test_no_more_images_are_open_than_a_batch_has(model):
     assert most[0] <= 9, "images are kept after their batch"  # a batch, the next one, and the one being made
 
 
+def test_ten_thousand_drawn_images_are_searched_in_bounded_memory(tmp_path):
+    """Three lines; decoded, the images have 400 MB."""
+    street = synthetic.sample_cameras(2, seed=0)
+    for person in range(20):
+        crop = Image.fromarray(synthetic.take(synthetic.Shot(person, person % 2, 0, box=1), street, 0.3, seed=0))
+        crop.resize((80, 160)).save(tmp_path / "crop.bmp")
+        for k in range(500):
+            path = tmp_path / "my_folder" / f"{person:02}" / f"{k:03}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(tmp_path / "crop.bmp", path)
+        (tmp_path / "crop.bmp").unlink()
+    small = AlignedReID(torch.nn.Conv2d(3, 8, 8, 8), local_channels=4)  # the images count here, not the network
+
+    def three_lines():
+        index = Index.build(small, tmp_path / "my_folder", **SIZE)
+        return index.search(tmp_path / "my_folder" / "07" / "003.bmp", top=500)[0]
+
+    answer, _, memory = timing.measured(three_lines, 1, timing.owned)
+    assert [match.name for match in answer.matches] == [f"07/{k:03}.bmp" for k in range(500)]
+    assert memory < 80e6, f"{memory / 1e6:.0f} MB"
+
+
 def test_what_is_no_image_is_refused_by_name(model, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
@@ -129,6 +152,7 @@ def test_what_is_no_image_is_refused_by_name(model, folder, tmp_path):
         r"shape \(4,\)": np.zeros(4, np.uint8),
         "are of type int": 7,
         "image 0 does not decode": [truncated],
+        r"image 1 has pixels of kind I;16, .*; convert it to RGB": [good, Image.fromarray(good[..., 0].astype("<u2"))],
         "a folder, not an image": [tmp_path],
     }
     for message, images in bad.items():
