@@ -257,6 +257,9 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
 #   quotient of the two times.
 # * *limit*: the ratio that the project has promised, if there is one.
 # * *chance* in the rows of scoring means random distances, *trained* distances that put most matches at low ranks.
+# * A *search* is that of [chapter 12](12_your_own_people.ipynb): the ten nearest of a million images, for a hundred queries, in an index that
+#   is mapped from its file.
+# * A row that was measured later, or with a different number of threads, names its machine and its commit.
 # * The last column gives the seconds of the same step on a GPU. `make gpu-check` measures them and writes
 #   `notebooks/results/gpu_check_<device>.json`; until there is such a file, the column is empty: *not yet measured*.
 
@@ -284,19 +287,23 @@ lines = [
     "|---|---|---:|---:|---|---:|---:|---:|",
 ]
 for row in measured["rows"]:
+    own = [row["device"]] if "device" in row else []
+    own += [f"commit {row['commit'][:7]}"] if row.get("commit") else []
+    what = row["what"] + (f" ({', '.join(own)})" if own else "")
     floor = f"{row['floor']:.3g}" if row["floor"] else "-"
     ratio = f"{row['ratio']:.3f}" if "ratio" in row else "-"
     limit = f"{row['limit']:.3g}" if "limit" in row else "-"
     lines.append(
-        f"| {row['step']} | {row['what']} | {row['seconds']:.3g} | {floor} |"
+        f"| {row['step']} | {what} | {row['seconds']:.3g} | {floor} |"
         f" {row['floor_is'] or '-'} | {ratio} | {limit} |"
         f" {on_gpus(row['step'], row['what'])} |"
     )
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# The next table shows the rows for which memory and images per second were measured. The memory of *chance* and *trained* is what they need
-# in addition to the start; that of the other rows is the whole process, with torch, the features, and the memory of the floor:
+# The next table shows the rows for which memory and images per second were measured. The memory of *chance*, *trained* and *search* is
+# what they need in addition to the start; that of the other rows is the whole process, with torch, the features, and the memory of the floor.
+# The features of a search, 1 GB, are not counted: they are pages of the file, which the system keeps while there is room:
 
 # %%
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]

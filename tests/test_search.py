@@ -254,6 +254,11 @@ def test_what_an_index_refuses(model, index, paths):
             some.search(paths[0], **arguments)
     with pytest.raises(InputError, match="0 searches have a match"):
         Index.build(model, paths[:1], ids=[1], **SIZE).choose_threshold()
+    for rate in ("5%", 5, -0.1, True, float("nan")):
+        with pytest.raises(InputError, match=r"false_alarm_rate is .*; give a share from 0 to 1"):
+            index.choose_threshold(rate)
+    with pytest.raises(InputError, match="model is 'resnet50'; give a network"):
+        Index.build("resnet50", paths[:2])
 
 
 # Same or not

@@ -46,10 +46,7 @@ _UPRIGHT = {
 
 
 def unfit(picture: Image.Image) -> str:
-    """What is wrong with an opened image, the end of a sentence: deep pixels, which would turn white, or several images.
-
-    "" if nothing is.
-    """
+    """What is wrong with an opened image: deep pixels, which would turn white, or several images; "" if nothing is."""
     if picture.mode not in _MODES:
         return f"has pixels of kind {picture.mode}, not 8 bits per channel"
     frames = getattr(picture, "n_frames", 1)
