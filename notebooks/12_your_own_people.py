@@ -24,7 +24,8 @@ figures.contact_sheet(shown, ["query", *map(str, range(1, 8))], columns=8)
 # Images 2, 4 and 7 do.
 #
 # For your own folder, set `pictures` in the next cell (and `weights`, if your images are photographs) and run all cells.
-# [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have.
+# [Chapter 1](01_datasets.ipynb) shows the three forms in which a folder says who is on which image. A folder of images without people's names is
+# searched, too; what needs to know the people (scores, the threshold, errors) is then shown with drawn people.
 #
 # **What you will learn**
 #
@@ -46,7 +47,9 @@ local_channels = 128
 last_stride = 2
 height = 256
 width = 128
-pictures = ""  # a folder for each person inside, or a CSV of path,person,camera
+# a folder with a folder for each person, or a CSV of path,person,camera; or a
+# folder of images alone, which can only be searched
+pictures = ""
 pattern = ""  # how a name gives person and camera, see chapter 1
 false_alarm_rate = 0.05  # of searches for people who are not in the folder
 
@@ -121,11 +124,24 @@ import tempfile
 
 scratch = tempfile.TemporaryDirectory()
 temporary = Path(scratch.name)
-if settings.pictures:
-    source, name_pattern = (
-        runs.resolve(settings.pictures),
-        settings.pattern or None,
+own = runs.resolve(settings.pictures) if settings.pictures else None
+nobody_named = (
+    own is not None
+    and own.is_dir()
+    and not settings.pattern
+    and not any(
+        path.is_dir() and not path.name.startswith(".")
+        for path in own.iterdir()
     )
+)
+if nobody_named:
+    print(
+        f"{settings.pictures} does not say who is on its images: it is"
+        " searched below, and all that needs to know people is shown with"
+        " drawn ones. Their threshold is not one for your images."
+    )
+if own is not None and not nobody_named:
+    source, name_pattern = own, settings.pattern or None
 else:
     source, name_pattern = (
         temporary / "crops",
@@ -147,7 +163,11 @@ folder = datasets.prepare(
     "folder", source, temporary, pattern=name_pattern, test_share=1
 )
 people = datasets.open_dataset(folder, "test")
-crops = source if source.is_dir() else folder / "images"
+if nobody_named:
+    crops, whose = own, "the drawn people"
+else:
+    crops = source if source.is_dir() else folder / "images"
+    whose = "this folder"
 
 # %% [markdown]
 # The network is the book's model, which was trained on different people drawn by the same generator. For photographs use weights trained on
@@ -169,7 +189,6 @@ else:
     print(trained.origin)
     network = trained.network
     size = {"height": book.CONFIG.height, "width": book.CONFIG.width}
-query = sorted(path for path in crops.rglob("*.*") if path.is_file())[0]
 
 # %% [markdown]
 # In a program of your own, three lines search a folder:
@@ -185,6 +204,7 @@ query = sorted(path for path in crops.rglob("*.*") if path.is_file())[0]
 
 # %%
 index = Index.build(network, crops, **size)
+query = crops / index.features.names[0]  # or any other image
 [answer] = index.search(query, top=9)
 for match in answer.matches:
     print(f"{match.distance:5.1f}  {match.name}")
@@ -250,8 +270,8 @@ def search(query, entries, top):
 print(search((0, 1), [(0, 0), (3, 4), (1, 1)], top=3))
 
 # %% [markdown]
-# If you know who is in an image and which camera took it, give both to the index: answers then name them, and a threshold can be chosen. The
-# library sorts as our loop does, in blocks of 16 384 rows, so an index may be larger than the memory.
+# If you know who is in an image and which camera took it, give both to the index: answers then name them, and a threshold can be chosen. (Here
+# the names are the numbers that `datasets.prepare` gave to the people, in the order of their names.) The library sorts as our loop does, in blocks of 16 384 rows, so an index may be larger than the memory.
 
 # %%
 cameras = people.cameras if people.cameras_known else None
@@ -287,7 +307,7 @@ if not settings.pictures:
 # This is easier than the protocol's task, because images from the same camera count as matches. With the protocol's rule (other cameras only):
 
 # %%
-evaluation.evaluate(wanted, ("global",), rerank=True, name="this folder")
+evaluation.evaluate(wanted, ("global",), rerank=True, name=whose)
 
 # %% [markdown]
 # An index changes with the collection, and `save` writes it to one file. The old file stays until the new one is whole. Loading maps the
@@ -372,9 +392,7 @@ nearest = nearest_distances(again.features)
 figures.open_set(nearest.same, nearest.different, settings.false_alarm_rate)
 
 # %%
-threshold = again.choose_threshold(
-    settings.false_alarm_rate, data="this folder"
-)
+threshold = again.choose_threshold(settings.false_alarm_rate, data=whose)
 print(threshold)
 assert threshold.false_alarm_rate <= settings.false_alarm_rate, (
     "the share of false alarms is at most the one asked for"

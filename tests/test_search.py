@@ -1,5 +1,6 @@
 """From images to answers: all kinds of images, in the dataset's way; an index that changes, is saved and is loaded."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -13,14 +14,14 @@ import torch
 import transfer
 from PIL import Image
 
-from alignedreid_lib import evaluation, synthetic
+from alignedreid_lib import book, evaluation, runs, synthetic
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.search import Index, Threshold, embed, nearest_distances, storage
 from alignedreid_lib.search.nearest import nearest
-from alignedreid_lib.training import TrainConfig
+from alignedreid_lib.training import TrainConfig, train
 
 pytestmark = pytest.mark.arithmetic
 
@@ -427,3 +428,49 @@ def test_a_threshold_is_used_on_other_data_with_as_many_images(model, tiny_data,
     dataset = transfer.open_dataset(folder, "test")
     drawn = transfer.draw(dataset, 0)
     assert (drawn.marks == 1).sum() == 7 and (drawn.marks == 0).sum() == 3
+
+
+@pytest.fixture
+def finished(tiny_data, tmp_path, monkeypatch):
+    """A finished training of one epoch, and the book's model that it is compared with."""
+    config = TrainConfig(
+        data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="resnet18.layer1", weights=None,
+        ids_per_batch=3, images_per_id=2, total_epochs=1, decay_at_epoch=1, device="cpu", precision="float32",
+    )  # fmt: skip
+    found = train(config, tmp_path / "run")
+    sets = {"drawn people": tiny_data / "tiny", "colours": tiny_data / "tiny"}
+    for name, value in {"SETS": sets, "RATE": 0.5, "IMAGES": 7}.items():
+        monkeypatch.setattr(transfer, name, value)
+    monkeypatch.setattr(book, "model", lambda: book.BookModel(network(), found))
+    monkeypatch.setattr(book, "CONFIG", config)
+    monkeypatch.setattr(book, "RESULTS", str(tmp_path))
+    return config, tmp_path
+
+
+def test_the_rates_of_a_finished_run_are_added(finished, monkeypatch):
+    config, folder = finished
+    transfer.main(str(folder / "run"))
+    first = runs.read_json(folder / "threshold_transfer.json")
+    assert [(row["network"], row["chosen_on"], row["used_on"]) for row in first["rows"]] == [
+        *[("the book's model", "drawn people", place) for place in ("drawn people", "colours")],
+        *[("resnet18.layer1, trained on drawn people", "drawn people", place) for place in ("drawn people", "colours")],
+    ]
+    trained, opened, _ = transfer.open_run(str(folder / "run"))
+    assert opened == config and not trained.training
+    weights = torch.load(folder / "run" / "weights.pth", weights_only=True)
+    assert torch.equal(trained.base.conv1.weight, weights["base.conv1.weight"]), "the run's weights"
+    assert first["rows"][2]["threshold"] > 0 and first["commit"]
+    unit = dataclasses.replace(config, normalize=True, margin=0.3)
+    found, plain = (transfer.rows(trained, how, "it", "colours")[0]["threshold"] for how in (unit, config))
+    assert 0 < found <= 2 and found != plain, "distances of features of unit length, as in the run's own test"
+
+
+def test_a_folder_that_is_no_finished_run_is_refused_before_anything_is_measured(finished, tmp_path, monkeypatch):
+    _, folder = finished
+    monkeypatch.setattr(book, "model", lambda: pytest.fail("it measures"))
+    with pytest.raises(InputError, match="absent: not a finished run of one model; give"):
+        transfer.main(str(folder / "absent"))
+    monkeypatch.setattr(transfer, "SETS", {"drawn people": tmp_path / "elsewhere"})
+    with pytest.raises(InputError, match="tiny; a threshold is chosen on the test set of one of drawn people, and it"):
+        transfer.main(str(folder / "run"))
+    assert not (folder / "threshold_transfer.json").exists()
