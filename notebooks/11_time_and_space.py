@@ -260,6 +260,9 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
 # * *limit*: the largest ratio that this project allows, if it has set one.
 # * *chance* in the rows of scoring means random distances; *trained* means distances like those of a trained network, with most matches at
 #   the first ranks.
+# * A *search* is that of [chapter 12](12_your_own_people.ipynb): the ten nearest of a million images, for a hundred queries, in an index that
+#   is mapped from its file.
+# * A row that was measured later, or with a different number of threads, names its machine and its commit.
 # * The last column gives the seconds of the same step on a GPU. `make gpu-check` measures them and writes
 #   `notebooks/results/gpu_check_<device>.json`; until there is such a file, the column shows *not yet measured*.
 
@@ -287,20 +290,23 @@ lines = [
     "|---|---|---:|---:|---|---:|---:|---:|",
 ]
 for row in measured["rows"]:
+    own = [row["device"]] if "device" in row else []
+    own += [f"commit {row['commit'][:7]}"] if row.get("commit") else []
+    what = row["what"] + (f" ({', '.join(own)})" if own else "")
     floor = f"{row['floor']:.3g}" if row["floor"] else "-"
     ratio = f"{row['ratio']:.3f}" if "ratio" in row else "-"
     limit = f"{row['limit']:.3g}" if "limit" in row else "-"
     lines.append(
-        f"| {row['step']} | {row['what']} | {row['seconds']:.3g} | {floor} |"
+        f"| {row['step']} | {what} | {row['seconds']:.3g} | {floor} |"
         f" {row['floor_is'] or '-'} | {ratio} | {limit} |"
         f" {on_gpus(row['step'], row['what'])} |"
     )
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# The next table shows the rows for which memory or images per second were measured. For *chance* and *trained* it gives the memory that is
-# added during the step. For the other rows it gives the memory of the whole process, which includes torch, the features and what the floor
-# needs:
+# The next table shows the rows for which memory or images per second were measured. For *chance*, *trained* and *search* it gives the memory
+# that is added during the step. For the other rows it gives the memory of the whole process, which includes torch, the features and what the
+# floor needs. The features of a search, 1 GB, are not counted: they are pages of the file, which the system keeps as long as it has room:
 
 # %%
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]

@@ -24,7 +24,8 @@ figures.contact_sheet(shown, ["query", *map(str, range(1, 8))], columns=8)
 # Images 2, 4 and 7 show this person.
 #
 # To use your own folder, set `pictures` in the parameters cell below (and `weights`, if your images are photographs) and run all cells.
-# [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have.
+# [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have. A folder that does not say who is in its images can be searched,
+# too; the parts of this chapter that need to know the people (scores, the threshold, errors) then use drawn people.
 #
 # **What you will learn**
 #
@@ -46,7 +47,9 @@ local_channels = 128
 last_stride = 2
 height = 256
 width = 128
-pictures = ""  # a folder for each person inside, or a CSV of path,person,camera
+# a folder with a folder for each person, or a CSV of path,person,camera; or a
+# folder of images alone, which can only be searched
+pictures = ""
 pattern = ""  # how a name gives person and camera, see chapter 1
 false_alarm_rate = 0.05  # of searches for people who are not in the folder
 
@@ -120,11 +123,24 @@ import tempfile
 
 scratch = tempfile.TemporaryDirectory()
 temporary = Path(scratch.name)
-if settings.pictures:
-    source, name_pattern = (
-        runs.resolve(settings.pictures),
-        settings.pattern or None,
+own = runs.resolve(settings.pictures) if settings.pictures else None
+nobody_named = (
+    own is not None
+    and own.is_dir()
+    and not settings.pattern
+    and not any(
+        path.is_dir() and not path.name.startswith(".")
+        for path in own.iterdir()
     )
+)
+if nobody_named:
+    print(
+        f"{settings.pictures} does not say who is on its images: it is"
+        " searched below, and all that needs to know people is shown with"
+        " drawn ones. Their threshold is not one for your images."
+    )
+if own is not None and not nobody_named:
+    source, name_pattern = own, settings.pattern or None
 else:
     source, name_pattern = (
         temporary / "crops",
@@ -146,7 +162,11 @@ folder = datasets.prepare(
     "folder", source, temporary, pattern=name_pattern, test_share=1
 )
 people = datasets.open_dataset(folder, "test")
-crops = source if source.is_dir() else folder / "images"
+if nobody_named:
+    crops, whose = own, "the drawn people"
+else:
+    crops = source if source.is_dir() else folder / "images"
+    whose = "this folder"
 
 # %% [markdown]
 # The network is the book's model, which was trained on different people drawn by the same generator. For photographs use weights trained on
@@ -169,7 +189,6 @@ else:
     print(trained.origin)
     network = trained.network
     size = {"height": book.CONFIG.height, "width": book.CONFIG.width}
-query = sorted(path for path in crops.rglob("*.*") if path.is_file())[0]
 
 # %% [markdown]
 # In a program of your own, three lines search a folder:
@@ -185,6 +204,7 @@ query = sorted(path for path in crops.rglob("*.*") if path.is_file())[0]
 
 # %%
 index = Index.build(network, crops, **size)
+query = crops / index.features.names[0]  # or any other image
 [answer] = index.search(query, top=9)
 for match in answer.matches:
     print(f"{match.distance:5.1f}  {match.name}")
@@ -251,7 +271,8 @@ print(search((0, 1), [(0, 0), (3, 4), (1, 1)], top=3))
 
 # %% [markdown]
 # If you know who is in each image and which camera took it, give both to the index. A search then also returns them, and you can choose a
-# threshold. The library sorts like our loop, but it reads the index in blocks of 16 384 rows, so an index may be larger than the memory.
+# threshold. (Here the names are the numbers that `datasets.prepare` gave to the people, in the order of their names.) The library sorts like
+# our loop, but it reads the index in blocks of 16 384 rows, so an index may be larger than the memory.
 
 # %%
 cameras = people.cameras if people.cameras_known else None
@@ -288,7 +309,7 @@ if not settings.pictures:
 # protocol's rule, under which only images from different cameras count:
 
 # %%
-evaluation.evaluate(wanted, ("global",), rerank=True, name="this folder")
+evaluation.evaluate(wanted, ("global",), rerank=True, name=whose)
 
 # %% [markdown]
 # You can add images to an index and remove them, and `save` writes it to one file. The old file stays until the new one is complete.
@@ -376,9 +397,7 @@ nearest = nearest_distances(again.features)
 figures.open_set(nearest.same, nearest.different, settings.false_alarm_rate)
 
 # %%
-threshold = again.choose_threshold(
-    settings.false_alarm_rate, data="this folder"
-)
+threshold = again.choose_threshold(settings.false_alarm_rate, data=whose)
 print(threshold)
 assert threshold.false_alarm_rate <= settings.false_alarm_rate, (
     "the share of false alarms is at most the requested one"

@@ -88,8 +88,25 @@ def test_stripes_add_up_to_the_local_distance():
     assert found.distance == pytest.approx(sum(float(found.costs[cell]) for cell in found.path))
 
 
+class Square(nn.Module):
+    """A transformer's habit: one size, and one vector per image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 16, 16)
+
+    def forward(self, images):
+        assert images.shape[2:] == (224, 224), "wrong size"
+        return self.conv(images).mean((2, 3))
+
+
 def test_what_cannot_be_explained_is_refused():
     a, b = pair()
+    for explained in (explain.similarity_map, explain.path_costs):
+        with pytest.raises(InputError, match="Square takes images of 224 x 224, not of 256 x 128"):
+            explained(AlignedReID(Square()), a, b)
+    with pytest.raises(InputError, match="the path needs local features, and this network has none"):
+        explain.path_costs(AlignedReID(Square()), a, b, height=224, width=224)
     with pytest.raises(InputError, match="needs a network whose global feature is the mean of its last feature map"):
         explain.similarity_map(Cells(head=2.0), a, b, height=16, width=16)
     for features in (torch.zeros(1, 3), torch.zeros(3), torch.full((2, 2), torch.nan)):

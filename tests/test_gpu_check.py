@@ -14,6 +14,7 @@ from typing import Any
 import jupytext
 import presets
 import pytest
+import timing
 import tool
 import torch
 from gpu_check import card, column, correct, made, rows, running, speed
@@ -261,6 +262,23 @@ def test_bench_shows_the_seconds_of_the_gpu_or_that_there_are_none(results):
     assert "0.031" not in column.table(results) and "`make gpu-check`" in column.table(results)
 
 
+def test_a_row_that_was_measured_later_names_its_commit_and_its_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH", str(tmp_path / "bench.json"))
+    facts = {"commit": "1" * 40, "torch": "2.15", "device": "2 threads"}
+    monkeypatch.setattr(timing.runs, "provenance", lambda *devices: facts)
+    timing.record("search", "old", 1.0)
+    timing.record("scoring", "old", 2.0, megabytes=7)
+    facts = facts | {"commit": "2" * 40, "device": "1 thread"}
+    timing.record("search", "old", 3.0)
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert content["commit"] == "1" * 40 and content["device"] == "2 threads", "the other rows are still of that day"
+    later = {"floor": None, "floor_is": "", "commit": "2" * 40, "device": "1 thread"}
+    assert content["rows"] == [
+        {"step": "scoring", "what": "old", "seconds": 2.0, "floor": None, "floor_is": "", "megabytes": 7},
+        {"step": "search", "what": "old", "seconds": 3.0, **later},
+    ]
+
+
 @pytest.mark.parametrize("measured", [True, False])
 def test_chapter_11_shows_the_gpu_column(results, measured):
     if not measured:
@@ -272,7 +290,11 @@ def test_chapter_11_shows_the_gpu_column(results, measured):
         source = re.sub(r"^Markdown\(", "shown = Markdown(", cell.source, flags=re.MULTILINE)
         exec(source, names)
         shown += [names.pop("shown").data] if "shown" in names else []
-    every, _, goal = shown
+    every, memory, goal = shown
+    assert re.search(
+        r"\| 100 x 1000000, index mapped from its file \([^|]*CPU, 1 threads, commit [0-9a-f]{7}\) \|", every
+    )
+    assert re.search(r"\| search \| 100 x 1000000, index mapped from its file \| \d+ \| - \|", memory)
     if measured:
         assert re.search(r"aligned distances, 3368 x 15913, 8 stripes of 128 .*\| 0\.031 \|", every)
         assert "the cuda |" in every and "| the cuda | eager, images on the host | 4321 | - |" in goal

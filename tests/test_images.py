@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from alignedreid_lib.batches import images
+from alignedreid_lib.datasets.pictures import to_jpeg
 from alignedreid_lib.errors import InputError
 
 pytestmark = pytest.mark.arithmetic
@@ -46,6 +47,33 @@ def test_what_does_not_decode_is_named(tmp_path):
         images.decode(tmp_path / "broken.jpg")
     with pytest.raises(InputError, match=r"absent\.jpg: no such image"):
         images.decode(tmp_path / "absent.jpg")
+
+
+def test_an_image_has_the_pixels_of_the_dataset_made_of_it(tmp_path):
+    """Folders are made into datasets by `to_jpeg`: what it refuses or paints white is so here, too."""
+    clear = Image.new("RGBA", (16, 32), (10, 20, 30, 0))
+    clear.paste((200, 30, 30, 255), (0, 0, 16, 16))
+    clear.save(tmp_path / "clear.png")
+    pixels = images.decode(tmp_path / "clear.png")
+    assert (pixels[:, 16:] == 255).all() and pixels[:, 0, 0].tolist() == [200, 30, 30]
+    (tmp_path / "dataset.jpg").write_bytes(to_jpeg((tmp_path / "clear.png").read_bytes(), "it"))
+    assert (images.decode(tmp_path / "dataset.jpg").float() - pixels.float()).abs().mean() < 1
+    clear.convert("P").save(tmp_path / "palette.png")
+    assert (images.decode(tmp_path / "palette.png")[:, 16:] == 255).all()
+
+
+def test_deep_pixels_and_moving_images_are_refused_not_turned_white(tmp_path):
+    Image.fromarray(np.full((4, 2), 300, np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((4, 2), 0.5, np.float32)).save(tmp_path / "deep.tif")
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    for name, says in [
+        ("deep.png", r"has pixels of kind I;16, not 8 bits per channel"),
+        ("deep.tif", "has pixels of kind F, not 8 bits per channel"),
+        ("moving.gif", "contains 2 images"),
+    ]:
+        with pytest.raises(InputError, match=f"{name} {says}; save it as an 8-bit JPEG or PNG"):
+            images.decode(tmp_path / name)
 
 
 def test_resize_is_bilinear_without_antialias():

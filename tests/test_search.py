@@ -1,5 +1,6 @@
 """From images to answers: all kinds of images, in the dataset's way; an index that changes, is saved and is loaded."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -8,18 +9,19 @@ import time
 
 import numpy as np
 import pytest
+import timing
 import torch
 import transfer
 from PIL import Image
 
-from alignedreid_lib import evaluation
+from alignedreid_lib import book, evaluation, runs, synthetic
 from alignedreid_lib.datasets import Dataset
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.search import Index, Threshold, embed, nearest_distances, storage
 from alignedreid_lib.search.nearest import nearest
-from alignedreid_lib.training import TrainConfig
+from alignedreid_lib.training import TrainConfig, train
 
 pytestmark = pytest.mark.arithmetic
 
@@ -110,6 +112,28 @@ def test_no_more_images_are_open_than_a_batch_has(model):
     assert most[0] <= 9, "images are kept after their batch"  # a batch, the next one, and the one being made
 
 
+def test_ten_thousand_drawn_images_are_searched_in_bounded_memory(tmp_path):
+    """Three lines; decoded, the images have 400 MB."""
+    street = synthetic.sample_cameras(2, seed=0)
+    for person in range(20):
+        crop = Image.fromarray(synthetic.take(synthetic.Shot(person, person % 2, 0, box=1), street, 0.3, seed=0))
+        crop.resize((80, 160)).save(tmp_path / "crop.bmp")
+        for k in range(500):
+            path = tmp_path / "my_folder" / f"{person:02}" / f"{k:03}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(tmp_path / "crop.bmp", path)
+        (tmp_path / "crop.bmp").unlink()
+    small = AlignedReID(torch.nn.Conv2d(3, 8, 8, 8), local_channels=4)  # the images count here, not the network
+
+    def three_lines():
+        index = Index.build(small, tmp_path / "my_folder", **SIZE)
+        return index.search(tmp_path / "my_folder" / "07" / "003.bmp", top=500)[0]
+
+    answer, _, memory = timing.measured(three_lines, 1, timing.owned)
+    assert [match.name for match in answer.matches] == [f"07/{k:03}.bmp" for k in range(500)]
+    assert memory < 80e6, f"{memory / 1e6:.0f} MB"
+
+
 def test_what_is_no_image_is_refused_by_name(model, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
@@ -129,6 +153,7 @@ def test_what_is_no_image_is_refused_by_name(model, folder, tmp_path):
         r"shape \(4,\)": np.zeros(4, np.uint8),
         "are of type int": 7,
         "image 0 does not decode": [truncated],
+        r"image 1 has pixels of kind I;16, .*; convert it to RGB": [good, Image.fromarray(good[..., 0].astype("<u2"))],
         "a folder, not an image": [tmp_path],
     }
     for message, images in bad.items():
@@ -230,6 +255,11 @@ def test_what_an_index_refuses(model, index, paths):
             some.search(paths[0], **arguments)
     with pytest.raises(InputError, match="0 searches have a match"):
         Index.build(model, paths[:1], ids=[1], **SIZE).choose_threshold()
+    for rate in ("5%", 5, -0.1, True, float("nan")):
+        with pytest.raises(InputError, match=r"false_alarm_rate is .*; give a share from 0 to 1"):
+            index.choose_threshold(rate)
+    with pytest.raises(InputError, match="model is 'resnet50'; give a network"):
+        Index.build("resnet50", paths[:2])
 
 
 # Same or not
@@ -398,3 +428,49 @@ def test_a_threshold_is_used_on_other_data_with_as_many_images(model, tiny_data,
     dataset = transfer.open_dataset(folder, "test")
     drawn = transfer.draw(dataset, 0)
     assert (drawn.marks == 1).sum() == 7 and (drawn.marks == 0).sum() == 3
+
+
+@pytest.fixture
+def finished(tiny_data, tmp_path, monkeypatch):
+    """A finished training of one epoch, and the book's model that it is compared with."""
+    config = TrainConfig(
+        data_root=str(tiny_data), dataset="tiny", height=32, width=16, backbone="resnet18.layer1", weights=None,
+        ids_per_batch=3, images_per_id=2, total_epochs=1, decay_at_epoch=1, device="cpu", precision="float32",
+    )  # fmt: skip
+    found = train(config, tmp_path / "run")
+    sets = {"drawn people": tiny_data / "tiny", "colours": tiny_data / "tiny"}
+    for name, value in {"SETS": sets, "RATE": 0.5, "IMAGES": 7}.items():
+        monkeypatch.setattr(transfer, name, value)
+    monkeypatch.setattr(book, "model", lambda: book.BookModel(network(), found))
+    monkeypatch.setattr(book, "CONFIG", config)
+    monkeypatch.setattr(book, "RESULTS", str(tmp_path))
+    return config, tmp_path
+
+
+def test_the_rates_of_a_finished_run_are_added(finished, monkeypatch):
+    config, folder = finished
+    transfer.main(str(folder / "run"))
+    first = runs.read_json(folder / "threshold_transfer.json")
+    assert [(row["network"], row["chosen_on"], row["used_on"]) for row in first["rows"]] == [
+        *[("the book's model", "drawn people", place) for place in ("drawn people", "colours")],
+        *[("resnet18.layer1, trained on drawn people", "drawn people", place) for place in ("drawn people", "colours")],
+    ]
+    trained, opened, _ = transfer.open_run(str(folder / "run"))
+    assert opened == config and not trained.training
+    weights = torch.load(folder / "run" / "weights.pth", weights_only=True)
+    assert torch.equal(trained.base.conv1.weight, weights["base.conv1.weight"]), "the run's weights"
+    assert first["rows"][2]["threshold"] > 0 and first["commit"]
+    unit = dataclasses.replace(config, normalize=True, margin=0.3)
+    found, plain = (transfer.rows(trained, how, "it", "colours")[0]["threshold"] for how in (unit, config))
+    assert 0 < found <= 2 and found != plain, "distances of features of unit length, as in the run's own test"
+
+
+def test_a_folder_that_is_no_finished_run_is_refused_before_anything_is_measured(finished, tmp_path, monkeypatch):
+    _, folder = finished
+    monkeypatch.setattr(book, "model", lambda: pytest.fail("it measures"))
+    with pytest.raises(InputError, match="absent: not a finished run of one model; give"):
+        transfer.main(str(folder / "absent"))
+    monkeypatch.setattr(transfer, "SETS", {"drawn people": tmp_path / "elsewhere"})
+    with pytest.raises(InputError, match="tiny; a threshold is chosen on the test set of one of drawn people, and it"):
+        transfer.main(str(folder / "run"))
+    assert not (folder / "threshold_transfer.json").exists()

@@ -31,18 +31,23 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+def owned() -> int:
+    """Bytes this process holds now, without the pages of files that it maps: those are dropped without loss."""
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+
 def peak() -> float:
     """MB: the most memory this process ever held, whatever its parent held before it began."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
 
 
-def measured(function, rounds=3):
+def measured(function, rounds=3, memory=resident):
     """(answer, best of the rounds in seconds, highest memory beyond the start in bytes)."""
-    start, peak, stop = resident(), [0], threading.Event()
+    start, peak, stop = memory(), [0], threading.Event()
 
     def watch():
         while not stop.wait(0.005):
-            peak[0] = max(peak[0], resident())
+            peak[0] = max(peak[0], memory())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -59,6 +64,9 @@ def measured(function, rounds=3):
 def record(step: str, what: str, seconds: float, floor: float | None = None, floor_is: str = "", **more) -> None:
     """Add a finding to the file that BENCH names, if it names one.
 
+    The commit, the versions and the device of the file's first finding are the file's; a row that was measured with
+    other ones names them.
+
     Args:
         step: of the pipeline, for example "scoring".
         what: was measured, with its size.
@@ -70,8 +78,10 @@ def record(step: str, what: str, seconds: float, floor: float | None = None, flo
     if "BENCH" not in os.environ:
         return
     path = runs.resolve(os.environ["BENCH"])
-    content = runs.read_json(path) if path.exists() else {}
+    facts = runs.provenance(devices.choose_device())
+    content = runs.read_json(path) if path.exists() else {**facts, "rows": []}
     path.parent.mkdir(parents=True, exist_ok=True)
-    row = {"step": step, "what": what, "seconds": seconds, "floor": floor, "floor_is": floor_is, **more}
-    rows = [old for old in content.get("rows", []) if (old["step"], old["what"]) != (step, what)]
-    runs.write_json(path, {**runs.provenance(devices.choose_device()), "rows": [*rows, row]})
+    own = {name: value for name, value in facts.items() if content[name] != value}
+    row = {"step": step, "what": what, "seconds": seconds, "floor": floor, "floor_is": floor_is, **more, **own}
+    rows = [old for old in content["rows"] if (old["step"], old["what"]) != (step, what)]
+    runs.write_json(path, {**content, "rows": [*rows, row]})

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from alignedreid_lib import devices
 from alignedreid_lib.batches.augmentation import PackedBatch, augment, draw_views, random_crop, resize
-from alignedreid_lib.datasets.pictures import turn_upright
+from alignedreid_lib.datasets.pictures import to_rgb, unfit
 from alignedreid_lib.errors import InputError
 
 __all__ = ["ImageStore", "augment", "decode", "helpers", "normalize", "pixels_of", "prefetch", "random_crop", "resize"]
@@ -41,15 +41,20 @@ def decode(path: str | Path) -> Tensor:
     """Read one image.
 
     Returns:
-        uint8 [3, height, width], RGB, upright (an EXIF rotation is applied).
+        uint8 [3, height, width], RGB, upright (an EXIF rotation is applied), transparent parts white: the pixels that a
+        dataset made of the image has.
 
     Raises:
-        InputError: the file is absent or does not decode.
+        InputError: the file is absent or does not decode, has more than 8 bits per channel, or contains several images.
     """
     try:
         with Image.open(path) as picture:
+            if problem := unfit(picture):
+                raise InputError(f"{path} {problem}; save it as an 8-bit JPEG or PNG")
             picture.load()
             return pixels_of(picture)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; restore it, or delete its dataset and prepare it again") from None
     except MemoryError:
@@ -60,9 +65,7 @@ def decode(path: str | Path) -> Tensor:
 
 def pixels_of(picture: Image.Image) -> Tensor:
     """An opened image as `decode` gives it: uint8 [3, height, width], RGB, upright."""
-    upright = turn_upright(picture)
-    pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(to_rgb(picture))).permute(2, 0, 1).contiguous()
 
 
 class ImageStore:

@@ -45,6 +45,23 @@ _UPRIGHT = {
 }
 
 
+def unfit(picture: Image.Image) -> str:
+    """What is wrong with an opened image: deep pixels, which would turn white, or several images; "" if nothing is."""
+    if picture.mode not in _MODES:
+        return f"has pixels of kind {picture.mode}, not 8 bits per channel"
+    frames = getattr(picture, "n_frames", 1)
+    # An MPO is a phone's JPEG with a preview behind it.
+    return f"contains {frames} images" if frames > 1 and picture.format != "MPO" else ""
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A decoded image as an upright RGB one; transparent parts become white."""
+    picture = turn_upright(picture)
+    if picture.has_transparency_data:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
 def turn_upright(picture: Image.Image) -> Image.Image:
     """A decoded image turned as its EXIF orientation requires; the image itself if it is upright.
 
@@ -138,20 +155,14 @@ def to_jpeg(data: bytes, where: str) -> bytes:
     with _decoding(where, "an image", remedy):
         picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_pixels(picture, where, smaller)
-        if picture.mode not in _MODES:
-            raise InputError(f"{where} has pixels of kind {picture.mode}, not 8 bits per channel; {remedy}")
-        frames = getattr(picture, "n_frames", 1)
-        if frames > 1 and picture.format != "MPO":  # a phone's JPEG with a preview behind it
-            raise InputError(f"{where} contains {frames} images; {remedy}")
+        if problem := unfit(picture):
+            raise InputError(f"{where} {problem}; {remedy}")
         kept = picture.format == "JPEG" and picture.mode in ("RGB", "L")
         if kept and _turn(picture) is None:
             check_jpeg(data, where, remedy)
             return data
         picture.load()
-        picture = turn_upright(picture)
-        if picture.has_transparency_data:
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-        plain = picture.convert("RGB")
+        plain = to_rgb(picture)
         plain.info = {}  # comments and the like, which may not fit into a JPEG
         buffer = io.BytesIO()
         plain.save(buffer, "JPEG", quality=95, subsampling=0)

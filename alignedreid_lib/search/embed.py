@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from alignedreid_lib import devices
 from alignedreid_lib.batches import images as reading
-from alignedreid_lib.datasets.pictures import SUFFIXES
+from alignedreid_lib.datasets.pictures import SUFFIXES, unfit
 from alignedreid_lib.datasets.walking import walk_pictures
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features
@@ -131,9 +131,13 @@ def read_image(place: int, image: Any) -> Tensor:
     if isinstance(image, str | os.PathLike):
         path = Path(os.path.expanduser(image))
         if not path.is_file():  # opening a pipe would wait endlessly
-            raise InputError(f"{path}: {'a folder, not an image' if path.is_dir() else 'no such image'}; give {KINDS}")
+            raise InputError(
+                f"{path}: {'a folder, not an image' if path.is_dir() else 'no such image or folder'}; give {KINDS}"
+            )
         return reading.decode(path)
     if isinstance(image, Image.Image):
+        if image.mode[:1] in ("I", "F"):  # its values above 255 would turn white
+            raise InputError(f"image {place} {unfit(image)}; convert it to RGB, values 0 to 255")
         try:
             return reading.pixels_of(image)
         except MemoryError:

@@ -124,8 +124,8 @@ def _forward(
     place = next(model.parameters()).device
     try:
         with torch.inference_mode():
-            maps = model.eval().base(batch.to(place))
-            found = model(batch.to(place))
+            found = model.eval()(batch.to(place))  # refuses a size that the backbone cannot take
+            maps = model.base(batch.to(place))
     finally:
         for module, training in modes:
             module.training = training

@@ -63,7 +63,13 @@ class Texts:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A SHA-256 of all weights that features depend on and of the layers' settings; not of the classifier."""
+    """A SHA-256 of all weights that features depend on and of the layers' settings; not of the classifier.
+
+    Raises:
+        InputError: not a network.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {model!r}; give a network, such as AlignedReID(name, weights)")
     digest = hashlib.sha256()
     for name, module in model.named_modules():
         settings = [(key, getattr(module, key)) for key in SETTINGS if hasattr(module, key)]

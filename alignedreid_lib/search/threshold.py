@@ -47,6 +47,8 @@ class Threshold:
         Raises:
             InputError: a rate outside 0 to 1, or one so small that no threshold keeps it.
         """
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise InputError(f"false_alarm_rate is {rate!r}; give a share from 0 to 1")
         value = choose_threshold(roc(*nearest), rate)
         if value == -np.inf:
             raise InputError(

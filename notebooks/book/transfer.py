@@ -1,20 +1,22 @@
-"""What happens to a threshold's error rates on other cameras: drawn people to Market-1501 and CUHK03.
+"""What happens to a threshold's error rates on other cameras: from drawn people to Market-1501 and CUHK03, say.
 
     python notebooks/book/transfer.py [RUN ...]
 
 The book's model chooses a threshold on its drawn test people; a RUN, the folder of a finished training, on those of
 its own dataset. Both are then used on all test sets that `data/` has. `notebooks/results/threshold_transfer.json`
-has the rates; chapter 12 shows them. Images never leave `data/`.
+has the rates, those of all networks of the command anew; chapter 12 shows them. Images never leave `data/`.
 """
 
+import dataclasses
 import sys
 from typing import Any
 
 import numpy as np
 
-from alignedreid_lib import book, devices, runs
+from alignedreid_lib import book, devices, losses, runs
 from alignedreid_lib.datasets import Dataset, open_dataset
 from alignedreid_lib.datasets.partitions import GALLERY, QUERY
+from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.search.threshold import Threshold, error_rates, nearest_distances
@@ -53,6 +55,10 @@ def rows(network: AlignedReID, config: TrainConfig, name: str, trained_on: str) 
         if (runs.resolve(folder) / "partitions.pkl").is_file():
             dataset = open_dataset(runs.resolve(folder), "test")
             drawn = [extract(network, draw(dataset, seed), **how) for seed in range(DRAWS)]
+            if config.unit_test:  # its distances are those of features of unit length
+                drawn = [
+                    dataclasses.replace(one, global_features=losses.unit_length(one.global_features)) for one in drawn
+                ]
             found[place] = [nearest_distances(*split(features)) for features in drawn]
     chosen = [Threshold.choose(part, RATE, "global", IMAGES, trained_on) for part in found[trained_on]]
     table = []
@@ -69,19 +75,44 @@ def rows(network: AlignedReID, config: TrainConfig, name: str, trained_on: str) 
     return table
 
 
+def open_run(folder: str) -> tuple[AlignedReID, TrainConfig, str]:
+    """The network of a finished run, its settings, and the name in `SETS` of the dataset that it was trained on.
+
+    Raises:
+        InputError: not a finished run, or one of a dataset that is not in `SETS` or not in `data/`.
+    """
+    run = runs.resolve(folder)
+    if not (run / "config.json").is_file() or not (run / "weights.pth").is_file():
+        raise InputError(f"{run}: not a finished run of one model; give a folder with config.json and weights.pth")
+    fields = TrainConfig.__dataclass_fields__
+    given = runs.read_json(run / "config.json")
+    config = TrainConfig(**{name: value for name, value in given.items() if name in fields})
+    trained_on = runs.resolve(config.data_root) / config.dataset
+    place = next((name for name, path in SETS.items() if runs.resolve(path) == trained_on), None)
+    if place is None or not (trained_on / "partitions.pkl").is_file():
+        raise InputError(
+            f"{run}: trained on {trained_on}; a threshold is chosen on the test set of one of {', '.join(SETS)}, and "
+            "it has to be prepared"
+        )
+    return load_network(config, run / "weights.pth"), config, place
+
+
 def main(*folders: str) -> None:
-    """Measure and write."""
+    """Measure and write.
+
+    Raises:
+        InputError: see `open_run`; nothing is written.
+    """
+    trained = [open_run(folder) for folder in folders]
     table = rows(book.model().network, book.CONFIG, "the book's model", "drawn people")
-    for folder in folders:
-        fields = TrainConfig.__dataclass_fields__
-        given = runs.read_json(runs.resolve(folder) / "config.json")
-        config = TrainConfig(**{name: value for name, value in given.items() if name in fields})
-        network = load_network(config, runs.resolve(folder) / "weights.pth")
-        place = next(name for name, path in SETS.items() if path == f"{config.data_root}/{config.dataset}")
+    for network, config, place in trained:
         table += rows(network, config, f"{config.backbone}, trained on {place}", place)
     content = {"rate": RATE, "rows": table, **runs.provenance(devices.choose_device("cpu"))}
     runs.write_json(runs.resolve(book.RESULTS) / "threshold_transfer.json", content)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except InputError as error:
+        sys.exit(str(error))
