@@ -64,25 +64,17 @@ settings = runs.read_settings(globals(), seed=runs.SEED)
 # distance of each gallery image from the query, and we look through the gallery, nearest image first. How good is that order?
 #
 # [The figure](#fig-five-images) shows the smallest gallery that has every case. Its images come from the library's own generator
-# ([chapter 1](01_datasets.ipynb)); the distances are made up, so that you can do all sums on paper:
-
-# %% tags=["nbval-check-output"]
-print("image  id  camera  distance")
-for g in range(5):
-    print(f"{g:5} {ids[g]:3} {cameras[g]:7} {distances[g]:9}")
-print("nearest first:", order)
-
-# %% [markdown]
-# This gallery contains four kinds of images, and each kind is treated differently:
+# ([chapter 1](01_datasets.ipynb)); the distances are made up, so that you can do all sums on paper. Nearest first:
 #
-# | image | what it shows | how it counts |
-# |---|---|---|
-# | id 9, cameras 2 and 4 | the same person, a different camera: a **match** | right |
-# | id 9, camera 1 | the same person, the query's own camera: **ignored** | as if it were not there |
-# | id 10 | a different person, from any camera, including the query's own | wrong |
-# | id 0 | a **distractor**: a box without a person, or with a person who is in no query | wrong |
+# | image | distance | id | camera | what it shows | how it counts |
+# |---:|---:|---:|---:|---|---|
+# | 2 | 0.2 | 9 | 1 | the same person, the query's own camera | **ignored**, as if it were not there |
+# | 4 | 0.5 | 10 | 1 | a different person, from any camera, including the query's own | wrong |
+# | 1 | 0.6 | 9 | 2 | the same person, a different camera | right: a **match** |
+# | 3 | 0.8 | 0 | 3 | a **distractor**: a box without a person, or with a person who is in no query | wrong |
+# | 0 | 0.9 | 9 | 4 | the same person, a different camera | right: a **match** |
 #
-# These images are ignored because they would make the task trivial. Two images that one camera took of one person within seconds share the
+# Images of the query's own camera are ignored because they would make the task trivial. Two images that one camera took of one person within seconds share the
 # street, the light and the pose; finding one with the other does not show that the model can recognise a person elsewhere. Ignoring an image
 # is not the same as counting it as wrong: if an ignored image is ranked first, the second image moves up to rank 1.
 #
@@ -117,9 +109,6 @@ ranks = [rank for rank, hit in enumerate(hits, start=1) if hit]
 print("hits ", hits)
 print("ranks", ranks)
 assert ranks == [2, 4], "the ranks on paper are 2 and 4"
-
-# %% [markdown]
-# The loop agrees with the result on paper: five images became four ranks, with matches at ranks 2 and 4.
 
 # %% [markdown]
 # ## CMC: is there a match among the first k?
@@ -167,26 +156,12 @@ assert cmc_by_hand == [0, 1, 1, 1], "the first match has rank 2"
 # %% [markdown]
 # By hand, for the ranks 2 and 4:
 #
-# $$ \mathrm{AP}_\text{step} = \tfrac12 \left( \tfrac12 + \tfrac24 \right) = \tfrac12, \qquad
-#    \mathrm{AP}_\text{trapezoid} = \tfrac12 \left( \tfrac{1/2 + 0/1}{2} + \tfrac{2/4 + 1/3}{2} \right)
-#    = \tfrac12 \left( \tfrac{3}{12} + \tfrac{5}{12} \right) = \tfrac13. $$
+# $$ \begin{aligned}
+# \mathrm{AP}_\text{step} &= \tfrac12 \left( \tfrac12 + \tfrac24 \right) = \tfrac12, \\
+# \mathrm{AP}_\text{trapezoid} &= \tfrac12 \left( \tfrac{1/2 + 0/1}{2} + \tfrac{2/4 + 1/3}{2} \right)
+#    = \tfrac12 \left( \tfrac{3}{12} + \tfrac{5}{12} \right) = \tfrac13.
+# \end{aligned} $$
 #
-# Python's fractions compute the same sum without rounding.
-
-# %% tags=["nbval-check-output"]
-from fractions import Fraction
-
-step_by_hand = (Fraction(1, 2) + Fraction(2, 4)) / 2
-heights = (
-    (Fraction(1, 2) + Fraction(0, 1)) / 2,
-    (Fraction(2, 4) + Fraction(1, 3)) / 2,
-)
-trapezoid_by_hand = sum(heights) / 2
-print("step", step_by_hand, "  trapezoid", trapezoid_by_hand)
-assert step_by_hand == Fraction(1, 2), "step AP by hand is 1/2"
-assert trapezoid_by_hand == Fraction(1, 3), "trapezoid AP by hand is 1/3"
-
-# %% [markdown]
 # One ranking gives two numbers: 50 % and 33.3 %. Papers call both of them "AP". [The figure](#fig-precision-recall) shows the difference.
 
 # %% label="fig-precision-recall" caption="One ranking, two areas: step takes the height at the match, trapezoid the area under the line." alt="Two panels of precision over recall with the four ranks of the list. Left, step: two rectangles of height one half. Right, trapezoid: the area under the straight lines between the ranks, which is smaller."
@@ -247,14 +222,13 @@ figure
 # Market-1501's, than for galleries with two or three matches per query.
 
 # %% tags=["nbval-check-output"]
+from fractions import Fraction
+
 gaps = [Fraction(r - j, 2 * r * (r - 1)) for j, r in enumerate(ranks, start=1)]
 print("gap of each match:", *gaps, "  their mean:", sum(gaps) / len(gaps))
-assert sum(gaps) / 2 == step_by_hand - trapezoid_by_hand, (
-    "the mean gap is the difference between step and trapezoid"
+assert sum(gaps) / 2 == Fraction(1, 2) - Fraction(1, 3), (
+    "the mean gap is the difference between step and trapezoid on paper"
 )
-
-# %% [markdown]
-# The gap of the first match is 1/4 and that of the second 1/12. Their mean is 1/6, the difference between one half and one third.
 
 # %% [markdown]
 # ## A naive loop, then the library
@@ -277,12 +251,9 @@ def walk(hits, trapezoid, share=Fraction):
     return area
 
 
-print(
-    "step",
-    walk(hits, trapezoid=False),
-    "  trapezoid",
-    walk(hits, trapezoid=True),
-)
+by_loop = walk(hits, trapezoid=False), walk(hits, trapezoid=True)
+print("step", by_loop[0], "  trapezoid", by_loop[1])
+assert by_loop == (Fraction(1, 2), Fraction(1, 3)), "loop and paper agree"
 
 # %% [markdown]
 # The loop gives the sums that we computed on paper. `ranking.score_ranking` takes a full distance matrix, one row per query, and scores all
@@ -292,20 +263,14 @@ print(
 from alignedreid_lib.evaluation import ranking
 
 problem = ([distances], [query_id], ids, [query_camera], cameras)
-step = ranking.score_ranking(*problem, average_precision="step", top=4)
-trapezoid = ranking.score_ranking(
-    *problem, average_precision="trapezoid", top=4
+step, trapezoid = (
+    ranking.score_ranking(*problem, average_precision=definition, top=4)
+    for definition in ("step", "trapezoid")
 )
 print("CMC(1) ... CMC(4):", step.cmc)
 print(f"mAP: step {step.mean_ap:.4f}, trapezoid {trapezoid.mean_ap:.4f}")
-
-# %%
 assert step.cmc.tolist() == cmc_by_hand, "the library's CMC is the one on paper"
-for scores, is_trapezoid in ((step, False), (trapezoid, True)):
-    by_loop = float(walk(hits, is_trapezoid))
-    assert np.isclose(scores.mean_ap, by_loop), (
-        "the library's AP equals the loop's"
-    )
+assert np.allclose((step.mean_ap, trapezoid.mean_ap), list(map(float, by_loop)))
 
 # %% [markdown]
 # Paper, loop and library agree. The library never sorts indices. It sorts the values of each row and looks up the ranks of the few matches,
@@ -348,12 +313,11 @@ for name in ("market1501", "allshots", "cuhk03"):
     assert scores.mean_ap == trapezoid.mean_ap, (
         "the AP does not depend on the protocol"
     )
-assert by_protocol["allshots"].cmc.tolist() == [0, 0.5, 1, 1], (
-    "the CMC of allshots by hand is 0, 1/2, 1, 1"
-)
-assert by_protocol["cuhk03"].cmc.tolist() == [0.5, 1, 1, 1], (
-    "the CMC of cuhk03 by hand is 1/2, 1, 1, 1"
-)
+for name, by_hand in {
+    "allshots": [0, 0.5, 1, 1],
+    "cuhk03": [0.5, 1, 1, 1],
+}.items():
+    assert by_protocol[name].cmc.tolist() == by_hand, f"{name}: as by hand"
 
 # %% [markdown]
 # Rank-1 is 0, 0 and 50 % for the same distances. The last protocol leaves out person 10, who was seen by the query's own camera, and with it
@@ -365,17 +329,10 @@ assert by_protocol["cuhk03"].cmc.tolist() == [0.5, 1, 1, 1], (
 from itertools import product
 
 elsewhere = [g for g in range(5) if cameras[g] != query_camera]
-by_id = [
-    [g for g in elsewhere if ids[g] == i]
-    for i in sorted({ids[g] for g in elsewhere})
-]
-draws = [sorted(draw, key=lambda g: distances[g]) for draw in product(*by_id)]
-places = [
-    [ids[g] for g in draw].index(query_id) for draw in draws
-]  # counted from 0
-expected = [
-    sum(place < k for place in places) / len(draws) for k in (1, 2, 3, 4)
-]
+by_id = [[g for g in elsewhere if ids[g] == i] for i in (0, query_id)]
+draws = [sorted(draw, key=distances.__getitem__) for draw in product(*by_id)]
+drawn = np.array([[ids[g] for g in draw].index(query_id) + 1 for draw in draws])
+expected = [(drawn <= k).mean() for k in (1, 2, 3, 4)]  # drawn: ranks
 print("draws, nearest first:", draws, "  CMC:", expected)
 assert expected == by_protocol["cuhk03"].cmc.tolist(), (
     "the expected CMC is the mean over all draws"
@@ -513,36 +470,26 @@ import torch
 from alignedreid_lib import evaluation
 from alignedreid_lib.evaluation import features
 
-values = torch.tensor([0.0, 5.0, *distances, 5.1])[
-    :, None
-]  # two queries, then the gallery
-known = np.array(
-    [[9, 7, *ids, 7], [1, 5, *cameras, 5], [0, 0, 1, 1, 1, 1, 1, 1]]
-)
+# two queries, then the gallery; below, a row each of ids, cameras and marks
+values = torch.tensor([0.0, 5.0, *distances, 5.1])[:, None]
+known = np.array([[9, 7, *ids, 7], [1, 5, *cameras, 5], [0, 0] + [1] * 6])
 names = [f"{k}.jpg" for k in range(8)]
-tiny = features.Features(
-    values, torch.zeros(8, 0, 0), *known, names
-)  # ids, cameras, marks
-evaluation.evaluate(tiny, ("global",), False, name="by hand")
+tiny = features.Features(values, torch.zeros(8, 0, 0), *known, names)
+two_queries = evaluation.evaluate(tiny, ("global",), False, name="by hand")
+two_queries
 
 # %% [markdown]
 # The last column is "1 of 2": one of two queries has a match. The scores are those of the first query, as before. The library marks the
 # second query as not valid and gives its AP as nan, never as 0 or 1.
 
 # %% tags=["nbval-check-output"]
-row = evaluation.evaluate(tiny, ("global",), False).rows[0]
+row = two_queries.rows[0]
 matrix = abs(values[:2] - values[2:].T)
 both = ranking.score_ranking(matrix, [9, 7], [*ids, 7], [1, 5], [*cameras, 5])
 print("valid:", both.valid, "  AP:", both.ap_per_query.round(4))
-assert (row.num_queries, row.num_valid) == (2, 1), (
-    "there are two queries, and one of them has a match"
-)
-assert np.isnan(both.ap_per_query[1]), (
-    "the AP of a query without a match is nan"
-)
-assert np.isclose(both.mean_ap, 1 / 3), (
-    "a query without a match does not change the mean"
-)
+assert (row.num_queries, row.num_valid) == (2, 1), "one of two has a match"
+assert np.isnan(both.ap_per_query[1]), "without a match the AP is nan"
+assert np.isclose(both.mean_ap, 1 / 3), "the mean is that of the first query"
 
 # %% [markdown]
 # ## Ties
@@ -557,17 +504,9 @@ assert np.isclose(both.mean_ap, 1 / 3), (
 # :::
 
 # %% tags=["nbval-check-output"]
-for name, way, by_hand in (
-    ("forwards", 1, 1),
-    ("backwards", -1, (1 / 3 + 2 / 4) / 2),
-):
-    collapsed = (
-        [[0.5] * 5],
-        [query_id],
-        ids[::way],
-        [query_camera],
-        cameras[::way],
-    )
+for name, way, by_hand in (("forwards", 1, 1), ("backwards", -1, 5 / 12)):
+    turned = ids[::way], [query_camera], cameras[::way]
+    collapsed = [[0.5] * 5], [query_id], *turned
     scores = ranking.score_ranking(*collapsed, average_precision="step")
     print(f"{name:<9} rank-1 {scores.cmc[0]:.0%}, AP {scores.mean_ap:.4f}")
     assert np.isclose(scores.mean_ap, by_hand), (
@@ -605,31 +544,18 @@ is_gallery = dataset.marks == evaluation.GALLERY
 people = set(dataset.ids[is_query].tolist())
 distractors = is_gallery & (dataset.ids == 0)
 print(f"{is_query.sum()} queries of {len(people)} people")
-print(
-    f"{is_gallery.sum()} gallery images, {distractors.sum()} of them"
-    " distractors"
-)
-training_people = set(
-    open_dataset(book.dataset_folder(), "trainval").ids.tolist()
-)
-assert people.isdisjoint(training_people), (
-    "nobody in the test set is in the training set"
-)
+print(f"{is_gallery.sum()} gallery images, {distractors.sum()} distractors")
+trained_on = open_dataset(book.dataset_folder(), "trainval").ids
+assert people.isdisjoint(trained_on.tolist()), "nobody here was trained on"
 
 # %% [markdown]
 # `features.extract` computes the features of every image, without augmentation, at the image size that the network was trained with. The size matters: a network trained on 64 x 32 pixels does not work on images of 256 x 128.
 
 # %% tags=["nbval-check-output"]
 learned = features.extract(trained.network, dataset, **book.AS_TRAINED)
-print(
-    "input",
-    book.AS_TRAINED,
-    "  global features",
-    list(learned.global_features.shape),
-)
-assert len(learned) == len(dataset), (
-    "there is one feature per image, in the dataset's order"
-)
+print("input", book.AS_TRAINED)
+print("global features", list(learned.global_features.shape))
+assert len(learned) == len(dataset), "there is one feature per image, in order"
 
 # %% [markdown]
 # A score means little without a baseline. Two baselines cost next to nothing:
@@ -659,6 +585,8 @@ for name, found in {
     "colour histogram": colours,
 }.items():
     table += evaluation.evaluate(found, ("global",), False, name=name)
+# `make run` reads this file, and prints the table at its end
+runs.write_json(runs.resolve("runs/book/scores.json"), table.to_dict())
 table
 
 # %% [markdown]
@@ -672,12 +600,9 @@ assert model_row.rank1 >= 0.75, (
     f"rank-1 is 75 % or more; it is {model_row.rank1:.1%}"
 )
 for other in (untrained_row, colour_row):
-    assert model_row.rank1 > other.rank1, (
-        f"the trained model has a higher rank-1 than: {other.name}"
-    )
-    assert model_row.mean_ap_step > other.mean_ap_step, (
-        f"the trained model has a higher mAP than: {other.name}"
-    )
+    better = f"the trained model is better than: {other.name}"
+    assert model_row.rank1 > other.rank1, better
+    assert model_row.mean_ap_step > other.mean_ap_step, better
 
 # %% [markdown]
 # All three are true. Can we trust the table itself? We check it with the naive loop from above, which is slow, for every query. (It now uses
@@ -690,19 +615,14 @@ queries, gallery = evaluation.split(learned)
 matrix = evaluation.distance_matrix("global", queries, gallery)  # [Q, G]
 gallery_labels = gallery.ids.tolist(), gallery.cameras.tolist()
 naive = []
-for row, query, camera in zip(
+for row, *query in zip(
     matrix.tolist(), queries.ids, queries.cameras, strict=True
 ):
-    hits = find_hits(row, query, camera, *gallery_labels)
-    naive.append(
-        (hits[0], walk(hits, False, truediv), walk(hits, True, truediv))
-    )
-by_library = (
-    model_row.rank1,
-    model_row.mean_ap_step,
-    model_row.mean_ap_trapezoid,
-)
-assert np.allclose(np.mean(naive, axis=0), by_library), (
+    hits = find_hits(row, *query, *gallery_labels)
+    two_aps = walk(hits, False, truediv), walk(hits, True, truediv)
+    naive.append((hits[0], *two_aps))
+aps = model_row.mean_ap_step, model_row.mean_ap_trapezoid
+assert np.allclose(np.mean(naive, axis=0), (model_row.rank1, *aps)), (
     "loop and library give the same three scores"
 )
 
@@ -712,9 +632,8 @@ assert np.allclose(np.mean(naive, axis=0), by_library), (
 
 # %%
 labels = (queries.ids, gallery.ids, queries.cameras, gallery.cameras)
-found = ranking.RankingProblem(*labels).find_matches(
-    matrix
-)  # of all matches, counted from 0
+problem = ranking.RankingProblem(*labels)
+found = problem.find_matches(matrix)  # all matches, counted from 0
 j, r = found.order + 1, found.rank + 1
 gap = np.where(r > 1, (r - j) / np.maximum(2 * r * (r - 1), 1), 0.0)
 predicted = (np.bincount(found.query, weights=gap) / found.counts).mean()
@@ -722,22 +641,16 @@ difference = model_row.mean_ap_step - model_row.mean_ap_trapezoid
 assert np.isclose(predicted, difference), "the gap follows from the ranks"
 print(f"step is {100 * difference:.1f} points above trapezoid")
 
-# %%
 turned = queries.ids, gallery.ids[::-1], queries.cameras, gallery.cameras[::-1]
 reverse = ranking.score_ranking(matrix.flip(1), *turned)
-difference = reverse.mean_ap - model_row.mean_ap_trapezoid
-assert abs(difference) < 1e-3, (
+assert abs(reverse.mean_ap - model_row.mean_ap_trapezoid) < 1e-3, (
     "the order of the gallery does not change the mAP"
 )
 
 # %% [markdown]
 # The order of the gallery does not matter here. The two definitions, both called mAP, differ by more than two points; many papers claim a
-# smaller improvement.
-#
-# `make run` prints the table at its end. It reads the table from this file:
-
-# %%
-runs.write_json(runs.resolve("runs/book/scores.json"), table.to_dict())
+# smaller improvement. If a gallery is too large for a matrix of all distances, `streaming.score_stream` gives the same scores in chunks
+# ([chapter 11](11_time_and_space.ipynb)).
 
 # %% [markdown]
 # ## The curves
@@ -763,15 +676,9 @@ figures.cmc_curves(curves)
 # %% tags=["nbval-check-output"]
 three = torch.tensor([[0.0, 4.0], [2.0, 0.0], [4.0, 2.0]])
 print("average", three.mean(0).tolist(), "  maximum", three.amax(0).tolist())
-
-# %%
+alike = np.ones(3, int)
 one = features.Features(
-    three,
-    torch.zeros(3, 0, 0),
-    np.ones(3, int),
-    np.ones(3, int),
-    np.array([0, 2, 2]),
-    ["a", "b", "c"],
+    three, torch.zeros(3, 0, 0), alike, alike, np.array([0, 2, 2]), [*"abc"]
 )
 pooled = evaluation.pool_queries(one[:1], one[1:], "average")
 assert pooled.global_features.tolist() == [three.mean(0).tolist()], (
@@ -779,27 +686,22 @@ assert pooled.global_features.tolist() == [three.mean(0).tolist()], (
 )
 
 # %%
-ways = {
+by_queries = evaluation.ScoreTable([])
+for how, name in {
     None: "single query",
     "average": "multi-query, average",
     "max": "multi-query, maximum",
-}
-parts = [
-    evaluation.evaluate(learned, ("global",), False, how, name=name)
-    for how, name in ways.items()
-]
-by_queries = parts[0] + parts[1] + parts[2]
+}.items():
+    by_queries += evaluation.evaluate(
+        learned, ("global",), False, how, name=name
+    )
+assert by_queries.rows[0].rank1 == model_row.rank1, "as in the table above"
 by_queries
 
 # %% tags=["bound"]
 single, average, maximum = by_queries.rows
 assert average.mean_ap_step > single.mean_ap_step, (
     "several images per query give a higher mAP"
-)
-
-# %%
-assert single.rank1 == model_row.rank1, (
-    "the single-query row has the rank-1 of the table above"
 )
 
 # %% [markdown]
@@ -819,10 +721,7 @@ sums = [
     for signs in product((1, -1), repeat=5)
 ]
 as_far = sum(abs(total) >= abs(sum(changes)) for total in sums)
-print(
-    f"in {as_far} of {len(sums)} ways: the probability is"
-    f" {as_far / len(sums):.4f}"
-)
+print(f"in {as_far} of {len(sums)} ways: {as_far / len(sums):.4f}")
 
 # %% [markdown]
 # A difference this large or larger happens by luck in nearly one of five cases, so five queries prove nothing. `evaluation.compare` answers
@@ -837,7 +736,7 @@ print(
 # people with all their queries, and changes the sign of all of them together. For five queries of five people it lists all signs, as we did:
 
 
-# %%
+# %% tags=["hide-input"]
 from alignedreid_lib.evaluation.scores import QueryScores, ScoreRow
 
 
@@ -849,25 +748,18 @@ def row_of(aps):
         aps.mean(),
     )
     per_query = QueryScores(np.ones(len(aps)), aps)
+    counts = {"num_queries": len(aps), "num_valid": len(aps)}
     return ScoreRow(
-        "",
-        "global",
-        False,
-        **scores,
-        num_queries=5,
-        num_valid=5,
-        per_query=per_query,
+        "", "global", False, **scores, **counts, per_query=per_query
     )
 
 
-before, after = (
-    row_of([0.5] * 5),
-    row_of([0.5 + change / 10 for change in changes]),
-)
+# %%
+before = row_of([0.5] * 5)
+after = row_of([0.5 + change / 10 for change in changes])
 five = evaluation.compare(before, after).rows[1]
-assert np.isclose(five.difference, 0.14) and np.isclose(
-    five.probability, as_far / len(sums)
-), "the library counts the same signs"
+assert np.isclose(five.difference, 0.14), "the mean change is 0.14"
+assert np.isclose(five.probability, as_far / 32), "the same signs are counted"
 
 # %% [markdown]
 # Now the two rows above, single query against the average:
@@ -907,35 +799,47 @@ for t, false, true in zip(*curve, strict=True):
 print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
 
 # %% [markdown]
-# Any threshold from 3 to just below 5 accepts one wrong pair, the one at 3. The largest observed distance below 5 is 4, so the threshold is 4. [The figure](#fig-open-set) shows the test set. We assume that a guard can look at one false alarm in a thousand comparisons:
+# Any threshold from 3 to just below 5 accepts one wrong pair, the one at 3. The largest observed distance below 5 is 4, so the threshold is 4.
+# [The figure](#fig-open-set) shows the test set, both histograms with the same area. Drag the threshold, or move it with the arrow keys; the
+# buttons choose the threshold for a rate, as `choose_threshold` does.
 #
 # :::{admonition} Predict first
 # :class: tip
-# At this threshold, does the model accept more or less than half of the pairs of one person?
+# * We assume that a guard can look at one false alarm in a thousand comparisons. At this rate, does the model accept more or less than half
+#   of the pairs of one person? How many false alarms does a query get on average?
+# * At a false-accept rate of 10 %, nearly all pairs of one person are accepted. Which share of the accepted pairs is wrong: 10 %, half, or
+#   more than 90 %?
 # :::
 
-# %% label="fig-open-set" caption="A threshold that rejects nearly all strangers also rejects many right pairs." alt="Left: histograms of distances of pairs of one person and of two people, which overlap, and a threshold; right: the ROC with the chosen point"
+# %% tags=["interactive"] label="fig-open-set" caption="Move the threshold: every pair that it saves has a price in false alarms." alt="Histograms of distances of pairs of one person and of two people with a threshold that can be moved, and its point on the ROC"
 pairs = verification.pair_distances(learned)
-figures.open_set(pairs.same, pairs.different, false_accept_rate=0.001)
+figures.choose_the_threshold(
+    *pairs,
+    num_queries=len(queries),
+    static=figures.open_set(*pairs, false_accept_rate=0.001),
+    words="Histograms of distances with a threshold, and its point on the ROC",
+)
 
 # %%
 curve = verification.roc(*pairs)
 threshold = verification.choose_threshold(curve, 0.001)
-accepted = (pairs.different <= threshold).mean()
-assert accepted <= 0.001, (
-    "at most one pair of different people in a thousand is accepted"
+accepted, share = (
+    (distances <= threshold).mean()
+    for distances in (pairs.different, pairs.same)
 )
-print(
-    f"{(pairs.same <= threshold).mean():.0%} of the pairs of one person are"
-    " accepted"
-)
+assert accepted <= 0.001, "at most one pair of strangers in a thousand"
+print(f"{share:.0%} of the pairs of one person are accepted")
 
 # %% [markdown]
 # The two histograms overlap, so a threshold that rejects nearly all strangers also rejects many right pairs. This is a much harder task than
-# rank-1, where a match only has to be nearer than the other images of one gallery. One false alarm in a thousand is also a high rate at a place where ten
-# thousand people pass.
-
-# %% [markdown]
+# rank-1, where a match only has to be nearer than the other images of one gallery. And one false alarm in a thousand is still a high rate at
+# a place where ten thousand people pass: about every second query gets one, because each query is compared with hundreds of strangers, and
+# in a larger gallery it gets more of them at the same rate.
+#
+# At 10 % more than 90 % of the accepted pairs are wrong, although the ROC looks excellent there: the rate counts pairs of two people, and
+# there are more than a hundred of these for each pair of one person. Find the threshold at which half of the accepted pairs are wrong, and
+# read off how many of the right pairs it rejects.
+#
 # ### Two points of the curve as columns
 #
 # A table needs numbers instead of a curve. `evaluate` also computes the true-accept rate at two false-accept rates, 1 % and 0.1 % (papers call
@@ -958,60 +862,6 @@ Markdown(more.to_markdown(more=True))
 # %% [markdown]
 # The rates show why a threshold is harder than a ranking, and mINP why finding all images of a person is harder than finding one: compare each of the
 # three columns with rank-1 in the same row.
-
-# %% [markdown]
-# ### Choose the threshold
-#
-# The figure below shows the same pairs with a threshold that you can move. Both histograms have the same area. Predict first, then look:
-#
-# * At a false-accept rate of 0.1 %, how many false alarms does a query get on average?
-# * At a false-accept rate of 10 %, nearly all pairs of one person are accepted. Which share of the accepted pairs is wrong: 10 %, half, or more
-#   than 90 %?
-#
-# Drag the threshold, or move it with the arrow keys; the buttons choose the threshold for a rate, as `choose_threshold` does.
-
-# %% tags=["interactive"] caption="Move the threshold: every pair that it saves has a price in false alarms." alt="Histograms of distances of pairs of one person and of two people with a threshold that can be moved, and its point on the ROC"
-figures.choose_the_threshold(
-    *pairs,
-    num_queries=len(queries),
-    static=figures.open_set(*pairs, false_accept_rate=0.1),
-    words="Histograms of distances with a threshold, and its point on the ROC",
-)
-
-# %% [markdown]
-# At 0.1 % about every second query gets a false alarm, because each query is compared with hundreds of strangers; in a larger gallery it gets
-# more of them at the same rate. At 10 % more than 90 % of the accepted pairs are wrong, although the ROC looks excellent there: the rate counts
-# pairs of two people, and there are more than a hundred of these for each pair of one person. Find the threshold at which half of the accepted
-# pairs are wrong, and read off how many of the right pairs it rejects.
-
-# %% [markdown]
-# ## A gallery too large for a matrix
-#
-# A rank is a count: the number of gallery images before the match, plus one. Counts can be added, so the gallery can be processed in chunks,
-# and no program has to store all distances at once. `streaming.score_stream` requests the distances chunk by chunk:
-
-# %%
-from alignedreid_lib.evaluation import streaming
-
-
-def chunk_of(begin, end):
-    return matrix[
-        :, begin:end
-    ]  # here cut from the whole; a large gallery would be measured now
-
-
-in_chunks = streaming.score_stream(
-    chunk_of, *labels, average_precision="step", chunk=100
-)
-whole = ranking.score_ranking(matrix, *labels, average_precision="step")
-assert (
-    in_chunks.cmc == whole.cmc
-).all() and in_chunks.mean_ap == whole.mean_ap, (
-    "scoring in chunks gives the same scores"
-)
-
-# %% [markdown]
-# The result is the same to the last bit. `make bench` scores a million images in this way, in the memory of a laptop.
 
 # %% [markdown]
 # ## The ranked lists
@@ -1054,7 +904,7 @@ for query in worst:
     shown = queries.names[query], gallery.names[nearest]
     pictures += [images.decode(path_of[name]) for name in shown]
     titles += ["query", f"match, rank {first_ranks[query]}"]
-figures.contact_sheet(pictures, titles, columns=6)
+figures.contact_sheet(pictures, titles, columns=6, width=6)
 
 # %% [markdown]
 # Look at the rows. In each row the first people wear what the query wears: a top of the same colour, and often also trousers or a skirt of
@@ -1065,7 +915,7 @@ figures.contact_sheet(pictures, titles, columns=6)
 # the number of a person in the generator. For every query with a wrong image at rank 1 we compare the two people, and for reference we
 # compare all pairs of people.
 
-# %%
+# %% tags=["hide-input"]
 wearing = {
     "colour of the top": lambda person: person.top.colour,
     "colour below": lambda person: person.bottom.colour,
@@ -1085,20 +935,13 @@ first = []  # the gallery image at rank 1 of each query
 for row, query, camera in zip(
     matrix.numpy(), queries.ids, queries.cameras, strict=True
 ):
-    shown = evaluation.ranked_list(
-        row, query, gallery.ids, camera, gallery.cameras, top=1
-    )
-    first.append(shown[0])
+    who_and_where = query, gallery.ids, camera, gallery.cameras
+    first += list(evaluation.ranked_list(row, *who_and_where, top=1))
 wrong = gallery.ids[first] != queries.ids
-assert np.isclose(1 - wrong.mean(), model_row.rank1), (
-    "the share of queries without an error at rank 1 is rank-1"
-)
+assert np.isclose(1 - wrong.mean(), model_row.rank1), "rank-1 is the rest"
 both = np.stack([queries.ids, gallery.ids[first]])[:, wrong].T.tolist()
 confused = [(a, b) for a, b in both if b != 0]
-print(
-    f"wrong first places: {len(both)}, {len(confused)} of them show a test"
-    " person"
-)
+print(f"wrong: {len(both)}, {len(confused)} of them show a test person")
 
 # %% [markdown]
 # In how many of these pairs do both people wear the same, compared with all pairs of people?
@@ -1115,19 +958,12 @@ for what, look in wearing.items():
     looks = {number: look(person) for number, person in everybody.items()}
     share = np.mean([looks[a] == looks[b] for a, b in confused])
     usual = np.mean([looks[a] == looks[b] for a, b in anybody])
-    print(
-        f"same {what:<22} {share:4.0%} of the confused, {usual:4.0%} of all"
-        " pairs"
-    )
+    print(f"same {what:<22} {share:4.0%} confused, {usual:4.0%} all pairs")
     times[what] = share / usual
 
 # %% tags=["bound"]
-assert times["colour of the top"] > 1.5, (
-    "confused people have tops of the same colour more than 1.5 times as often"
-)
-assert times["colour below"] > 1.5, (
-    "confused people have the same colour below more than 1.5 times as often"
-)
+assert times["colour of the top"] > 1.5, "confused people wear alike above"
+assert times["colour below"] > 1.5, "confused people wear alike below"
 
 # %% [markdown]
 # Confused people wear the same colours several times as often as two random people: this model relies mostly on colour. A property that a
@@ -1138,18 +974,13 @@ assert times["colour below"] > 1.5, (
 
 # %%
 other_people = gallery.ids[None, :] != queries.ids[:, None]  # [Q, G]
-of_own_camera = other_people & (
-    gallery.cameras[None, :] == queries.cameras[:, None]
-)
+own_camera = gallery.cameras[None, :] == queries.cameras[:, None]
+of_own_camera = other_people & own_camera
 by_chance = (of_own_camera.sum(1) / other_people.sum(1)).mean()
 observed = (gallery.cameras[first] == queries.cameras)[wrong].mean()
-luck = (
-    by_chance * (1 - by_chance) / wrong.sum()
-) ** 0.5  # standard deviation of a share of so few
-print(
-    f"of the query's own camera: {observed:.0%} of the wrong, by chance"
-    f" {by_chance:.0%} ± {luck:.0%}"
-)
+luck = (by_chance * (1 - by_chance) / wrong.sum()) ** 0.5  # of a share of few
+print(f"of the query's own camera: {observed:.0%} of the wrong images")
+print(f"by chance {by_chance:.0%} ± {luck:.0%} (one standard deviation)")
 
 # %% [markdown]
 # If the first share is more than twice the ± above the second, chance no longer explains the difference: the street influences the ranking.

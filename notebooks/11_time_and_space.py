@@ -251,6 +251,36 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
 # {eq}`eq-time-memory` predicts. Twice the height and width need four times as much. For 256 x 128 and a batch of 128 the original reports
 # 9.6 GB, where we count 7.3 GB: the original's number also contains gradients, Adam's moments and workspace.
 #
+# ## A gallery too large for a matrix
+#
+# A test, too, can need more memory than there is: the distances of 3 368 queries to a million gallery images are
+# $4\,Q\,G = 13.5$ GB in float32. But a rank is a count: the number of gallery images before the match, plus one. Counts can be added, so
+# the gallery can be processed in chunks, and no program has to store all distances at once. `streaming.score_stream` requests the distances
+# chunk by chunk. Here the features are random whole numbers, so that all distances are exact:
+
+# %%
+from alignedreid_lib.evaluation import ranking, streaming
+from alignedreid_lib.losses import euclidean_distances
+
+random = np.random.default_rng(0)
+ids, cameras = random.integers(30, size=1040), random.integers(6, size=1040)
+features = torch.from_numpy(random.integers(-50, 50, (1040, 16))).double()
+queries, gallery = features[:40], features[40:]
+labels = ids[:40], ids[40:], cameras[:40], cameras[40:]
+
+
+def chunk_of(begin, end):
+    return euclidean_distances(queries, gallery[begin:end])
+
+
+in_chunks = streaming.score_stream(chunk_of, *labels, chunk=100)
+whole = ranking.score_ranking(euclidean_distances(queries, gallery), *labels)
+assert (in_chunks.cmc == whole.cmc).all(), "chunks give the same CMC"
+assert in_chunks.mean_ap == whole.mean_ap, "chunks give the same mAP"
+
+# %% [markdown]
+# The result is the same to the last bit. `make bench` scores a million images in this way, in the memory of a laptop.
+#
 # ## All measurements
 #
 # Each row is a step at the given size, with its floor or yardstick from the same process.
@@ -266,7 +296,7 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
 # * The last column gives the seconds of the same step on a GPU. `make gpu-check` measures them and writes
 #   `notebooks/results/gpu_check_<device>.json`; until there is such a file, the column shows *not yet measured*.
 
-# %%
+# %% tags=["hide-input"]
 gpus = book.gpu_checks()
 
 
@@ -308,7 +338,7 @@ Markdown("\n".join(lines))
 # that is added during the step. For the other rows it gives the memory of the whole process, which includes torch, the features and what the
 # floor needs. The features of a search, 1 GB, are not counted: they are pages of the file, which the system keeps as long as it has room:
 
-# %%
+# %% tags=["hide-input"]
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]
 for row in measured["rows"]:
     if "megabytes" in row or "images_per_second" in row:
@@ -352,7 +382,7 @@ assert 4000 < needed < 4500, (
 # measurements of `make gpu-check`: the bare backbone, which is the floor; the training step, with and without compilation; and the whole
 # training with its checkpoints.
 
-# %%
+# %% tags=["hide-input"]
 lines = ["| GPU | what | images/s | minutes |", "|---|---|---:|---:|"]
 lines.append("| the goal, H100 | 300 epochs | 4500 | 3.5 |")
 for gpu in gpus:
@@ -387,6 +417,7 @@ Markdown("\n".join(lines))
 # * A time alone means little; a time divided by its floor shows how much can still be gained.
 # * Ranking costs $2QGC$ operations, re-ranking $2(Q+G)^2C$; the memory of a training step grows in proportion to the batch and to the area
 #   of the images.
+# * Ranks are counts, so a gallery of any size can be scored in chunks.
 # * `make bench` measures all of it on your machine; set this chapter's parameter to `runs/bench.json` to see the result.
 # * `make gpu-check` compares a GPU with the CPU and fills the GPU's column; until then it is *not yet measured*. The page
 #   [On your GPU](book/on_your_gpu.md) explains how to train on one GPU, on several, and in the queue of a cluster.

@@ -439,7 +439,7 @@ for n in (len(again), 10 * len(again), 100 * len(again)):
 # threshold with a false-alarm rate of 5 % on one test set and uses it on others. Each search is among 400 gallery images, because the
 # number of images changes the rate. The last column shows how many people a threshold finds that was chosen on the same set:
 
-# %%
+# %% tags=["hide-input"]
 measured = runs.read_json(
     runs.resolve(book.RESULTS) / "threshold_transfer.json"
 )

@@ -69,7 +69,7 @@ total_epochs = 8
 decay_at_epoch = 5
 precision = "auto"
 
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 import math
 import statistics
@@ -761,7 +761,7 @@ shown
 # Does the whole recipe need the longer training? The table compares the foot and the top at both lengths. For the top it also compares the
 # four distances, which differ only in the test:
 
-# %%
+# %% tags=["hide-input"]
 lines = ["| training | epochs | distance | mAP |", "|---|---:|---|---:|"]
 tested = [(RUNGS[0], "global"), ("+ centre loss", "global")]
 tested += [(TOP, name) for name in ("global", "rigid", "local", "global+local")]
@@ -789,7 +789,7 @@ Markdown("\n".join(lines) if rows else "Not yet run.")
 # [chapter 10](10_reproduction.ipynb). Each rung has a preset; *not yet run* marks a rung without results. The table gives rank-1 / mAP
 # (step) with the global distance, in percent.
 
-# %%
+# %% tags=["hide-input"]
 MARKET = [
     "foot",
     "id",

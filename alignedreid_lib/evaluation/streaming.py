@@ -1,4 +1,4 @@
-"""Scores of galleries too large for a distance matrix, in chunks. Derived in notebooks/08_evaluation."""
+"""Scores of galleries too large for a distance matrix, in chunks. Derived in notebooks/11_time_and_space."""
 
 from typing import Literal
 

@@ -135,7 +135,8 @@ def used(notebook: Any) -> dict[str, str]:
 def library_cell(notebook: Any) -> str:
     """The list that ends a chapter on the site: what it uses, each a link to its description."""
     links = [f"{{py:obj}}`{words} <{target}>`" for words, target in used(notebook).items()]
-    return "## In the library\n\nThis chapter uses, and the reference describes: " + ", ".join(links) + "."
+    listed = "This chapter uses, and the reference describes: " + ", ".join(links) + "."
+    return f"## In the library\n\n:::{{dropdown}} {len(links)} functions and classes\n{listed}\n:::"
 
 
 def chapters_of(notebooks: Notebooks) -> dict[str, list[str]]:
