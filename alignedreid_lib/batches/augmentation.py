@@ -61,7 +61,7 @@ def random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tens
 
 
 class Views(NamedTuple):
-    """What is random in a batch of N images, in the order in which it is done; on the host."""
+    """The random decisions for a batch of N images, in the order in which they are applied; on the CPU."""
 
     boxes: Tensor  # int64 [N, 4]: top, left, height and width of the crop, pixels of the image
     mirrored: Tensor  # bool [N]: left to right

@@ -19,7 +19,7 @@ def generalised_mean(feature_map: Tensor, power: Tensor | float) -> Tensor:
 
 
 class GeneralisedMean(nn.Module):
-    """`generalised_mean` in float32 (float64 stays), whose power is learnt, the same for all channels."""
+    """`generalised_mean` in float32 (float64 stays), whose power is learned, the same for all channels."""
 
     def __init__(self, power: float = 3.0) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ def detector_box(rng: np.random.Generator, misalignment: float) -> Box:
 
     Args:
         rng: decides how the detector errs; the same draws are made whatever the misalignment.
-        misalignment: how much it errs, 0 (not at all) to 1 (up to a third of the height, mostly up and down).
+        misalignment: how much it errs, 0 (not at all) to 1 (up to three tenths of the height, mostly up and down).
     """
     shift, aside, scale, depth = rng.uniform((-1, -1, -1, 0.4), (1, 1, 1, 1)).tolist()
     cut = rng.random()

@@ -67,7 +67,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def mean_over_processes(own: Tensor) -> Tensor:
-    """The mean of a tensor over the processes; its gradient adds up what every process makes of it."""
+    """The mean of a tensor over the processes; its gradient is the sum of those that reach it in all processes."""
 
     def add_up(gradient: Tensor) -> Tensor:
         total = gradient.clone()

@@ -1,4 +1,4 @@
-"""Models that start equal teach each other nothing unless something parts them. See notebooks/07_mutual_learning."""
+"""Models that start equal teach each other nothing unless they are made to differ. See notebooks/07_mutual_learning."""
 
 from __future__ import annotations
 
