@@ -63,53 +63,39 @@ from pathlib import Path
 from IPython.display import Markdown
 
 from alignedreid_lib import datasets, devices, evaluation, runs, training
-from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import features
 from alignedreid_lib.evaluation.scores import ScoreTable
-from alignedreid_lib.runs import check_types
-from alignedreid_lib.training.config import max_seed
 
 DISTANCES = ("global", "rigid", "local", "global+local")
 
 
+SHARE = runs.between(0.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Study:
-    seeds: tuple[int, ...] = ()
-    misalignments: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    train_misalignment: float = 0.5
+    seeds: tuple[runs.SEED, ...] = ()
+    misalignments: tuple[SHARE, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    train_misalignment: SHARE = 0.5
     run_dir: str = "runs/alignment_study"
 
     def __post_init__(self):
-        check_types(self)
-        if len(set(self.seeds)) < len(self.seeds) or any(
-            not 0 <= seed <= max_seed() for seed in self.seeds
-        ):
-            raise InputError(
-                f"seeds is {self.seeds}; give different ones from 0 to"
-                f" {max_seed()}"
-            )
+        runs.check_types(self)
         tested = self.misalignments
-        if (
-            not tested
-            or len(set(tested)) < len(tested)
-            or any(not 0 <= m <= 1 for m in tested)
-        ):
-            raise InputError(
-                f"misalignments is {tested}; give different numbers from 0 to 1"
-            )
-        if not 0 <= self.train_misalignment <= 1:
-            raise InputError(
-                f"train_misalignment is {self.train_misalignment}; it has to be"
-                " from 0 to 1"
-            )
+        rules = {
+            "seeds": (
+                len(set(self.seeds)) == len(self.seeds),
+                "different ones",
+            ),
+            "misalignments": (
+                0 < len(tested) == len(set(tested)),
+                "different numbers from 0 to 1",
+            ),
+        }
+        runs.check_rules(self, rules)
 
 
-of_training, of_study = (
-    [field.name for field in dataclasses.fields(kind)]
-    for kind in (training.TrainConfig, Study)
-)
-config = runs.read_parameters(training.TrainConfig, globals(), extra=of_study)
-study = runs.read_parameters(Study, globals(), extra=of_training)
+config, study = runs.read_several(globals(), training.TrainConfig, Study)
 
 # %% [markdown]
 # ## The problem

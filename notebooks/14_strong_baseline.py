@@ -97,38 +97,22 @@ from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.evaluation.scores import ScoreTable
 from alignedreid_lib.model import build_backbone
 from alignedreid_lib.model.pooling import generalised_mean
-from alignedreid_lib.runs import check_types
 from alignedreid_lib.training import centres
-from alignedreid_lib.training.config import max_seed
 
 
 @dataclass(frozen=True)
 class Study:
-    seeds: tuple[int, ...] = ()
-    long_epochs: int = 24
+    seeds: tuple[runs.SEED, ...] = ()
+    long_epochs: runs.between(2, 2**31 - 1) = 24
     run_dir: str = "runs/strong_study"
 
     def __post_init__(self):
-        check_types(self)
-        if len(set(self.seeds)) < len(self.seeds) or any(
-            not 0 <= seed <= max_seed() for seed in self.seeds
-        ):
-            raise InputError(
-                f"seeds is {self.seeds}; give different ones from 0 to"
-                f" {max_seed()}"
-            )
-        if self.long_epochs < 2:
-            raise InputError(
-                f"long_epochs is {self.long_epochs}; give 2 or more"
-            )
+        runs.check_types(self)
+        different = len(set(self.seeds)) == len(self.seeds)
+        runs.check_rules(self, {"seeds": (different, "different ones")})
 
 
-of_training, of_study = (
-    [field.name for field in dataclasses.fields(kind)]
-    for kind in (training.TrainConfig, Study)
-)
-config = runs.read_parameters(training.TrainConfig, globals(), extra=of_study)
-study = runs.read_parameters(Study, globals(), extra=of_training)
+config, study = runs.read_several(globals(), training.TrainConfig, Study)
 
 # %% [markdown]
 # ## A ladder of changes

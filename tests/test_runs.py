@@ -13,6 +13,7 @@ import torch
 
 from alignedreid_lib import runs
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation.full_run import Plan
 from alignedreid_lib.runs import lock
 from alignedreid_lib.runs.parameters import assignments
 from alignedreid_lib.training import TrainConfig, checkpoint
@@ -84,8 +85,8 @@ def test_parameters_become_a_config():
     namespace = cells(
         "# Parameters: all of them\nseed = 3\nrun_dir = 'r'", "# Parameters\nmargin = 1.0\n", "height = 5"
     )
-    config = runs.read_parameters(TrainConfig, namespace, extra=["run_dir"])
-    assert (config.seed, config.margin) == (3, 1.0)
+    config, plan = runs.read_several(namespace, TrainConfig, Plan)
+    assert (config.seed, config.margin, plan.run_dir) == (3, 1.0, "r")
     assert config.height == 256, "a later cell's variable is no parameter"
 
 
@@ -178,7 +179,8 @@ def test_settings_of_a_chapter_are_checked_by_name():
 
 def test_a_script_has_no_history():
     namespace = {"seed": 4, "run_dir": "r", "other": 1}
-    assert runs.read_parameters(TrainConfig, namespace, extra=["run_dir"]).seed == 4
+    config, plan = runs.read_several(namespace, TrainConfig, Plan)
+    assert (config.seed, plan.run_dir) == (4, "r")
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from alignedreid_lib import devices
-from alignedreid_lib.batches.augmentation import PackedBatch, augment, draw_views, random_crop, resize
+from alignedreid_lib.batches.augmentation import PackedBatch, apply_views, augment, draw_views, random_crop, resize
 from alignedreid_lib.datasets.pictures import to_rgb, unfit
 from alignedreid_lib.errors import InputError
 
@@ -143,20 +143,16 @@ class ImageStore:
         indices: Iterable[int],
         size: tuple[int, int],
         generator: torch.Generator,
-        mirror_prob: float,
-        crop_prob: float,
-        crop_ratio: float,
-        pad: int = 0,
-        erase_prob: float = 0.0,
+        *how: Any,
     ) -> Tensor | PackedBatch:
-        """The images at `indices` as `augment` gives them, uint8 [N, 3, h, w].
+        """The images at `indices` as `augment` gives them, uint8 [N, 3, h, w]; `how` are its `mirror_prob` and so on.
 
         With an accelerator they are not yet computed: `.to(device)` does it there, with the same random views.
         """
-        images, how = self.fetch(indices), (mirror_prob, crop_prob, crop_ratio, pad, erase_prob)
-        if not self._packs:
-            return augment(images, size, generator, *how, pool=self._pool)
+        images = self.fetch(indices)
         views = draw_views([(image.shape[1], image.shape[2]) for image in images], size, generator, *how)
+        if not self._packs:
+            return apply_views(images, views, size, self._pool)
         widths = [image.shape[2] for image in images]
         if self._pixels is not None:
             starts = [int(image.storage_offset()) // 3 for image in images]

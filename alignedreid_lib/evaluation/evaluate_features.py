@@ -63,46 +63,40 @@ def evaluate(
     if not features.local_features.numel() and any(distance != "global" for distance in distances):
         raise InputError("the features have no local part: give distances=('global',)")
     if normalize:
-        features = _unit_length(features)
+        features = features.map(losses.unit_length)
     queries, gallery = split(features)
     if multi_query is not None:
         queries = pool_queries(queries, features[features.marks == MULTI_QUERY], multi_query)
-        queries = _unit_length(queries) if normalize else queries
+        queries = queries.map(losses.unit_length) if normalize else queries
     there = features.global_features.device if device is None else devices.choose_device(device)
-    queries, gallery = _moved(queries, there), _moved(gallery, there)
+    queries, gallery = (side.map(lambda part: part.to(there)) for side in (queries, gallery))
     whole = _problem(queries, gallery)
-    blocks: dict[str, list[NDArray[np.float64]]] = {distance: [] for distance in distances}
-    pairs = {
-        (distance, reranked): PairRates(whole) for distance in distances for reranked in (False, True)[: 1 + rerank]
-    }
+    kinds = [(distance, reranked) for distance in distances for reranked in (False, True)[: 1 + rerank]]
+    scored: dict[tuple[str, bool], list[NDArray[np.float64]]] = {kind: [] for kind in kinds}
+    pairs = {kind: PairRates(whole) for kind in kinds}
     step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
     for begin in range(0, len(queries), step):  # keeps no whole matrix, computes no local distance twice
         block = queries[begin : begin + step]
         problem = _problem(block, gallery)
         for distance, matrix in distance_matrices(distances, block, gallery).items():
-            blocks[distance].append(_score_queries(problem, matrix, protocol))
+            scored[distance, False].append(_score_queries(problem, matrix, protocol))
             pairs[distance, False].add(problem, matrix)
-    again: dict[str, NDArray[np.float64]] = {}
     if rerank:
         for distance, found in reranked_matrices(distances, queries, gallery):
             ranked = torch.from_numpy(found).to(there) if devices.is_accelerator(there) else found
-            again[distance] = _score_queries(whole, ranked, protocol)
+            scored[distance, True].append(_score_queries(whole, ranked, protocol))
             pairs[distance, True].add(whole, found)
     rows = []
-    for distance in distances:
-        scored = {False: np.concatenate(blocks[distance])}
-        if rerank:
-            scored[True] = again[distance]
-        for reranked, scores in scored.items():
-            valid = ~np.isnan(scores).any(axis=1)
-            entries: dict[str, Any] = {
-                score: _mean(column[valid]) for score, column in zip((*SCORES, "mean_inp"), scores.T, strict=True)
-            }
-            entries |= zip(MORE_SCORES[1:], pairs[distance, reranked].rates(), strict=True)
-            if protocol == "market1501":  # under the others a query's rank-1 may be a fraction
-                entries["per_query"] = QueryScores(scores[:, 0], scores[:, 3], queries.ids.astype(np.int64))
-            entries |= {"num_queries": len(scores), "num_valid": int(valid.sum())}
-            rows.append(ScoreRow(name, distance, reranked, **entries, cameras_known=gallery.cameras_known))
+    for kind in kinds:
+        scores = np.concatenate(scored[kind])
+        valid = ~np.isnan(scores).any(axis=1)
+        means = [float(column[valid].mean()) if valid.any() else math.nan for column in scores.T]
+        entries: dict[str, Any] = dict(zip((*SCORES, "mean_inp"), means, strict=True))
+        entries |= zip(MORE_SCORES[1:], pairs[kind].rates(), strict=True)
+        if protocol == "market1501":  # under the others a query's rank-1 may be a fraction
+            entries["per_query"] = QueryScores(scores[:, 0], scores[:, 3], queries.ids.astype(np.int64))
+        entries |= {"num_queries": len(scores), "num_valid": int(valid.sum())}
+        rows.append(ScoreRow(name, *kind, **entries, cameras_known=gallery.cameras_known))
     return ScoreTable(rows)
 
 
@@ -118,10 +112,6 @@ def _score_queries(problem: RankingProblem, matrix: Values, protocol: ranking.Pr
     places[found.counts == 0] = math.nan
     aps = (ranking.average_precisions(found, definition) for definition in ("step", "trapezoid"))
     return np.column_stack([places, *aps, ranking.inverse_penalties(found)])
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else math.nan
 
 
 def pool_queries(queries: Features, others: Features, how: str) -> Features:
@@ -151,17 +141,6 @@ def pool_queries(queries: Features, others: Features, how: str) -> Features:
         global_features=pool(queries.global_features, others.global_features),
         local_features=pool(queries.local_features, others.local_features),
     )
-
-
-def _unit_length(features: Features) -> Features:
-    units = (losses.unit_length(features.global_features), losses.unit_length(features.local_features))
-    return dataclasses.replace(features, global_features=units[0], local_features=units[1])
-
-
-def _moved(features: Features, device: torch.device) -> Features:
-    """The features on a device."""
-    parts = (features.global_features.to(device), features.local_features.to(device))
-    return dataclasses.replace(features, global_features=parts[0], local_features=parts[1])
 
 
 def split(features: Features) -> tuple[Features, Features]:

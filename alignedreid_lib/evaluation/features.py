@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,6 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from alignedreid_lib import devices, runs
 from alignedreid_lib.batches import images
@@ -53,6 +53,11 @@ class Features:
         marks = np.full(len(dataset), -1) if dataset.marks is None else dataset.marks
         names = [path.name for path in dataset.paths]
         return cls(global_features, local_features, dataset.ids, dataset.cameras, marks, names, dataset.cameras_known)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Features:
+        """The same images with a function of their global features, and of their local ones."""
+        both = function(self.global_features), function(self.local_features)
+        return dataclasses.replace(self, global_features=both[0], local_features=both[1])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,8 +113,7 @@ def extract(
         store = images.ImageStore(dataset.paths, (height, width), limit_bytes=0, workers=workers)
     elif store.paths != list(dataset.paths):
         raise InputError(f"the store's images are not those of {dataset.folder}, part {dataset.part}")
-    home = next(model.parameters()).device
-    there = home if device is None else devices.choose_device(device)
+    there = next(model.parameters()).device if device is None else devices.choose_device(device)
     precision = devices.choose_precision(precision, there, width)
     kept = None
     if cache is not None:
@@ -126,8 +130,7 @@ def extract(
 
     work = f"{dataset.folder}, part {dataset.part}: features of {batch_size} images of {height} x {width} at a time"
     begins = range(0, len(dataset), batch_size)
-    with tqdm(total=len(dataset), unit="images", disable=not progress, desc="features") as bar:
-        joined = run_network(model, batch, begins, there, precision, work, flip, bar.update)
+    joined = run_network(model, batch, begins, there, precision, work, len(dataset), progress, flip)
     if kept is not None:
         runs.write_atomic(kept, lambda beside: torch.save(joined, beside))
     return Features.of(dataset, *joined)

@@ -5,10 +5,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from alignedreid_lib import devices
 from alignedreid_lib.batches import images
 from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.model.modes import evaluating
 
 Item = TypeVar("Item")
 
@@ -20,8 +22,9 @@ def run_network(
     device: torch.device,
     precision: str,
     work: str,
+    total: int | None,
+    progress: bool,
     flip: bool = False,
-    report: Callable[[int], object] = lambda count: None,
 ) -> list[Tensor]:
     """The global and the local features of all images, float32 [N, C] and [N, H, c] on the CPU.
 
@@ -31,8 +34,9 @@ def run_network(
         items: one per batch, at least one.
         precision: one that `devices.choose_precision` gave.
         work: what is computed, for the message of a device without enough memory.
+        total: how many images there are, if it is known.
+        progress: show a progress bar.
         flip: average the features of every image and its mirror image.
-        report: is called with the number of images after each batch.
     """
     home = next(model.parameters()).device
     # From pinned memory a batch is copied while the host goes on; only CUDA has such memory.
@@ -45,14 +49,15 @@ def run_network(
     # On a CPU, decoding while the network runs makes their threads wait for each other; taking turns is faster.
     batches = images.prefetch(made, items) if devices.is_accelerator(device) else map(made, items)
     parts = []
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        model.to(device).to(memory_format=torch.channels_last).eval()  # the layout that batches have
+        model.to(device).to(memory_format=torch.channels_last)  # the layout that batches have
         with (
+            evaluating(model),
             torch.inference_mode(),
             devices.arithmetic(precision),
             devices.autocast(device, precision),
             devices.out_of_memory(work),
+            tqdm(total=total, unit="images", disable=not progress, desc="features") as bar,
         ):
             for pictures in batches:
                 batch_images = images.normalize(devices.send(pictures, device))
@@ -60,10 +65,8 @@ def run_network(
                 both = ([view.global_features for view in views], [view.local_features for view in views])
                 # Kept on the device: a copy of each batch would make the GPU wait for the host.
                 parts.append([sum(features.float() for features in same) / len(same) for same in both])
-                report(len(pictures))
+                bar.update(len(pictures))
     finally:
-        for module, training in modes:
-            module.training = training
         model.to(home)
     # Joined outside of inference mode, so that the features are ordinary tensors.
     return [torch.from_numpy(devices.fetch(torch.cat(of_batches))) for of_batches in zip(*parts, strict=True)]

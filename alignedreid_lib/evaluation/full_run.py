@@ -22,7 +22,7 @@ from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.evaluation.scores import ScoreTable, average
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.model.backbones import has_map
-from alignedreid_lib.runs import check_rules, check_types, read_parameters, typed
+from alignedreid_lib.runs import check_rules, check_types, typed
 from alignedreid_lib.training import TrainResult, load_network
 from alignedreid_lib.training.checkpoint import as_begun
 from alignedreid_lib.training.config import TrainConfig, max_seed
@@ -88,8 +88,7 @@ def read_settings(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Plan]:
 
     A run that has begun is validated and tested in its precision, also on a different machine.
     """
-    of_training, of_plan = ([field.name for field in dataclasses.fields(kind)] for kind in (TrainConfig, Plan))
-    config, plan = read_parameters(TrainConfig, namespace, of_plan), read_parameters(Plan, namespace, of_training)
+    config, plan = runs.read_several(namespace, TrainConfig, Plan)
     for backbone in set(config.backbones or (config.backbone,)):
         by_stripes = [distance for distance in plan.test_distances if distance != "global"]
         if by_stripes and not has_map(backbone):

@@ -115,11 +115,7 @@ class ScoreTable:
             return table
         return f"{table}\n\nCameras are not known: no image was left out for being of the query's own camera."
 
-    def __str__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
+    __str__ = _repr_markdown_ = to_markdown
 
     def named(self, name: str) -> ScoreTable:
         """The same rows with a name added to theirs."""

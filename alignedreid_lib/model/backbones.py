@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model.halving import undo_last_halving
+from alignedreid_lib.model.modes import evaluating
 
 # Children of torchvision's classification networks that come after the last map, or on a side branch.
 AFTER_THE_MAP = ("avgpool", "fc", "classifier", "head", "heads", "flatten", "dropout")
@@ -140,32 +141,26 @@ def probe(base: nn.Module, name: str) -> Output:
     Raises:
         InputError: neither a map [N, C, H, W] nor one vector per image, or the module fails.
     """
-    modes = [(module, module.training) for module in base.modules()]
     weight = next(base.parameters(), torch.zeros(()))
     failure: Exception | None = None
-    base.eval()
-    try:
-        for height, width in PROBES:
-            blank = torch.zeros(1, 3, height, width, device=weight.device, dtype=weight.dtype)
-            try:
-                with torch.no_grad():
-                    given = base(blank)
-            except Exception as error:  # a module of the user's own can fail in any way
-                failure = failure or error
-                continue
-            shape = tuple(given.shape) if isinstance(given, Tensor) else ()
-            if len(shape) == 2:
-                return Output(shape[1], False, (height, width))
-            if len(shape) == 4 and shape[2] >= shape[3]:  # else the channels come last
-                return Output(shape[1], True, (height, width))
-            shown = f"a tensor of shape {shape}" if shape else type(given).__name__
-            raise InputError(
-                f"backbone {name} gives {shown} and does not end in a map [N, C, H, W] or in one vector per image "
-                "[N, C]; cut or wrap it so that it does, or choose a different one, such as resnet50"
-            )
-    finally:
-        for module, training in modes:
-            module.training = training
+    for height, width in PROBES:
+        blank = torch.zeros(1, 3, height, width, device=weight.device, dtype=weight.dtype)
+        try:
+            with evaluating(base), torch.no_grad():
+                given = base(blank)
+        except Exception as error:  # a module of the user's own can fail in any way
+            failure = failure or error
+            continue
+        shape = tuple(given.shape) if isinstance(given, Tensor) else ()
+        if len(shape) == 2:
+            return Output(shape[1], False, (height, width))
+        if len(shape) == 4 and shape[2] >= shape[3]:  # else the channels come last
+            return Output(shape[1], True, (height, width))
+        shown = f"a tensor of shape {shape}" if shape else type(given).__name__
+        raise InputError(
+            f"backbone {name} gives {shown} and does not end in a map [N, C, H, W] or in one vector per image "
+            "[N, C]; cut or wrap it so that it does, or choose a different one, such as resnet50"
+        )
     reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
     raise InputError(
         f"backbone {name} fails on images [1, 3, 256, 128] and [1, 3, 224, 224] ({reason}); give a module that takes "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.model.modes import evaluating
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
 SIZE = (256, 128)  # a blank image's, which shows which layers halve
@@ -51,14 +52,9 @@ def undo_last_halving(base: nn.Module, name: str) -> None:
 
 def _map_size(base: nn.Module) -> tuple[int, int] | None:
     """Height and width of the last map of a blank image; None if there is no map."""
-    modes = [(module, module.training) for module in base.modules()]
-    base.eval()  # or the blank image would change the statistics of batch norms
     try:
-        with torch.no_grad():
+        with evaluating(base), torch.no_grad():  # or the blank image would change the statistics of batch norms
             found = base(torch.zeros(1, 3, *SIZE))
     except (RuntimeError, AssertionError, ValueError):  # transformers need tokens where the map was cut
         return None
-    finally:
-        for module, training in modes:
-            module.training = training
     return (int(found.shape[2]), int(found.shape[3])) if isinstance(found, Tensor) and found.ndim == 4 else None

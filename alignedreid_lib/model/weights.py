@@ -93,9 +93,8 @@ def _rename(path: str | Path, given: dict[str, Tensor], own: Mapping[str, Tensor
     first = next((name for name in own if name.startswith("base.")), "")
     parts = first.split(".")
     endings = [".".join(parts[k:]) for k in range(max(2, len(parts) - 1))] if first else []  # the longest first
-    found: dict[
-        str, tuple[int, str]
-    ] = {}  # what comes before the file's names: (names that fit, what the model has there)
+    # By what comes before the file's names: how many names fit, and what the model has there.
+    found: dict[str, tuple[int, str]] = {}
     for name in given:
         ending = next((ending for ending in endings if name == ending or name.endswith(f".{ending}")), None)
         if ending is not None:

@@ -19,6 +19,7 @@ from alignedreid_lib.runs.parameters import (
     check_types,
     read_parameters,
     read_settings,
+    read_several,
     typed,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "read_metrics",
     "read_parameters",
     "read_settings",
+    "read_several",
     "resolve",
     "save_checkpoint",
     "save_weights",

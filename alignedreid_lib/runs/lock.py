@@ -28,12 +28,8 @@ def locked(folder: Path, shown: str = "") -> Iterator[None]:
     """
     shown = shown or str(folder)
     with open(folder / NAME, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{shown}: a make train or torchrun is already at work in it; wait for it") from None
-        except OSError as error:
-            log.warning("%s: no lock on this disk (%s); start one make train at a time in it", shown, error.strerror)
+        if not _lock(file.fileno(), shown, "make train"):
+            raise InputError(f"{shown}: a make train or torchrun is already at work in it; wait for it")
         yield
 
 
@@ -52,13 +48,9 @@ def in_turn(folder: Path, waiting: str) -> Iterator[bool]:
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(handle, folder, "process"):
             log.warning("%s", waiting)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            log.warning("%s: no lock on this disk (%s); start one process at a time in it", folder, error.strerror)
         try:
             same = os.path.samestat(os.fstat(handle), os.stat(folder))
         except FileNotFoundError:
@@ -66,3 +58,14 @@ def in_turn(folder: Path, waiting: str) -> Iterator[bool]:
         yield same
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, shown: object, what: str) -> bool:
+    """Lock an open file or folder; False if a different process has the lock. A disk without locks is a warning."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.warning("%s: no lock on this disk (%s); start one %s at a time in it", shown, error.strerror, what)
+    return True

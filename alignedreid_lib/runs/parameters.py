@@ -25,7 +25,7 @@ COMPUTED = object()  # the value of a name that its cell does not give as a lite
 INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.comprehension)
 
 
-def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], extra: Iterable[str] = ()) -> Config:
+def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any]) -> Config:
     """Build a config from a notebook's parameters cell and what papermill injected after it.
 
     Cells that begin with "# Parameters" are parameter cells; one that has this line alone is papermill's. Only the last
@@ -35,27 +35,31 @@ def read_parameters(kind: Callable[..., Config], namespace: Mapping[str, Any], e
     Args:
         kind: a dataclass that checks its own fields.
         namespace: the notebook's globals().
-        extra: parameters that the cell may set besides the config's.
 
     Raises:
         InputError: an unknown parameter, a cell that is not Python or did not run to its end, or what `kind` refuses.
     """
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    own = set(extra)
+    return read_several(namespace, kind)[0]
+
+
+def read_several(namespace: Mapping[str, Any], *kinds: Callable[..., Any]) -> tuple[Any, ...]:
+    """Several configs from one parameters cell, each from the parameters that are its fields; see `read_parameters`."""
+    fields = [{field.name for field in dataclasses.fields(kind)} for kind in kinds]  # type: ignore[arg-type]
+    known = sorted(set().union(*fields))
     cells = parameter_cells(namespace.get("In", ()))
     given = {name: value for source in cells for name, value in assignments(source).items()}
     if not cells:  # run as a script: there is no history to read
-        given = {name: COMPUTED for name in sorted(known | own) if name in namespace}
+        given = {name: COMPUTED for name in known if name in namespace}
     for name in given:
-        if name not in known | own:
-            raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known | own))}")
-    settings = {name: value for name, value in given.items() if name in known}
-    for name, value in settings.items():
+        if name not in known:
+            raise InputError(f"unknown parameter {name!r}; known are {', '.join(known)}")
+    for name, value in given.items():
         if value is COMPUTED:
             if name not in namespace:
                 raise InputError(f"parameter {name!r} has no value; correct the parameters cell and run it again")
-            settings[name] = namespace[name]
-    return kind(**settings)
+            given[name] = namespace[name]
+    parts = [{name: value for name, value in given.items() if name in own} for own in fields]
+    return tuple(kind(**part) for kind, part in zip(kinds, parts, strict=True))
 
 
 def read_settings(namespace: Mapping[str, Any], **kinds: Any) -> Any:

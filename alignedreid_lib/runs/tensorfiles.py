@@ -52,16 +52,10 @@ KINDS: tuple[tuple[bytes, str, str], ...] = (
 )
 
 SAFETENSORS = re.compile(rb".{6}\0\0\{", re.DOTALL)  # the length of the JSON that follows, in 8 bytes
-# Their names of PyTorch's types, and the bytes of a number.
+# Their names of PyTorch's types.
 SAFE_TYPES = {
-    **{"BOOL": ("bool", 1), "U8": ("uint8", 1), "I8": ("int8", 1), "I16": ("int16", 2), "I32": ("int32", 4)},
-    **{
-        "I64": ("int64", 8),
-        "F16": ("float16", 2),
-        "BF16": ("bfloat16", 2),
-        "F32": ("float32", 4),
-        "F64": ("float64", 8),
-    },
+    **{"BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"},
+    **{"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"},
 }
 LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
 
@@ -129,15 +123,15 @@ def _load_safetensors(path: str | Path) -> dict[str, Any]:
         if entry["dtype"] not in SAFE_TYPES:
             advice = "give weights in float32, float16 or bfloat16"
             raise UnreadableError(f"{name} is of type {entry['dtype']}", advice)
-        kind, size = SAFE_TYPES[entry["dtype"]]
+        kind = getattr(torch, SAFE_TYPES[entry["dtype"]])
         shape, (begin, after) = entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, after]
         if any(type(number) is not int or number < 0 for number in numbers) or begin != end:
             raise ValueError("shapes and places have to be whole numbers, without gaps")
-        if after - begin != math.prod(shape) * size:
+        if after - begin != math.prod(shape) * kind.itemsize:
             raise ValueError("a tensor's bytes are not those of its shape")
         # Copied: its bytes may begin at a place that its type cannot.
-        tensors[name], end = content[begin:after].clone().view(getattr(torch, kind)).view(shape), after
+        tensors[name], end = content[begin:after].clone().view(kind).view(shape), after
     if end != len(content):
         raise ValueError("bytes that belong to no tensor")
     return tensors

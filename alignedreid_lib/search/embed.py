@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from alignedreid_lib import devices
 from alignedreid_lib.batches import images as reading
@@ -81,11 +80,8 @@ def embed(
     work = f"{source}: features of {batch_size} images of {height} x {width} at a time"
     batches = iter(lambda: list(islice(items, batch_size)), [])
     total = len(given) if isinstance(given, Sized) else None
-    with (
-        reading.helpers(workers, "embed") as pool,
-        tqdm(total=total, unit="images", disable=not progress, desc="features") as bar,
-    ):
-        both = run_network(model, batch, batches, there, precision, work, report=bar.update)
+    with reading.helpers(workers, "embed") as pool:
+        both = run_network(model, batch, batches, there, precision, work, total, progress)
     unknown = np.full(len(found), -1)
     return Features(both[0], both[1], unknown, np.zeros_like(unknown), unknown, found, cameras_known=False)
 

@@ -11,6 +11,7 @@ from alignedreid_lib import alignment
 from alignedreid_lib.batches import images
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.model import AlignedReID
+from alignedreid_lib.model.modes import evaluating
 from alignedreid_lib.search.embed import read_image
 
 _SMALL = 1e-12  # added to lengths, as in `losses.unit_length`; squares are at least this, as in `losses`
@@ -85,7 +86,7 @@ def path_costs(model: AlignedReID, a: Any, b: Any, *, height: int = 256, width: 
     Args and errors are those of `similarity_map`; the network needs local features.
     """
     _, _, local_features = _forward(model, (a, b), height, width)
-    if local_features is None or not local_features.numel():
+    if not local_features.numel():
         raise InputError("the path needs local features, and this network has none; use a similarity map")
     costs = alignment.stripe_distances(local_features[0], local_features[1])
     path = alignment.trace_path(costs)
@@ -116,19 +117,13 @@ def plane(features: Tensor) -> Plane:
 
 def _forward(
     model: AlignedReID, pair: tuple[Any, Any], height: int, width: int
-) -> tuple[Tensor | None, Tensor, Tensor | None]:
+) -> tuple[Tensor | None, Tensor, Tensor]:
     """The last maps [2, C, H, W], None if there are none, global and local features; in float64."""
     pixels = [images.resize(read_image(k, image), (height, width)) for k, image in enumerate(pair)]
     batch = images.normalize(torch.stack(pixels))
-    modes = [(module, module.training) for module in model.modules()]
-    place = next(model.parameters()).device
-    try:
-        with torch.inference_mode():
-            found = model.eval()(batch.to(place))  # refuses a size that the backbone cannot take
-            maps = model.base(batch.to(place))
-    finally:
-        for module, training in modes:
-            module.training = training
+    batch = batch.to(next(model.parameters()).device)
+    with evaluating(model), torch.inference_mode():
+        found = model(batch)  # first: it refuses a size that the backbone cannot take
+        maps = model.base(batch)
     maps = maps.double().cpu() if isinstance(maps, Tensor) and maps.ndim == 4 else None
-    local = found.local_features
-    return maps, found.global_features.double().cpu(), None if local is None else local.double().cpu()
+    return maps, found.global_features.double().cpu(), found.local_features.double().cpu()
