@@ -457,10 +457,11 @@ assert all(r["false_alarm_rate"] <= measured["rate"] for r in at_home), (
 
 # %% [markdown]
 # On Market-1501 the threshold of the drawn people gives fewer false alarms than planned, and on CUHK03 more than a third of the searches for
-# absent people are answered instead of one in twenty. Nothing in the new images shows in advance which of the two will happen, so on new cameras
-# the rate is unknown until it is measured with labelled images from them. The last column shows a second limit: even with a threshold of its own,
-# a network that has never seen a photograph finds hardly anybody. `python notebooks/book/transfer.py runs/<run>` adds the rows of a network that
-# you have trained, for example on Market-1501.
+# absent people are answered instead of one in twenty. Photographs alone do not help: a network trained on CUHK03, with a threshold from CUHK03,
+# answers almost half of these searches on Market-1501. Nothing in the new images shows in advance which of the two will happen, so on new
+# cameras the rate is unknown until it is measured with labelled images from them. The last column shows a second limit: even with a threshold
+# of its own, a network finds few people on images unlike those of its training.
+# `python notebooks/book/transfer.py runs/<run> ...` measures the book's model and the networks that you have trained, for example on Market-1501.
 #
 # ## Why this answer?
 #
