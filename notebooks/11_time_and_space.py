@@ -303,7 +303,7 @@ Markdown("\n".join(lines))
 # %% [markdown]
 # The next table shows the rows for which memory and images per second were measured. The memory of *chance*, *trained* and *search* is
 # what they need in addition to the start; that of the other rows is the whole process, with torch, the features, and the memory of the floor.
-# The features of a search, 1 GB, are not counted: they are pages of the file, which the system keeps while there is room:
+# The features of a search, 1 GB, are not counted: they are pages of the file, which the system keeps as long as no other program needs the memory:
 
 # %%
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]

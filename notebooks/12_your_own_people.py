@@ -24,7 +24,7 @@ figures.contact_sheet(shown, ["query", *map(str, range(1, 8))], columns=8)
 # Images 2, 4 and 7 do.
 #
 # For your own folder, set `pictures` in the next cell (and `weights`, if your images are photographs) and run all cells.
-# [Chapter 1](01_datasets.ipynb) shows the three forms in which a folder says who is on which image. A folder of images without people's names is
+# [Chapter 1](01_datasets.ipynb) shows the three ways in which a folder can name the person on each image. A folder of images without people's names is
 # searched, too; what needs to know the people (scores, the threshold, errors) is then shown with drawn people.
 #
 # **What you will learn**
@@ -136,7 +136,7 @@ nobody_named = (
 )
 if nobody_named:
     print(
-        f"{settings.pictures} does not say who is on its images: it is"
+        f"{settings.pictures} does not name the people on its images: it is"
         " searched below, and all that needs to know people is shown with"
         " drawn ones. Their threshold is not one for your images."
     )
