@@ -135,7 +135,7 @@ nobody_named = (
 )
 if nobody_named:
     print(
-        f"{settings.pictures} does not say who is on its images: it is"
+        f"{settings.pictures} does not name the people on its images: it is"
         " searched below, and all that needs to know people is shown with"
         " drawn ones. Their threshold is not one for your images."
     )
@@ -464,10 +464,11 @@ assert all(r["false_alarm_rate"] <= measured["rate"] for r in at_home), (
 
 # %% [markdown]
 # On Market-1501 the threshold of the drawn people gives fewer false alarms than planned, and on CUHK03 more than a third of the searches
-# for absent people show somebody, instead of one in twenty. You cannot tell from the new images which of the two will happen: on new
+# for absent people show somebody, instead of one in twenty. Photographs alone do not help: a network trained on CUHK03, with a threshold from
+# CUHK03, answers almost half of these searches on Market-1501. You cannot tell from the new images which of the two will happen: on new
 # cameras the rate is unknown until you measure it with labelled images from them. The last column shows a second limit: even with a
-# threshold of its own, a network that has never seen a photograph finds hardly anybody. `python notebooks/book/transfer.py runs/<run>` adds
-# the rows of a network that you have trained, for example on Market-1501.
+# threshold of its own, a network finds few people on images unlike those of its training. `python notebooks/book/transfer.py runs/<run> ...`
+# measures the book's model and the networks that you have trained, for example on Market-1501.
 #
 # ## Why this answer?
 #

@@ -221,6 +221,10 @@ def test_images_are_added_and_removed(model, folder, paths):
     assert (index.ids, index.cameras, index.features.names) == (whole.ids, whole.cameras, whole.features.names)
     np.testing.assert_array_equal(index.features.ids, [0, 0, 1, 1, 2])
     assert index.remove(ids=[2]) == 2 and index.remove(str(paths[0])) == 1
+    kept = [1, 4]
+    assert torch.equal(index.features.global_features, whole.features.global_features[kept]), "the others' features"
+    assert torch.equal(index.features.local_features, whole.features.local_features[kept])
+    assert index.features.names == [str(paths[k]) for k in kept]
     assert index.ids == [1, 3] and index.cameras == [6, 6] and len(index.features.global_features) == 2
     assert index.search(paths[1])[0].matches[0].camera == 6
     index.remove(ids=[1, 3])
