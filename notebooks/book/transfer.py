@@ -4,7 +4,7 @@
 
 The book's model chooses a threshold on its drawn test people; a RUN, the folder of a finished training, on those of
 its own dataset. Both are then used on all test sets that `data/` has. `notebooks/results/threshold_transfer.json`
-has the rates, those of all networks of the command anew; chapter 12 shows them. Images never leave `data/`.
+has the rates; those of the command's networks are replaced. Chapter 12 shows them. Images never leave `data/`.
 """
 
 import dataclasses
