@@ -43,8 +43,9 @@ figures.contact_sheet(
 
 # %% [markdown]
 # Light, tint, sharpness and street change with the camera, and so does the visible side of the body. A network must learn to look at what
-# stays the same. A re-identification dataset is therefore a collection of cropped images with two labels each: **who** it shows (the identity)
-# and **which camera** took it. This chapter turns a raw archive, as its makers publish it, into one simple layout, and checks every count.
+# stays the same. A re-identification dataset is therefore a collection of cropped images with two labels each: **whom** the image shows (the
+# identity) and **which camera** took it. This chapter turns a raw archive, as its makers publish it, into one simple layout, and checks every
+# count.
 #
 # **What you will learn**
 #
@@ -132,7 +133,7 @@ print("frame", frame, "box", box)
 #
 # :::{admonition} Predict first
 # :class: tip
-# A detector made the 618 boxes of the test folder. How many of them show no test person in a good box?
+# A detector made the 618 boxes of the test folder. How many of them are *not* a good box around a test person?
 # :::
 
 
@@ -358,7 +359,7 @@ assert test.marks.tolist() == expected, (
 # The marks agree with the folders. Here is the whole test set as one table, with one row per camera and one column per person (without
 # distractors); each cell is a count of images.
 
-# %% caption="Every query has a gallery image of its own camera, and both have a hand-drawn box."
+# %% caption="Every query has a gallery image of its own camera, and for both there is a multi-query image with a hand-drawn box."
 # Images of each test person in each camera: query, gallery and multi-query
 people = np.unique(test.ids[test.ids > 0])
 table = np.zeros((3, 6, len(people)), int)
@@ -378,7 +379,8 @@ fig
 
 # %% [markdown]
 # The three tables have the same pattern: a dark cell means that the camera never saw the person. For every query there is at least one
-# gallery image of the same person and camera (which that query ignores), and every query and every gallery image has a hand-drawn box.
+# gallery image of the same person and camera (which that query ignores). For every query and every gallery image there is also one
+# multi-query image, with a hand-drawn box.
 
 # %%
 assert set(table[0].ravel().tolist()) == {0, 1}, (
@@ -388,7 +390,7 @@ assert ((table[0] > 0).sum(0) >= 2).all(), (
     "every test person was seen by at least two cameras"
 )
 assert (table[2] == table[0] + table[1]).all(), (
-    "every query and gallery image has a hand-drawn box"
+    "there is one multi-query image per query and gallery image"
 )
 
 # %% [markdown]
@@ -732,8 +734,8 @@ print(
 
 # %% [markdown]
 # A cell points to an image (height x width x 3, uint8), each with its own size, or to an empty array, which means that there is no image. In
-# the loop below, persons are numbered through all pairs, view 1 is camera 0 and view 2 is camera 1, and the position among the view's five
-# cells is the $k$ of equation {eq}`eq-datasets-k`, gaps included.
+# the loop below, people are numbered consecutively across all pairs, view 1 is camera 0 and view 2 is camera 1, and the position among the
+# view's five cells is the $k$ of equation {eq}`eq-datasets-k`, gaps included.
 
 # %% tags=["nbval-check-output"]
 found = {"detected": {}, "labeled": {}}
@@ -953,9 +955,9 @@ print("cameras known:", unknown.cameras_known)
 print("marks:", unknown.marks.tolist())
 
 # %% [markdown]
-# Half of the people are chosen at random for the test; `seed` fixes which. PNG and other formats are converted to upright RGB JPEGs; a
-# plain JPEG is copied unchanged. Here nothing tells which camera took an image. One image of each test person therefore becomes the query,
-# and gallery images from the query's own camera, which should be ignored, count as matches; every score table notes this. If the file names
+# Half of the people are chosen at random for the test; `seed` fixes which. PNG and other formats are converted to upright RGB JPEGs; a plain
+# JPEG is copied unchanged. Here nothing shows which camera took an image. One image of each test person therefore becomes the query, and
+# gallery images from the query's own camera, which should be ignored, count as matches; every score table notes this. If the file names
 # contain the camera, a pattern can read it; so can a CSV file with the columns path, person and camera.
 
 # %% tags=["nbval-check-output"]
@@ -1058,7 +1060,7 @@ assert not trace.exists(), "the library did not run the pickle's code"
 # * An image is described by its person and its camera; $k$ counts the earlier images of the same person in the same camera. Ten lines do the
 #   conversion.
 # * Junk and images from the query's own camera are ignored, distractors count, and multi-query images share a query's person and camera.
-# * Labels number the sorted identities, and nobody is in both the training and the test set.
+# * Labels are the identities numbered from 0 in sorted order. Nobody is in both the training and the test set.
 # * A card counts the images and people of a part and finds broken files and copies; merging datasets renumbers the people; your own folder
 #   can be a dataset too.
 # * A score on CUHK03 must name the boxes and the protocol.

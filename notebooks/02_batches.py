@@ -55,8 +55,8 @@ figures.contact_sheet(
 #
 # [Chapter 1](01_datasets.ipynb) turned a raw archive into a dataset: a list of files, each with an identity and a camera.
 # `book.dataset_folder` found the drawn people above, or drew them. The settings in the parameters cell belong to a training run, so the
-# library's `TrainConfig` checks them: an unknown name, a wrong type or an impossible value stops the chapter here, and not a training after
-# an hour.
+# library's `TrainConfig` checks them: an unknown name, a wrong type or an impossible value stops the chapter here, instead of stopping a
+# training run after an hour.
 
 # %%
 ids, counts = np.unique(dataset.ids, return_counts=True)
@@ -126,15 +126,15 @@ print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 #
 # The boxes of a detector have many sizes, but all images of a batch must have one size. For each new pixel, resizing computes where its
 # centre is in the old image. A pixel is a small square, so the centre of pixel $j$ is at $j + \tfrac12$. If $w$ columns become $w'$, the
-# centre of the new column $j$ is at column
+# centre of the new column $j$ is at this column $u_j$ of the old image:
 #
 # $$
 # u_j = \left(j + \tfrac12\right)\frac{w}{w'} - \tfrac12, \qquad \text{limited to the range } 0 \ldots w - 1 .
 # $$ (eq-resize-centre)
 #
-# of the old image (the last $\tfrac12$ turns the position of a centre back into a column number). This point is between two old columns.
-# The new value $y_j$ is a weighted mean of both old values, with more weight on the nearer one. With $x_k$ for the value in old column $k$
-# and $\lfloor u \rfloor$ for $u$ rounded down,
+# (The last $\tfrac12$ turns the position of a centre back into a column number.) This point is between two old columns. The new value $y_j$
+# is a weighted mean of both old values, with more weight on the nearer one. With $x_k$ for the value in old column $k$ and $\lfloor u
+# \rfloor$ for $u$ rounded down,
 #
 # $$
 # y_j = (1 - a_j)\, x_{\lfloor u_j \rfloor} + a_j\, x_{\lfloor u_j \rfloor + 1}, \qquad a_j = u_j - \lfloor u_j \rfloor .
@@ -507,9 +507,9 @@ def check_epoch(batches, labels, P, K):
         "the K images of one person are next to each other"
     )
     seen = np.concatenate([group[:, 0] for group in people])
-    assert len(seen) == len(set(seen)), "nobody comes twice in an epoch"
+    assert len(seen) == len(set(seen)), "no person is drawn twice in an epoch"
     assert len(seen) == len(np.unique(labels)) // P * P, (
-        "everybody comes, except for the last incomplete batch"
+        "every person is drawn, except for the last incomplete batch"
     )
 
 
@@ -551,7 +551,7 @@ for batch in IdentitySampler(few, 5, 4, config.seed):
 # trains on the people who are left over at the end of an epoch, in a smaller batch: Market-1501's 751 people give 23 batches of 32 and one of 15. (The release's script that made its table and its script for two models do this; a later script for one model drops that batch.)
 # :::
 #
-# The library supports both, and the presets that answer the original's published rows use them: `draw="replace"` and `keep_last_batch=True`.
+# The library supports both, and the presets that repeat the original's published rows use them: `draw="replace"` and `keep_last_batch=True`.
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -573,7 +573,7 @@ replaced = IdentitySampler([0, 0, 1, 1, 1, 1], 2, 4, seed=1, draw="replace")
 alike = sum(
     len(set(batch[batch < 2])) == 1 for _ in range(400) for batch in replaced
 )
-print(f"of 400 draws from two images, {alike} have four times the same one")
+print(f"{alike} of 400 draws from two images have the same image four times")
 
 # %%
 assert 20 < alike < 90, (

@@ -57,7 +57,7 @@ fig
 #
 # * how to compute the global and the local features of AlignedReID by hand on a feature map of eight cells;
 # * which shape the feature map has for three backbones and three input sizes, and how many parameters they have;
-# * how weights are saved and loaded bit for bit, and why three files are rejected.
+# * how weights are saved and loaded bit for bit, and in which three cases a file is rejected.
 #
 # **Time** on two cores: a quarter of a minute, plus half a minute if the book's people are not drawn yet.
 # **Hardware**: any laptop, no GPU. The network of this chapter is untrained; it has the same shapes as a trained one. The seed makes its random
@@ -415,7 +415,7 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
 # * a name of torchvision (`resnet50`, `mobilenet_v3_large`, `swin_t`, ...);
 # * `timm:` and a name of the package timm, if it is installed (`timm:resnet10t`); its weights come from a file;
 # * any module that turns images into a feature map $[N, C, H, W]$. In this way you can use the networks of other toolboxes, for example
-#   OSNet, which neither torchvision nor timm has: write a module that calls its method that returns the feature map.
+#   OSNet, which neither torchvision nor timm has: write a module that calls the method of such a network that returns its feature map.
 #
 # A vision transformer gives one vector per image and no feature map. The library accepts it and takes this vector as the global feature. It
 # rejects the settings that need a feature map, and names them in the message: a local loss, a local distance, and `last_stride=1`. Here are
@@ -616,8 +616,8 @@ assert report.missing == report.unexpected == ["fc.weight", "fc.bias"], (
 print(report)
 
 # %% [markdown]
-# A file does not record who its people are. If different people happen to be equally many, the library loads their classifier, and training
-# has to correct it.
+# A file does not record who its people are. If it comes from training on different people, and there happen to be as many of them, the
+# library loads their classifier, and training has to correct it.
 #
 # ### Files that are rejected
 #
@@ -654,10 +654,10 @@ wider = AlignedReID(config.backbone, None, num_ids, 2 * config.local_channels)
 print(refusal(wider, "weights.pth"))
 
 # %% [markdown]
-# The first file belongs to a different backbone; the second model's local features are twice as long as the file's.
+# In the first case the file belongs to a different backbone; in the second the model's local features are twice as long as the file's.
 #
-# The last file is rejected for safety. A weights file is a *pickle*, and a pickle may name a function to call while it is loaded. An object
-# of this class is saved as the instruction to make a folder:
+# In the third case a file is rejected for safety. A weights file is a *pickle*, and a pickle may name a function to call while it is loaded.
+# An object of this class is saved as the instruction to make a folder:
 
 
 # %%

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 04 Alignment
 #
-# Two boxes around one person rarely fit in the same way. Compare the images stripe by stripe, and a shirt meets trousers:
+# Two boxes around one person rarely fit in the same way. If we compare the images stripe by stripe, we compare a shirt with trousers:
 
 # %% tags=["parameters"]
 # Parameters: the people to draw
@@ -113,9 +113,9 @@ assert torch.isnan((far.exp() - 1) / (far.exp() + 1)), (
 assert torch.tanh(far / 2) == 1, "tanh gives the same quantity without overflow"
 
 # %% [markdown]
-# In real use $x_i$ is the local feature of [chapter 3](03_model.ipynb). Here it is the mean red, green and blue of the middle half of
-# the stripe's width, scaled to the range 0 to 12. The range matters: $\tanh$ calls two stripes different only if their features differ by a
-# few units.
+# In real use $x_i$ is the local feature of [chapter 3](03_model.ipynb). Here it is the mean red, green and blue of the middle half of the
+# stripe's width, scaled to the range 0 to 12. The range matters: the cost is close to 1 only if the features of two stripes differ by a few
+# units.
 
 
 # %%
@@ -375,8 +375,9 @@ aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 
 # %% [markdown]
 # The path goes down the first column as long as the head in the left image has no match on the right. It then follows the dark cells like a
-# staircase, and ends along the last row, where the right image shows ground. If every stripe matches at most one other, 8 of the 15
-# cells are matches and the others are steps between them. The dotted lines are these steps, the stripes without a match, and the pair of 4 and 2, whose cost is slightly above 0.3.
+# staircase, and ends along the last row, where the right image shows ground. If every stripe matches at most one other, at most 8 of the 15
+# cells are matches, and the others are steps between them. The dotted lines are these steps, the stripes without a match, and the pair of 4
+# and 2, whose cost is slightly above 0.3.
 #
 # Does the path bend by exactly the shift? We know the shift, so we can test it: for a box that is $k$ stripes too low, every pair
 # $(i + k, i)$ must be on the path.
@@ -463,7 +464,7 @@ for name, how in (("rigid", False), ("aligned", True)):
 # How many stripes too low may a box be before its person is as far as a stranger, with rigid stripes and with aligned ones?
 # :::
 
-# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="Rigid stripes make a stranger of a person whose box is two stripes too low; aligned stripes do not at four."
+# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="With rigid stripes, a person whose box is two stripes too low is as far away as a stranger; with aligned stripes the person is nearer, even at four."
 fig = figures.Figure(figsize=(6.4, 3.2), layout="constrained")
 ax = fig.subplots()
 looks = {"rigid": (figures.PURPLE, "s--"), "aligned": (figures.GREEN, "o-")}
@@ -579,7 +580,7 @@ assert x.grad < 0.01, "the slope of the cost at a distance of 6 is below 0.01"
 #
 # In JupyterLab the last cell of this section (not shown on the website) adds sliders to the figure below, for the two people and the shift:
 
-# %% alt="Two different people with the path between their stripes: all lines are dotted, because no stripes match; the bar of the pair is higher than that of strangers" caption="Two people: no stripe finds its like, and the distance is beyond the strangers' mean."
+# %% alt="Two different people with the path between their stripes: all lines are dotted, because no stripes match; the bar of the pair is higher than that of strangers" caption="Two people: no stripe has a match, and the distance is larger than the mean distance to strangers."
 aligned_pair(
     picture(1),
     picture(7, down=1),
@@ -610,8 +611,9 @@ def explore(left=1, right=7, down=1.0):
 #
 # :::{admonition} The paper says
 # AlignedReID trains with the local distance and the global distance together and tests with the global feature alone. It reports that the
-# global feature is better for having been trained together with local ones. The original reproduction measured about one point more when the
-# local distance was added at test time. AlignedReID++ (Luo et al. 2019) compares rigid and aligned stripes: on Market-1501's whole bodies 91.4 / 76.7 rigid and 91.9 / 78.8 aligned (rank-1 / mAP, step), on cropped bodies 52.8 / 38.1 and 70.1 / 55.3.
+# global feature is better if it has been trained together with local ones. The original reproduction measured about one point more when the
+# local distance was added at test time. AlignedReID++ (Luo et al. 2019) compares rigid and aligned stripes: on Market-1501's whole bodies
+# 91.4 / 76.7 rigid and 91.9 / 78.8 aligned (rank-1 / mAP, step), on cropped bodies 52.8 / 38.1 and 70.1 / 55.3.
 # :::
 #
 # With colours as features, rigid stripes tell a person from a stranger only while the box is off by less than two stripes; aligned stripes
@@ -620,8 +622,8 @@ def explore(left=1, right=7, down=1.0):
 #
 # ## Which setting should I take?
 #
-# * Aligned stripes if boxes may be off by one stripe or more: at two stripes a person is as far as a stranger with rigid stripes, and clearly nearer
-#   with aligned ones.
+# * Aligned stripes if boxes may be off by one stripe or more: if a box is two stripes too low, its person is as far away as a stranger when
+#   stripes are rigid, and clearly nearer when they are aligned.
 # * Rigid stripes if all boxes fit: they need no path, and the distance of an image to itself is 0. [Chapter 13](13_alignment_study.ipynb) measures both.
 # * A new threshold for each kind of distance: for two boxes that fit equally well an aligned distance is larger than a rigid one, because
 #   it also includes the cells between the matches.

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 05 Losses
 #
-# A network gives each image a point. On the left the anchor's own person is far away and a different person is near. Training should make the
-# right out of the left; a loss measures how far we are from it, and its gradient shows the direction in which each point has to move.
+# A network gives each image a point. On the left the anchor's own person is far away and a different person is near. Training should turn the
+# left arrangement into the right one; a loss measures how far we are from it, and its gradient shows the direction in which each point has to
+# move.
 
 # %% tags=["parameters"]
 # Parameters: one batch, and the loss
@@ -156,8 +157,8 @@ shown = [int(order[0]), int(order[-1])]
 draw_triplets(shown, term.mined)
 
 # %% [markdown]
-# In [the figure](#fig-triplets) blue frames show the same person and vermillion frames a different one; the numbers are distances from the
-# anchor. Training tries to make the blue number smaller than the vermillion one for every anchor. It has succeeded for most anchors of these
+# In [the figure](#fig-triplets) blue frames show the same person and orange-red frames a different one; the numbers are distances from the
+# anchor. Training tries to make the blue number smaller than the orange-red one for every anchor. It has succeeded for most anchors of these
 # people, who were in its training set. This chapter turns the goal into a number with a gradient.
 
 # %% [markdown]
@@ -352,7 +353,7 @@ assert mined.negative.tolist() == [n for _, n in by_loop], (
 # The library has no loop. It masks the matrix: entries that are not positives are set to $-\infty$ before it takes the maximum of each row,
 # and entries that are not negatives are set to $\infty$ before it takes the minimum.
 
-# %% label="fig-mined" alt="The six by six distance matrix; in each row the largest number of the anchor's own block is framed in blue, the smallest outside it in dashed vermillion" caption="Every row keeps two numbers: its largest blue and its smallest vermillion one."
+# %% label="fig-mined" alt="The six by six distance matrix; in each row the largest number of the anchor's own block is framed in blue, the smallest outside it in dashed orange-red" caption="In every row two distances are framed: the farthest positive and the nearest negative."
 fig = figures.Figure(figsize=(4.2, 3), layout="constrained")
 ax = fig.subplots()
 draw_matrix(ax, distances, names, "full: positive; dashed: negative", mined)
@@ -591,7 +592,7 @@ assert both[False].negative_distance.mean() > 2, (
 # The next figure shows the distance matrix of the whole batch, as the network gives it. White lines separate people. Each row has one circle,
 # the mined positive, and one cross, the mined negative.
 
-# %% label="fig-heat" alt="Heat map of the distances of the batch: light blocks along the diagonal, one block per person; a blue circle in each row inside the block, a vermillion cross outside" caption="Mining reads the matrix row by row: one circle inside the block, one cross outside."
+# %% label="fig-heat" alt="Heat map of the distances of the batch: light blocks along the diagonal, one block per person; a blue circle in each row inside the block, an orange-red cross outside" caption="Mining reads the matrix row by row: one circle inside the block, one cross outside."
 fig = figures.Figure(figsize=(5.6, 4.9), layout="constrained")
 ax = fig.subplots()
 image = ax.imshow(
@@ -668,7 +669,7 @@ assert (labels[term.mined.negative] != labels).all(), (
 # Which people are nearest to each other for the network? Here are the two pairs of people with the nearest negatives, with one anchor for
 # each pair:
 
-# %% alt="Two anchors with the nearest images of other people in the batch and with their farthest positives" caption="Whom the network finds most alike: look for the colour they share."
+# %% alt="Two anchors with the nearest images of other people in the batch and with their farthest positives" caption="The people who are most similar for the network: look for the colour that they share."
 confused = {}
 for a in term.mined.negative_distance.argsort().tolist():
     pair = frozenset((int(labels[a]), int(labels[term.mined.negative[a]])))
@@ -772,7 +773,7 @@ assert torch.allclose(local, by_hand, atol=1e-4), (
 # %% [markdown]
 # The global feature is the mean of the two stripes. B1 is A1 upside down, so the mean cannot tell the two apart, while the path can:
 
-# %% alt="Left, four images as columns of two stripes with their numbers. Middle, global distances; right, local distances, with mined positives framed in blue and negatives in dashed vermillion; for A1 and B1 the two distances choose different negatives" caption="A1 upside down is B1: the global distance sees no difference, the local one does."
+# %% alt="Left, four images as columns of two stripes with their numbers. Middle, global distances; right, local distances, with mined positives framed in blue and negatives in dashed orange-red; for A1 and B1 the two distances choose different negatives" caption="A1 upside down is B1: the global distance sees no difference, the local one does."
 whole = stripes.mean(dim=1)
 by_global = losses.global_triplet(
     whole, two_people, margin=0.3, normalize=False

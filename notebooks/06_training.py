@@ -623,11 +623,11 @@ assert np.isclose(
 # %% [markdown]
 # ### Batch norm
 #
-# One difference to a single process remains: batch norm takes its mean and variance over the images of one process. With
+# One difference from a single process remains: batch norm takes its mean and variance over the images of one process. With
 # `sync_batch_norm=True` it takes them over the whole batch, and two processes give the same result as one, up to rounding. The next cell
-# starts a run with one process and a run with two (without mirroring, because each process makes its own random decisions). We compare
-# their *first* step: its loss, and the running means of batch norm after it. Later steps amplify the rounding, so that after a few epochs
-# the losses of two correct runs differ by several percent.
+# starts a run with one process and a run with two (without mirroring, because each process makes its own random decisions). We compare their
+# *first* step: its loss, and the running means of batch norm after it. Later steps amplify the rounding, so that after a few epochs the
+# losses of two correct runs differ by several percent.
 
 # %% tags=["demonstration"]
 one = dataclasses.replace(
@@ -645,14 +645,14 @@ print(f"one step, on {one.ids_per_batch * one.images_per_id} images")
 # %% tags=["demonstration"]
 assert np.isclose(
     alone.metrics[0]["loss"], shared.metrics[0]["loss"], rtol=1e-4
-), "two processes give the loss of one"
+), "two processes give the same loss as one"
 assert all(
     torch.allclose(
         statistics[0][name], statistics[1][name], rtol=1e-3, atol=1e-4
     )
     for name in statistics[0]
     if name.endswith("running_mean")
-), "two processes give the batch norm of one"
+), "two processes give the same batch norm as one"
 
 # %% [markdown]
 # ### What the processes check
@@ -719,8 +719,8 @@ assert not train_people & val_people, (
 # %% [markdown]
 # ## The result
 #
-# What the training is worth shows only on people that the network has never seen. For every query we rank the test gallery ([chapter
-# 8](08_evaluation.ipynb) explains the table).
+# To find out how good the trained network is, we have to test it on people that it has never seen. For every query we rank the test gallery
+# ([chapter 8](08_evaluation.ipynb) explains the table).
 
 # %%
 of_book = (config.dataset, plan.run_dir) == ("market1501", "runs/book/model")

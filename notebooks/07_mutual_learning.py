@@ -228,8 +228,8 @@ draw_matrices(before, "before training")
 # ### Class probabilities
 #
 # With an identification head ([chapter 3](03_model.ipynb)) a model gives image $i$ a probability $p_i^c$ for each training person $c$. The
-# other model gives $q_i^c$. The *Kullback-Leibler divergence* $D(q_i \,\|\, p_i)$ is 0 if both agree, and the larger, the more the first
-# model differs from the second. The loss of the first model is its mean over the $N$ images:
+# other model gives $q_i^c$. The *Kullback-Leibler divergence* $D(q_i \,\|\, p_i)$ is 0 if both agree, and it grows as the first model differs
+# more from the second. The loss of the first model is the mean of the divergence over the $N$ images:
 #
 # $$ L_P = \frac1N \sum_i D(q_i \,\|\, p_i) = \frac1N \sum_i \sum_c q_i^c \log \frac{q_i^c}{p_i^c} $$ (eq-mutual-probability)
 #
@@ -519,7 +519,7 @@ print(message.replace(str(start), "start.pth"))
 # original controls.
 #
 # The setting `twins="noise"` makes two equal models differ on purpose: before the first step it multiplies each parameter of every model
-# but the first by $1 + 10^{-6} z$ with $z$ from a normal distribution. Such a run can be repeated from its seed, on a CPU too. The preset
+# except the first by $1 + 10^{-6} z$ with $z$ from a normal distribution. Such a run can be repeated from its seed, on a CPU too. The preset
 # of these rows uses it.
 
 # %% tags=["demonstration"]
@@ -657,8 +657,8 @@ assert all(
 
 # %% [markdown]
 # * **Agreement.** Models with the distance term agree more, which is what the term is for.
-# * **Score, for these six networks.** They also score about one point higher in the first table; the second one compares the first models
-#   only, and gives +1.6 points of mAP. This gain is more than luck of the queries: its interval is above 0.
+# * **Score, for these six networks.** In the first table they also score about one point higher. The second table compares only the first
+#   model of each pair, and gives +1.6 points of mAP. This gain is more than the luck of the queries, because its interval is above 0.
 # * **Score, for the method.** The three seeds of each way differ so much from each other that the interval of the gain in mAP reaches from
 #   four points below 0 to seven above. Three trainings cannot show that mutual learning helps; a paper that trains once shows even less.
 # * **The probability term** does not help here, because a partner that is still guessing has no information to give.
@@ -729,7 +729,7 @@ assert all(
 # :::{dropdown} Solution
 # Three models need three forward and three backward passes on the same batch, which is decoded and augmented once. The mutual terms are
 # products of matrices of [N, N] and [N, people], which cost little compared with a network. The cost is therefore about three times that of
-# one model; [chapter 11](11_time_and_space.ipynb) measures a little more than twice the cost of one model for two.
+# one model; [chapter 11](11_time_and_space.ipynb) measures about twice the cost of one model for two.
 #
 # ```python
 # for row in training.of_model(result.metrics, 1)[:3]:

@@ -60,8 +60,8 @@ settings = runs.read_settings(globals(), seed=runs.SEED)
 # %% [markdown]
 # ## The problem
 #
-# One camera has seen a person: this image is the *query*. The images to search are the *gallery*. A model has measured the
-# distance of each gallery image from the query, and we look through the gallery, nearest image first. How good is that order?
+# A camera has taken an image of a person, the *query*. The images in which we search for the person are the *gallery*. A model has measured
+# the distance of each gallery image from the query, and we look through the gallery, nearest image first. How good is that order?
 #
 # [The figure](#fig-five-images) shows the smallest gallery that has every case. Its images come from the library's own generator
 # ([chapter 1](01_datasets.ipynb)); the distances are made up, so that you can do all sums on paper. Nearest first:
@@ -131,7 +131,7 @@ assert cmc_by_hand == [0, 1, 1, 1], "the first match has rank 2"
 # there is a second score.
 
 # %% [markdown]
-# ## Average precision: do all matches have low ranks?
+# ## Average precision: are all matches near the top?
 #
 # Down to rank $r_j$ there are $r_j$ images, and $j$ of them are matches. The *precision* at this rank is $j / r_j$, and the *recall* is
 # $j / m$. Average precision is the area under the curve of precision over recall. There are two ways to measure an area that is known only at
@@ -799,9 +799,9 @@ for t, false, true in zip(*curve, strict=True):
 print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
 
 # %% [markdown]
-# Any threshold from 3 to just below 5 accepts one wrong pair, the one at 3. The largest observed distance below 5 is 4, so the threshold is 4.
-# [The figure](#fig-open-set) shows the test set, both histograms with the same area. Drag the threshold, or move it with the arrow keys; the
-# buttons choose the threshold for a rate, as `choose_threshold` does.
+# Any threshold from 3 to just below 5 accepts one wrong pair, the one at 3. The largest observed distance below 5 is 4, so the threshold
+# is 4. [The figure](#fig-open-set) shows both histograms for the test set, scaled to the same area. Drag the threshold, or move it with
+# the arrow keys; the buttons choose the threshold for a rate, as `choose_threshold` does.
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -836,9 +836,9 @@ print(f"{share:.0%} of the pairs of one person are accepted")
 # a place where ten thousand people pass: about every second query gets one, because each query is compared with hundreds of strangers, and
 # in a larger gallery it gets more of them at the same rate.
 #
-# At 10 % more than 90 % of the accepted pairs are wrong, although the ROC looks excellent there: the rate counts pairs of two people, and
-# there are more than a hundred of these for each pair of one person. Find the threshold at which half of the accepted pairs are wrong, and
-# read off how many of the right pairs it rejects.
+# At a false-accept rate of 10 %, more than 90 % of the accepted pairs are wrong, although the ROC looks excellent there: the rate counts
+# pairs of two people, and there are more than a hundred of these for each pair of one person. Find the threshold at which half of the
+# accepted pairs are wrong, and read off how many of the right pairs it rejects.
 #
 # ### Two points of the curve as columns
 #
@@ -868,7 +868,7 @@ Markdown(more.to_markdown(more=True))
 #
 # Scores do not show what the images show. We first look at two queries with a perfect AP and three matches.
 
-# %% caption="Three matches first, then people who look similar." alt="Ranked lists of two queries whose three matches all come first, framed blue with a tick; the images after them are framed vermillion with a cross."
+# %% caption="Three matches first, then people who look similar." alt="Ranked lists of two queries whose three matches all come first, framed blue with a tick; the images after them are framed orange-red with a cross."
 scores = ranking.score_ranking(matrix, *labels, average_precision="step")
 perfect = np.flatnonzero((scores.ap_per_query == 1) & (found.counts == 3))
 best = perfect[[0, -1]]  # not of one person
@@ -880,7 +880,7 @@ figures.ranked_lists(best.tolist(), dataset, matrix)
 #
 # Here are the three queries whose first match comes latest.
 
-# %% caption="The first people of these lists wear what the query wears." alt="Ranked lists of the three queries whose first match comes latest: all or nearly all images are wrong, framed vermillion with a cross."
+# %% caption="The first people of these lists wear what the query wears." alt="Ranked lists of the three queries whose first match comes latest: all or nearly all images are wrong, framed orange-red with a cross."
 first_ranks = found.rank[found.order == 0] + 1
 worst = np.argsort(-first_ranks, kind="stable")[:3]
 print("first match at rank", *first_ranks[worst])
@@ -983,9 +983,9 @@ print(f"of the query's own camera: {observed:.0%} of the wrong images")
 print(f"by chance {by_chance:.0%} ± {luck:.0%} (one standard deviation)")
 
 # %% [markdown]
-# If the first share is more than twice the ± above the second, chance no longer explains the difference: the street influences the ranking.
-# Wrong images from the query's own camera have the advantage of the same street and light, while every match must come from a different
-# camera. A smaller difference proves nothing with so few wrong answers. In any case most wrong answers come from other cameras.
+# If the first share exceeds the second by more than two standard deviations, chance no longer explains the difference: the street influences
+# the ranking. Wrong images from the query's own camera have the advantage of the same street and light, while every match must come from a
+# different camera. A smaller difference proves nothing with so few wrong answers. In any case most wrong answers come from other cameras.
 #
 # ## What the papers report
 #
@@ -1004,9 +1004,9 @@ print(f"by chance {by_chance:.0%} ± {luck:.0%} (one standard deviation)")
 #
 # | question | why it matters |
 # |---|---|
-# | Which AP? | In our CUHK03 runs the two definitions differ by 2.1 to 2.6 points for the same distances. An mAP of 71.4 (trapezoid) and an mAP of 73 (step) may come from the same model. |
+# | Which AP? | In our runs that train on all of CUHK03 the two definitions differ by 2.1 to 2.6 points for the same distances. An mAP of 71.4 (trapezoid) and an mAP of 73 (step) may come from the same model. |
 # | Which split? | The "old protocol" of CUHK03 has a gallery of one image for each of 100 people. The new protocol (Zhong et al., CVPR 2017) has several images of each of 700 people, and fewer people to train with. Scores under the two cannot be compared. |
-# | What was done to the list afterwards? | Re-ranking, the subject of [chapter 9](09_reranking.ipynb), adds several points of rank-1 and many points of mAP. |
+# | What was done to the list afterwards? | Re-ranking, the subject of [chapter 9](09_reranking.ipynb), adds many points of mAP, and sometimes a few points of rank-1. |
 #
 # Our own table uses drawn people, a small network and one minute of training. It can be compared with its two baselines, but not with the
 # published numbers above.

@@ -207,7 +207,7 @@ print("expanded:  ", sorted(expand(query, small_k)))
 gains = {
     i: sorted(expand(i, small_k) - reciprocal(i, small_k)) for i in range(N)
 }
-print("who gains: ", {i: gained for i, gained in gains.items() if gained})
+print("additions: ", {i: gained for i, gained in gains.items() if gained})
 
 # %%
 by_library = reranking.expanded(nearest, small_k).toarray()
@@ -235,8 +235,8 @@ fig
 #
 # ## A row of weights (stage 4)
 #
-# Each set becomes a row of weights, so that sets can be compared gradually: the nearer a neighbour, the larger its weight. Let $d$ be the
-# squared distance divided by the largest one in its row, and let $R^*(i)$ stand for $R^*(i, k)$. The weights are
+# Each set becomes a row of weights, so that two sets can be similar to different degrees: the nearer a neighbour, the larger its weight. Let
+# $d$ be the squared distance divided by the largest one in its row, and let $R^*(i)$ stand for $R^*(i, k)$. The weights are
 #
 # $$ V_{ij} = \frac{e^{-d_{ij}}}{\sum_{l \in R^*(i)} e^{-d_{il}}} \quad \text{for } j \in R^*(i), \qquad 0 \text{ elsewhere} $$ (eq-reranking-weights)
 #
@@ -380,8 +380,8 @@ fig
 
 # %% [markdown]
 # [The figure](#fig-reranked) shows that the chain helps: neighbouring images of A share neighbours, so all of A comes before all of B. Two
-# strangers rank among the far end of the chain, because their rows overlap slightly with the query's. B's rows do not overlap with the
-# query's: their Jaccard distance is 1, and only the original distance orders them.
+# strangers rank among the images at the far end of the chain, because their rows overlap slightly with the query's. B's rows do not overlap
+# with the query's: their Jaccard distance is 1, and only the original distance orders them.
 
 # %% [markdown]
 # ### Move the query
@@ -393,8 +393,8 @@ fig
 # * Move the query, which is an image of A, into the middle of B. Does re-ranking raise its average precision or lower it?
 #
 # Drag the star, or move it with the arrow keys, and choose the image to compare it with (a click, or the arrow keys). At the first two stages
-# the circles reach as far as the $k$ nearest of both: two images are mutual neighbours if each is inside the circle of the other. Stages 1 to 3 rank
-# with weights from the sets of that stage, as if the method ended there.
+# there is a circle around each of the two images, which reaches as far as its $k$-th nearest image: two images are mutual neighbours if each
+# is inside the circle of the other. Stages 1 to 3 rank with weights from the sets of that stage, as if the method ended there.
 
 # %% tags=["interactive"] caption="Stage by stage: which images share the query's neighbours?" alt="The query joined to its six nearest, two mutual ones with solid lines and four of B with dashed lines; and to the first six of the re-ranked list, five of them A"
 fig = figures.Figure(figsize=(7, 3.4), layout="constrained")
@@ -423,9 +423,9 @@ figures.who_knows_whom(
 )
 
 # %% [markdown]
-# With $k = 7$ the seventh neighbour of B's images is the query: its arrows to B become mutual, B's rows overlap with the query's, and stage 2
-# falls to 0.349. Stage 4 repairs this, because averaging adds the rest of the chain to the query's row. In the middle of B re-ranking
-# lowers the average precision, since the neighbours on which it relies are B's.
+# With $k = 7$ the seventh neighbour of B's images is the query: the query and these images become mutual neighbours, B's rows overlap with
+# the query's, and stage 2 falls to 0.349. Stage 4 repairs this, because averaging adds the rest of the chain to the query's row. In the
+# middle of B re-ranking lowers the average precision, since the neighbours on which it relies are B's.
 #
 # Try also: $\lambda = 0$ and $\lambda = 1$; $k = 12$, where the sets of A and B mix; and the query in the middle of the chain, whose list by
 # distance is perfect. Which stage spoils it?
@@ -481,14 +481,14 @@ if how == (20, 6, 0.3):
 # above them. Rank-1 can gain little, because most images at rank 1 were right already; in our training runs it rose or fell by two or three
 # points from one run to the next. Rank-5 and rank-10 fell in all of them.
 
-# %% label="fig-reranked-cmc" caption="At higher ranks, fewer people are found after re-ranking." alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20, on an axis that begins at 75 % or below the lower curve; the re-ranked curve ends lower"
+# %% label="fig-reranked-cmc" caption="Fewer people are found among the first five or ten images after re-ranking." alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20, on an axis that begins at 75 % or below the lower curve; the re-ranked curve ends lower"
 curves = {"by distance": scored[0].cmc, "re-ranked": scored[1].cmc}
 lowest = min(curve[0] for curve in curves.values())
 figures.cmc_curves(curves, bottom=min(0.75, np.floor(20 * lowest) / 20))
 
 # %% [markdown]
-# In [the figure](#fig-reranked-cmc) the re-ranked curve is the lower one at higher ranks: people who are not found at rank 1 are found later
-# than before. The next figure compares the average precision query by query:
+# In [the figure](#fig-reranked-cmc) the re-ranked curve is the lower one farther to the right: people who are not found at rank 1 are found
+# later than before. The next figure compares the average precision query by query:
 
 # %% caption="Re-ranking helps more queries than it hurts, and those that it hurts can lose much." alt="Average precision of each query before and after re-ranking, one point per query: about half are above the diagonal, a quarter below, the rest on it"
 change = scored[1].ap_per_query - scored[0].ap_per_query

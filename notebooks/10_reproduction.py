@@ -83,8 +83,8 @@ fig
 # and without mutual learning, all with the *trapezoid* average precision. To repeat them we need the same data and a GPU. The chapter shows
 # which rows have no run yet, how to fill them, and what has been run instead.
 #
-# What do the published rows show? The next cell compares each model from mutual learning with the single model that has the same settings
-# otherwise:
+# What do the published rows show? The next cell compares each model from mutual learning with the single model that otherwise has the same
+# settings:
 
 # %% tags=["nbval-check-output"]
 SAME = ("train_set", "test_set", "total_epochs", "normalize_feature")
@@ -559,11 +559,11 @@ Markdown("\n".join(lines))
 # %% [markdown]
 # ## What each part adds, there and here
 #
-# The original's table is large because it asks one question of many parts: what does the local loss add, what the identification loss, what mutual
-# learning? Questions of this kind can be asked of a smaller network, too. The presets `market1501_mobilenet*` train MobileNetV2 at 128 × 64 on
-# Market-1501 for 100 epochs on a CPU, with the original's other settings; the scores are lower than those of a ResNet-50 at 256 × 128, so the table
-# compares *differences*. "There" is the difference of two published rows (300 epochs; trapezoid), "here" that of ours (step), with the 95 %
-# interval over the people from `evaluation.compare`; both in points of mAP.
+# The original's table is large because it answers one question for many parts: how much do the local loss, the identification loss and mutual
+# learning add? A smaller network can answer such questions, too. The presets `market1501_mobilenet*` train MobileNetV2 at 128 × 64 on
+# Market-1501 for 100 epochs on a CPU, with all remaining settings of the original; the scores are lower than those of a ResNet-50 at 256 ×
+# 128, so the table compares *differences*. "There" is the difference of two published rows (300 epochs; trapezoid), "here" that of ours
+# (step), with the 95 % interval over the people from `evaluation.compare`; both in points of mAP.
 
 
 # %%
@@ -604,12 +604,12 @@ parts = {
         here(SMALL),
         here(f"{SMALL}_local"),
     ),
-    "stripes: *global+local* after *global*": (
+    "stripes: *global+local* instead of *global*": (
         there(**STRIPES, test_distance="global+local") - there(**STRIPES),
         here(f"{SMALL}_local"),
         here(f"{SMALL}_local", "global+local"),
     ),
-    "alignment: *local* after *rigid*": (
+    "alignment: *local* instead of *rigid*": (
         None,
         here(f"{SMALL}_local", "rigid"),
         here(f"{SMALL}_local", "local"),
@@ -619,12 +619,12 @@ parts = {
         here(SMALL),
         here(f"{SMALL}_id"),
     ),
-    "mutual learning, models parted by noise": (
+    "mutual learning, models made different by noise": (
         added({}, {"mutual": "1"}),
         here(SMALL),
         here(f"{SMALL}_mutual_noise"),
     ),
-    "mutual learning, parted by their own views": (
+    "mutual learning, each model with its own views": (
         None,
         here(SMALL),
         here(f"{SMALL}_mutual_views"),
@@ -740,7 +740,7 @@ three_sets = [(100 * merged.rank1, 100 * merged.mean_ap_step)]
 findings = [
     [
         "the local loss",
-        "a point for the local distance",
+        "a point for the local distance in the test",
         "CUHK03: " + difference(with_local, without_local) + " (global)",
         "yes",
     ],

@@ -24,8 +24,8 @@ figures.contact_sheet(shown, ["query", *map(str, range(1, 8))], columns=8)
 # Images 2, 4 and 7 show this person.
 #
 # To use your own folder, set `pictures` in the parameters cell below (and `weights`, if your images are photographs) and run all cells.
-# [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have. A folder that does not say who is in its images can be searched,
-# too; the parts of this chapter that need to know the people (scores, the threshold, errors) then use drawn people.
+# [Chapter 1](01_datasets.ipynb) shows the three forms that a folder may have. A folder whose names do not show who is in the images can be
+# searched, too; the parts of this chapter that need to know the people (scores, the threshold, errors) then use drawn people.
 #
 # **What you will learn**
 #
@@ -135,9 +135,10 @@ nobody_named = (
 )
 if nobody_named:
     print(
-        f"{settings.pictures} does not name the people on its images: it is"
-        " searched below, and all that needs to know people is shown with"
-        " drawn ones. Their threshold is not one for your images."
+        f"The names in {settings.pictures} do not show who is in the images."
+        " The chapter searches this folder, but it uses drawn people for the"
+        " scores, the threshold and the errors. Their threshold is not valid"
+        " for your images."
     )
 if own is not None and not nobody_named:
     source, name_pattern = own, settings.pattern or None
@@ -340,11 +341,11 @@ except InputError as error:
 # ## Same or not
 #
 # A search always has a nearest image, but the person may not be in the folder. A *threshold* lets the search answer "nobody". With a
-# threshold two errors are possible. A search for an absent person shows somebody: this is a *false alarm*. Or a search for a person who is
-# in the folder answers "nobody": the person is not *found*. We measure both with labelled images, by searching each image among the others.
-# If the nearest image of the same person is within the threshold, the person is found. If the nearest image of a different person is within
-# the threshold, there would be a false alarm without the person's images in the folder, because then this image would be the nearest of
-# all. (The curve below calls the share of false alarms *false-accept rate*, and the share of people found *true-accept rate*.)
+# threshold two errors are possible. A search for an absent person shows somebody: this is a *false alarm*. Or a search for a person who is in
+# the folder answers "nobody": the person is not *found*. We measure both with labelled images, by searching each image among the others. If
+# the nearest image of the same person is within the threshold, the person is found. A false alarm is counted if the nearest image of a
+# different person is within the threshold: if the person's own images were not in the folder, the search would show this image. (The curve
+# below calls the share of false alarms *false-accept rate*, and the share of people found *true-accept rate*.)
 #
 # By hand, with one number per image: person A at 0 and 1, person B at 3 and 5, person C at 10.
 
@@ -436,8 +437,9 @@ for n in (len(again), 10 * len(again), 100 * len(again)):
 # ### Different cameras
 #
 # The rates are valid only for the cameras and people of the data on which they were measured. `notebooks/book/transfer.py` chooses a
-# threshold with a false-alarm rate of 5 % on one test set and uses it on others. Each search is among 400 gallery images, because the
-# number of images changes the rate. The last column shows how many people a threshold finds that was chosen on the same set:
+# threshold with a false-alarm rate of 5 % on one test set and uses it on others. Each search is among 400 gallery images, because the number
+# of images changes the rate. For comparison, the last column shows how many people are found with a threshold that was chosen on the test set
+# itself:
 
 # %% tags=["hide-input"]
 measured = runs.read_json(
@@ -528,7 +530,7 @@ total = float(parts.first.sum() + parts.second.sum())
 assert abs(total - parts.distance) < 1e-5, "the cells sum to the distance"
 print(f"{parts.first.numel()} cells in each image; they sum to {total:.4f}")
 
-# %% label="fig-cells" caption="Some cells make the distance larger, others make it smaller; together they sum to it." alt="Two people who look similar, and next to each image its cells: vermillion where a cell makes the two more different, blue where it makes them more alike"
+# %% label="fig-cells" caption="Some cells make the distance larger, others make it smaller; together they sum to it." alt="Two people who look similar, and next to each image its cells: orange-red where a cell makes the two more different, blue where it makes them more alike"
 decoded = [images.decode(path) for path in pair]
 figures.similarity(*decoded, parts)
 
@@ -606,8 +608,8 @@ print(
 # make export PRESET=book FORMAT=onnx
 # ```
 #
-# writes such a file. It takes images of any size as bytes (uint8) and returns global and local features; resizing and normalisation are
-# part of it. The command compares the file with the network and computes the scores of both. [Use a model without this
+# This command writes such a file. The file takes images of any size as bytes (uint8) and returns global and local features; resizing and
+# normalisation are part of it. The command compares the file with the network and computes the scores of both. [Use a model without this
 # library](book/use_the_export.md) searches a folder with it in 20 lines. A threshold stays valid for this file, but not for the file in 8
 # bits (`FORMAT=int8`), which changes the features.
 #
@@ -646,9 +648,9 @@ assert (
 ), "weights trained on people are the better start"
 
 # %% [markdown]
-# A hundred people are few, and the weights at the start matter more than the settings. [Fine-tuning](book/fine_tune.md) has the commands,
-# and tells what to do with one camera, with no cameras, and with fewer people than a batch needs. After a training, build the index again
-# and choose a new threshold, because all distances have changed.
+# A hundred people are few, and the weights at the start matter more than the settings. [Fine-tuning](book/fine_tune.md) has the commands, and
+# explains what to do with one camera, with no cameras, and with fewer people than a batch needs. After a training, build the index again and
+# choose a new threshold, because all distances have changed.
 #
 # ## What goes wrong
 #
@@ -678,7 +680,7 @@ away = losses.euclidean_distances(
 # Which one is farther from the first image: the same image with little light, or a different person in similar clothes?
 # :::
 
-# %% label="fig-wrong" caption="Little light, or a box with half of the person, moves an image farther than a similar person is away." alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
+# %% label="fig-wrong" caption="A dark image of the person, and an image of the lower half, are farther away than a similar person." alt="Five images with their distance to the first: itself, a different camera, darkened, the lower half, and a person who looks similar"
 figures.contact_sheet(
     list(shown.values()),
     [f"{name}: {d:.1f}" for name, d in zip(shown, away, strict=True)],

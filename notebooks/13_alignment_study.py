@@ -4,7 +4,7 @@
 # How much does alignment improve a search? How much do stripes improve it without alignment? And how wrong must a box be before alignment
 # helps? We draw the people and the boxes ourselves, so we can change the error of the boxes and keep everything else the same.
 
-# %% label="fig-misaligned" caption="The larger the error of the box, the less of the jacket stripe 3 shows." alt="One drawn person in a red jacket in five boxes, from a misalignment of 0 to 1, each cut into eight stripes with the third one framed: in the first box it shows the jacket and the bag, in the last only the street above the head"
+# %% label="fig-misaligned" caption="Stripe 3 shows less and less of the jacket as the error of the box grows." alt="One drawn person in a red jacket in five boxes, from a misalignment of 0 to 1, each cut into eight stripes with the third one framed: in the first box it shows the jacket and the bag, in the last only the street above the head"
 from alignedreid_lib import figures, synthetic
 
 street = synthetic.sample_cameras(6, seed=0)
@@ -236,7 +236,7 @@ Markdown("\n".join(lines))
 # The scores of all four fall as the boxes get worse. To see what the stripes add, we subtract the score of the global feature from the
 # other three, seed by seed:
 
-# %% label="fig-study" caption="With bad boxes rigid stripes are worse than the global feature; aligned stripes never are." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose points at one quarter and more, nearly thirty at 1. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and four at 1; the sum stays between them and zero or near them"
+# %% label="fig-study" caption="With bad boxes rigid stripes are worse than the global feature; aligned stripes never are." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose points at one quarter and more, nearly thirty at 1. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and four at 1; the sum of both distances gains slightly more at one quarter and one half, and less elsewhere"
 STYLES = {
     "rigid": ("local, rigid", figures.ORANGE, "--", "s"),
     "local": ("local, aligned", figures.GREEN, "-", "o"),

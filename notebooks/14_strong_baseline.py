@@ -2,7 +2,7 @@
 # # 14 A strong baseline
 #
 # The recipe of the previous chapters is from 2018. A year later, papers added a list of small changes to the training of the same ResNet-50
-# and reached scores ten points higher. This chapter derives each change, measures its cost, and adds the changes one at a time.
+# and reached an mAP more than ten points higher. This chapter derives each change, measures its cost, and adds the changes one at a time.
 
 # %% label="fig-published-ladder" caption="In the published scores erasing and BNNeck gain most." alt="mAP over seven rungs, rising from 74.0 to 85.9; erasing and BNNeck rise most. Dashed lines: AlignedReID++ at 79.1 and AGW at 88.2"
 import csv
@@ -138,8 +138,8 @@ assert len(bag) == 7, "a baseline and six tricks were published"
 # $$ \eta(e) = \eta_0 \left( f + (1 - f)\, \frac{1 + \cos \pi x}{2} \right), \qquad f = 0.001. $$ (eq-cosine)
 #
 # Because of $f$ the rate of the last epoch is a thousandth of the base rate, as with the exponential schedule of [chapter
-# 6](06_training.ipynb). By hand for $T = 12$, $w = 2$ and $s = 3$: the first two epochs have 1/3 and 2/3 of the base rate. In epoch 7 $x =
-# 5/10$ and the cosine is 0, so the rate is $0.001 + 0.999 / 2 = 0.5005$ of the base rate.
+# 6](06_training.ipynb). By hand for $T = 12$, $w = 2$ and $s = 3$: the first two epochs have 1/3 and 2/3 of the base rate. In epoch 7, $x$ is
+# 5/10 and the cosine is 0, so the rate is $0.001 + 0.999 / 2 = 0.5005$ of the base rate.
 
 # %% tags=["nbval-check-output"]
 settings = training.TrainConfig(
@@ -195,8 +195,8 @@ fig
 #
 # ## Padded crops and random erasing
 #
-# Both change the training images at random, so that the network hardly sees the same image twice. They are applied after the mirror to the
-# resized image of $h \times w$ pixels.
+# Both change the training images at random, so that the network hardly ever sees the same image twice. They are applied after the mirror to
+# the resized image of $h \times w$ pixels.
 #
 # * A *padded crop* adds a border of $p$ black pixels on each side and then takes a random crop of $h \times w$ pixels. It moves the image
 #   by up to $p$ pixels, like a small error of the box ([chapter 13](13_alignment_study.ipynb)).
@@ -306,9 +306,9 @@ assert best.grad.abs().max() < 1e-6, "no gradient is left at ln 8"
 #
 # ## Last stride 1
 #
-# The last stage of a ResNet halves the feature map. With `last_stride=1` it does not ([chapter 3](03_model.ipynb)). This is possible for
-# many other networks, too: the library sends a blank image through the backbone, finds the layers whose output is the first with the height
-# of the last feature map, and sets their stride to 1. No parameter changes, so files of weights still fit.
+# The last stage of a ResNet halves the feature map. With `last_stride=1` it does not ([chapter 3](03_model.ipynb)). This is possible for many
+# other networks, too: the library sends a blank image through the backbone, finds the layers after which the feature map first has its final
+# height, and sets their stride to 1. No parameter changes, so files of weights still fit.
 
 # %% tags=["nbval-check-output"]
 for name in ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5"):
@@ -705,7 +705,7 @@ if rows:
 #
 # :::{admonition} Predict first
 # :class: tip
-# Drawn people have few details and the training is short. Which rungs will harm?
+# Drawn people have few details and the training is short. Which rungs will lower the mAP?
 # :::
 
 
