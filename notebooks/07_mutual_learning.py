@@ -663,7 +663,7 @@ assert all(
 #   four points below 0 to seven above. Three trainings cannot show that mutual learning helps; a paper that trains once shows even less.
 # * **The probability term** does not help here, because a partner that is still guessing has no information to give.
 #
-# On real images, in a short training with weight 1, mutual learning scored five points below a single model
+# On real images, in a short training with weight 1, the global features of two such models scored three to five points below a single model
 # ([chapter 10](10_reproduction.ipynb)).
 #
 # :::{admonition} The paper says
@@ -679,7 +679,7 @@ assert all(
 #
 # * `num_models = 2` costs about twice the training of one model. The search afterwards costs the same, because it uses only one of them.
 # * `global_mutual_weight = 0.1` in a short training: in our study the models agreed more and scored slightly higher. With the published weight of 1, a
-#   short training on CUHK03 lost five points.
+#   short training on CUHK03 lost three to five points.
 # * `probability_weight = 0` until the classifier is better than guessing: in our study the term changed the mAP by less than its standard deviation.
 # * Let the models start differently, with `weights = None`, different `backbones`, or a loss on the layers that are added: equal models
 #   have nothing to teach each other. If you cannot change these, `own_views = True` or `twins = "noise"` makes the models differ.

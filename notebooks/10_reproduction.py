@@ -739,10 +739,10 @@ one_set = [(100 * alone.rank1, 100 * alone.mean_ap_step)]
 three_sets = [(100 * merged.rank1, 100 * merged.mean_ap_step)]
 findings = [
     [
-        "the local loss",
-        "a point for the local distance in the test",
-        "CUHK03: " + difference(with_local, without_local) + " (global)",
-        "yes",
+        "the local loss, tested by *global*",
+        "-0.2 / +0.4 on Market-1501 (lines 2 and 3)",
+        "CUHK03: " + difference(with_local, without_local),
+        "in mAP",
     ],
     [
         "three training sets",
@@ -770,9 +770,10 @@ assert max(mutual) < min(with_local), "both mutual models are below the single"
 # * **Three sets.** Our three sets are drawn by the same generator, while real datasets differ from each other. So our gain neither
 #   contradicts nor confirms the original. Besides, our training on one set leaves out the validation people, and with three sets the same
 #   number of epochs has more steps.
-# * **Mutual learning.** The log of the short training shows that over 2 277 steps distances shrink tenfold, and only a third of the anchors
-#   satisfy the margin: with its published weight of 1 the mutual term slows the training down. The original's rows suggest that 300 epochs
-#   make up for this; we have not tested it.
+# * **Mutual learning.** The logs show what the term does to the training: after 2 277 steps the hardest positive is nearer than the hardest
+#   negative for 73 % of the anchors, for 95 % without the term, and the distances end at half of those of the single model. (They shrink in
+#   every training: in the single one, from 37 to 5.) So with its published weight of 1 the term holds a short training back. Whether 300
+#   epochs make up for this, as the original's rows suggest, or a smaller weight does, is what the presets `market1501_mobilenet_mutual_*` ask.
 #
 # ## Summary
 #
