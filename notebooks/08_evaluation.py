@@ -313,12 +313,11 @@ for name in ("market1501", "allshots", "cuhk03"):
     assert scores.mean_ap == trapezoid.mean_ap, (
         "the AP does not depend on the protocol"
     )
-assert by_protocol["allshots"].cmc.tolist() == [0, 0.5, 1, 1], (
-    "the CMC of allshots by hand is 0, 1/2, 1, 1"
-)
-assert by_protocol["cuhk03"].cmc.tolist() == [0.5, 1, 1, 1], (
-    "the CMC of cuhk03 by hand is 1/2, 1, 1, 1"
-)
+for name, by_hand in {
+    "allshots": [0, 0.5, 1, 1],
+    "cuhk03": [0.5, 1, 1, 1],
+}.items():
+    assert by_protocol[name].cmc.tolist() == by_hand, f"{name}: as by hand"
 
 # %% [markdown]
 # Rank-1 is 0, 0 and 50 % for the same distances. The last protocol leaves out person 10, who was seen by the query's own camera, and with it
@@ -488,15 +487,9 @@ row = two_queries.rows[0]
 matrix = abs(values[:2] - values[2:].T)
 both = ranking.score_ranking(matrix, [9, 7], [*ids, 7], [1, 5], [*cameras, 5])
 print("valid:", both.valid, "  AP:", both.ap_per_query.round(4))
-assert (row.num_queries, row.num_valid) == (2, 1), (
-    "there are two queries, and one of them has a match"
-)
-assert np.isnan(both.ap_per_query[1]), (
-    "the AP of a query without a match is nan"
-)
-assert np.isclose(both.mean_ap, 1 / 3), (
-    "a query without a match does not change the mean"
-)
+assert (row.num_queries, row.num_valid) == (2, 1), "one of two has a match"
+assert np.isnan(both.ap_per_query[1]), "without a match the AP is nan"
+assert np.isclose(both.mean_ap, 1 / 3), "the mean is that of the first query"
 
 # %% [markdown]
 # ## Ties
@@ -607,12 +600,9 @@ assert model_row.rank1 >= 0.75, (
     f"rank-1 is 75 % or more; it is {model_row.rank1:.1%}"
 )
 for other in (untrained_row, colour_row):
-    assert model_row.rank1 > other.rank1, (
-        f"the trained model has a higher rank-1 than: {other.name}"
-    )
-    assert model_row.mean_ap_step > other.mean_ap_step, (
-        f"the trained model has a higher mAP than: {other.name}"
-    )
+    better = f"the trained model is better than: {other.name}"
+    assert model_row.rank1 > other.rank1, better
+    assert model_row.mean_ap_step > other.mean_ap_step, better
 
 # %% [markdown]
 # All three are true. Can we trust the table itself? We check it with the naive loop from above, which is slow, for every query. (It now uses
@@ -972,8 +962,8 @@ for what, look in wearing.items():
     times[what] = share / usual
 
 # %% tags=["bound"]
-for what in ("colour of the top", "colour below"):
-    assert times[what] > 1.5, f"more than 1.5 times as often the same {what}"
+assert times["colour of the top"] > 1.5, "confused people wear alike above"
+assert times["colour below"] > 1.5, "confused people wear alike below"
 
 # %% [markdown]
 # Confused people wear the same colours several times as often as two random people: this model relies mostly on colour. A property that a
