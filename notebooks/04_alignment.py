@@ -292,7 +292,7 @@ fig
 # to itself, to the right image, and on average to 24 other people.
 
 
-# %%
+# %% tags=["hide-input"]
 strangers = torch.stack([colours(picture(p, p % 6)) for p in range(24, 48)])
 
 

@@ -63,11 +63,13 @@ def draw(ax, title, marked=(), lines=(), names=(), region=A_AND_B):
     ax.plot(*points[query], "*", color=figures.BLUE, zorder=3, **star)
     names = names if isinstance(names, dict) else {i: str(i) for i in names}
     for i, name in names.items():
-        shift = (-13, 5) if i == query else (0, 8) if i == 7 else (9, -9)
+        shift = (-13, 5) if i == query else (-9, -3) if i == 7 else (9, -9)
         if who[i] == "B" and i != 7:
             shift = (0, -18)  # below the crowd, where nothing else is
         style = {"textcoords": "offset points", "fontsize": 8.5}
-        style["ha"] = "center" if who[i] == "B" else "left"
+        style["ha"] = (
+            "left" if who[i] != "B" else "right" if i == 7 else "center"
+        )
         ax.annotate(name, points[i], shift, **style)
     ax.set(title=title, xticks=[], yticks=[], xlim=region[0], ylim=region[1])
     ax.set_aspect("equal")

@@ -128,7 +128,12 @@ def test_the_printed_book_leads_to_its_own_places(tmp_path: Path) -> None:
         '<a href="reference.html#f">f</a><a href="https://doi.org/1">1</a><script>x()</script>'
         "<details class='above-input'>code</details><details>solution</details></article>",
     )
-    write("02_b.html", '<article class="bd-article"><h1 id="top">B</h1><p id="part">here</p></article>')
+    drawing = (
+        '<svg><path id="dot"></path><clippath id="frame"></clippath>'
+        '<use xlink:href="#dot"></use><use href="#dot"></use>'
+        '<g clip-path="url(#frame)" style="fill: url(#dot)"></g></svg>'
+    )
+    write("02_b.html", f'<article class="bd-article"><h1 id="top">B</h1><p id="part">here</p>{drawing}</article>')
     book = BeautifulSoup(printing.together(tmp_path), "html.parser")
     places = {str(node["id"]) for node in book.select("[id]")}
     assert {"01_a--top", "02_b--top", "02_b--part", "index--"} <= places
@@ -136,6 +141,8 @@ def test_the_printed_book_leads_to_its_own_places(tmp_path: Path) -> None:
     assert "https://doi.org/1" in inside and "#02_b--part" in inside and "#01_a--top" in inside
     assert {link[1:] for link in inside if link.startswith("#")} <= places
     assert all(link.startswith(("#", "https:")) for link in inside), "the reference is not printed"
+    parts = re.findall(r'(?:href="#|url\(#)([^")]+)', str(book.svg))
+    assert parts == ["02_b--dot", "02_b--dot", "02_b--frame", "02_b--dot"], "a drawing's marks are drawn"
     assert [script["src"] for script in book.select("script")] == ["tex-svg.js"], "no script but that of the equations"
     assert [node.has_attr("open") for node in book.select("details")] == [True]
     write("02_b.html", "<p>nothing</p>")

@@ -43,7 +43,8 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """
     terms = ["global", "local"] if metrics and "local_loss" in metrics[0] else ["global"]
     shares = {"precision": "negative farther", "satisfaction": "by the margin"}
-    triplets = {f"{term}_{name}": f"{term}: {label}" for term in terms for name, label in shares.items()}
+    prefix = {term: f"{term}: " if len(terms) > 1 else "" for term in terms}
+    triplets = {f"{term}_{name}": prefix[term] + label for term in terms for name, label in shares.items()}
     labels = {"loss": "sum", "global_loss": "global", "local_loss": "local", "id_loss": "identification"}
     lines = {name: label for name, label in labels.items() if metrics and name in metrics[0]}
     panels = {"Loss": lines if len(lines) > 2 else {"loss": "loss"}, "Satisfied triplets": triplets}
@@ -70,7 +71,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         else:
             ax.set_ylim(0, 1.08 * max(row[name] for name in lines for row in metrics) or 1)
         if len(lines) > 1:
-            ax.legend()
+            ax.legend(loc="lower right" if lines is triplets else "best")  # where shares that rise leave room
     return fig
 
 

@@ -17,8 +17,8 @@ from alignedreid_lib.explain import PathCosts, Plane, SimilarityMap
 from alignedreid_lib.figures.sheets import (
     BLACK,
     BLUE,
-    COLOURS,
     GREY,
+    NEUTRAL,
     SMALL,
     VERMILLION,
     WIDTH,
@@ -115,7 +115,7 @@ def _scatter(ax: Axes, found: Plane, labels: NDArray[Any]) -> None:
     values = np.unique(labels)
     for k, value in enumerate(values):
         rows = labels == value
-        style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "marker": MARKS[(k // len(COLOURS)) % len(MARKS)]}
+        style: dict[str, Any] = {"color": NEUTRAL[k % len(NEUTRAL)], "marker": MARKS[(k // len(NEUTRAL)) % len(MARKS)]}
         ax.scatter(x[rows], y[rows], s=22, alpha=0.8, linewidth=0, label=str(value), **style)
     ax.axhline(0, color=GREY, linewidth=0.4)
     ax.axvline(0, color=GREY, linewidth=0.4)

@@ -36,12 +36,16 @@ body { background: #fff; color: #000; }
 article { max-width: none; padding: 0; }
 section.page { break-before: page; }
 h1, h2, h3, h4 { break-after: avoid; }
-figure, table, img, div.math, .touch, .admonition { break-inside: avoid; }
+figure, tr, img, div.math, .touch, .admonition { break-inside: avoid; }
+thead { display: table-header-group; }
+summary { break-after: avoid; }
 figure img, .cell_output img, .touch > img { max-width: 100%; max-height: 200mm; }
 article pre { white-space: pre-wrap; font-size: 8pt; background: #f5f5f5 !important; overflow: visible; }
-article pre, .cell_output { break-inside: avoid; }
+article pre, div.highlight, .cell_input, .cell_output:not(:has(table)) { break-inside: avoid; }
 article table { display: table; font-size: 8pt; background: none; overflow: visible; }
 div.math mjx-container { background: none !important; overflow: visible !important; }
+mjx-container g[stroke-width="0"] { stroke: none; }  /* PDF viewers draw lines of no width one pixel wide */
+mjx-container :is(line, [data-line]) { stroke: currentColor; }
 a { color: #0b3d91; text-decoration: none; }
 summary { list-style: none; font-weight: 600; }
 .contents li { list-style: none; }
@@ -107,8 +111,8 @@ def together(site: Path) -> str:
             details["open"] = ""  # solutions
         for node in article.select("[id]"):
             node["id"] = place(name, str(node["id"]))
-        for node in article.select("use[href^='#']"):
-            node["href"] = f"#{place(name, str(node['href'])[1:])}"
+        for node in article.select("svg *"):
+            rename_parts(node, name)
         for link in article.select("a[href]"):
             relink(link, name, names)
         contents.append(f'<li><a href="#{place(name)}">{article.h1.get_text()}</a></li>')
@@ -128,6 +132,15 @@ def together(site: Path) -> str:
 def place(name: str, within: str = "") -> str:
     """The id in the whole book of an id in a page, or of the page."""
     return f"{name.removesuffix('.html')}--{within}"
+
+
+def rename_parts(node: Tag, name: str) -> None:
+    """Lets a drawing's references to its own parts (markers, what clips a line) follow the parts' new ids."""
+    for key, value in node.attrs.items():
+        if key in ("href", "xlink:href") and str(value).startswith("#"):
+            node[key] = f"#{place(name, str(value)[1:])}"
+        elif "url(#" in str(value):
+            node[key] = re.sub(r"url\(#([^)]+)\)", lambda part: f"url(#{place(name, part[1])})", str(value))
 
 
 def relink(link: Tag, name: str, names: list[str]) -> None:

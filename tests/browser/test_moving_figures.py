@@ -169,6 +169,8 @@ def test_a_cell_shows_how_its_sum_is_made(figure: Open) -> None:
     check(0, 0)
     tabbed = slide.get_by_role("gridcell").evaluate_all("all => all.filter(cell => cell.tabIndex === 0).length")
     assert tabbed == 1, "Tab passes the table in one step"
+    slide.get_by_role("gridcell").nth(8 * 6 + 5).hover()
+    check(6, 5)
 
 
 def test_the_box_by_mouse(figure: Open) -> None:

@@ -137,9 +137,7 @@ path { fill: none; stroke: #888; stroke-width: 2; }
 .wrong { border: 3px dashed var(--other); }
 .ignored { border: 3px dotted #888; svg { opacity: .35; } }
 tbody td { min-width: 1.8rem; height: 2.2rem; padding: 0 1px; text-align: center; background: linear-gradient(to top, color-mix(in srgb, var(--same) 35%, transparent) var(--high, 0), var(--faint) 0) content-box; }
-thead th { text-align: center; }
-.cmc { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: center; }
-.reason { flex: 1 1 20rem; } }` }),
+thead th { text-align: center; } }` }),
   h("div", { class: "wide" }, h("div", { class: "cards" }, h("div", {}, image(), h("b", { text: "query" }), h("span", { text: `id ${person}\ncamera ${camera}` })), ...slots), told,
     h("div", { class: "controls" }, preset("Start", begin), preset("Reverse", () => [...list].reverse()), preset("Matches first", () => [...list].sort((a, b) => (role(b) === "match") - (role(a) === "match"))))),
-  ...plots.map(({ node }) => node), h("div", { class: "wide cmc" }, h("div", { class: "scroll" }, table), reason));
+  ...plots.map(({ node }) => node), h("div", { class: "wide" }, h("div", { class: "scroll" }, table), reason));

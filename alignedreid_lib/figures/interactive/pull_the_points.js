@@ -65,7 +65,7 @@ const columns = { anchor: "", positive: "positive", negative: "negative", gap: "
 const rows = people.map(() => Object.fromEntries(Object.keys(columns).map((name) => [name, cell(name)])));
 const gaps = rows.map((row) => {
   const bar = s("rect", { y: 3, height: 10 }), edge = s("line", { y1: 0, y2: 16, stroke: "currentColor", "stroke-dasharray": "3 2" });
-  row.line.append(s("svg", { viewBox: "0 0 80 16", style: "width:4em", "aria-hidden": true }, bar, s("line", { x1: 40, x2: 40, y1: 0, y2: 16, stroke: "currentColor" }), edge));
+  row.line.append(s("svg", { viewBox: "0 0 80 16", style: "width:clamp(4em, 40vw - 12em, 16em)", "aria-hidden": true }, bar, s("line", { x1: 40, x2: 40, y1: 0, y2: 16, stroke: "currentColor" }), edge));
   return { bar, edge };
 });
 const table = h("table", { "aria-label": "gaps and losses of the six anchors" }, h("thead", {}, h("tr", {}, ...Object.entries(columns).map(([name, text]) => put(cell(name), { text })))),

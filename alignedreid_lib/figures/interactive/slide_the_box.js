@@ -40,7 +40,8 @@ const side = 39, field = (i, j, edge = .5) => ({ x: 18 + j * side + edge, y: 18 
 const middle = ([i, j]) => `${18 + (j + .5) * side},${18 + (i + .5) * side}`;
 const fields = range(count).map((i) => range(count).map((j) => s("rect")));
 const way = s("polyline", { class: "way", fill: "none", stroke: "#D55E00", "stroke-width": side, "stroke-linecap": "square" });
-const cells = range(count).map((i) => range(count).map((j) => s("g", { role: "gridcell", tabindex: -1, onfocus: () => { focus = [i, j]; tell(); } },
+const look = (i, j) => () => { focus = [i, j]; tell(); };
+const cells = range(count).map((i) => range(count).map((j) => s("g", { role: "gridcell", tabindex: -1, onfocus: look(i, j), onpointerenter: look(i, j) },
   s("rect", { ...field(i, j), class: "ring", fill: "#0000" }),
   s("text", { x: 18 + (j + .5) * side, y: 22 + (i + .5) * side, "text-anchor": "middle" }))));
 const grid = s("svg", { viewBox: "-2 -18 344 352", role: "grid", "aria-label": "costs of each pair of stripes: rows are the perfect box, columns the box that slides" },
