@@ -180,7 +180,7 @@ def of_preset(name):
     ]
 
 
-# %%
+# %% tags=["hide-input"]
 OUR_NAMES = {"duke": "dukemtmc", "cuhk03": "cuhk03/detected"}
 
 
@@ -217,6 +217,10 @@ def our_score(row, reranked=False):
     return " / ".join(parts) or "no run yet"
 
 
+# %% [markdown]
+# A score of a run belongs to a published row if test set, model and distance are the row's:
+
+# %%
 example = {
     "model": "M2",
     "train_set": "combined",
@@ -232,6 +236,7 @@ assert not is_of(
 ), "a score of a different test set is not of the row"
 
 
+# %% tags=["hide-input"]
 def what_of(row):
     """The settings of a published row in words."""
     terms = [
@@ -362,7 +367,7 @@ assert (
     == "aaaaaaa (1-9); bbbbbbb (10-12); bbbbbbb (test)"
 ), "different parts are named with their epochs"
 
-# %%
+# %% tags=["hide-input"]
 scored, made = [], []
 for name, run in finished.items():
     config = run.get("config", {})
@@ -574,7 +579,7 @@ Markdown("\n".join(lines))
 # a range.
 
 
-# %%
+# %% tags=["hide-input"]
 def scores_of(result):
     """rank-1 and mAP (step) of the global distance, per row in percent."""
     return [

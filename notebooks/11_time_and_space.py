@@ -290,7 +290,7 @@ assert in_chunks.mean_ap == whole.mean_ap, "chunks give the same mAP"
 # * The last column gives the seconds of the same step on a GPU. `make gpu-check` measures them and writes
 #   `notebooks/results/gpu_check_<device>.json`; until there is such a file, the column is empty: *not yet measured*.
 
-# %%
+# %% tags=["hide-input"]
 gpus = book.gpu_checks()
 
 
@@ -328,7 +328,7 @@ Markdown("\n".join(lines))
 # The next table shows the rows for which memory and images per second were measured. The memory of *chance* and *trained* is what they need
 # in addition to the start; that of the other rows is the whole process, with torch, the features, and the memory of the floor:
 
-# %%
+# %% tags=["hide-input"]
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]
 for row in measured["rows"]:
     if "megabytes" in row or "images_per_second" in row:
@@ -370,7 +370,7 @@ assert 4000 < needed < 4500, (
 # The goal of the project, 4 500 images per second, leaves some time for the checkpoints. The table compares it with the measurements of
 # `make gpu-check`: the bare backbone, which is the floor, the step in each form, and the whole training with its checkpoints.
 
-# %%
+# %% tags=["hide-input"]
 lines = ["| GPU | what | images/s | minutes |", "|---|---|---:|---:|"]
 lines.append("| the goal, H100 | 300 epochs | 4500 | 3.5 |")
 for gpu in gpus:

@@ -414,7 +414,7 @@ for n in (len(again), 10 * len(again), 100 * len(again)):
 # a false-alarm rate of 5 %, and uses it on others, each time with 400 gallery images, so that their number plays no part. The last two columns are
 # for a threshold that was chosen on the set itself:
 
-# %%
+# %% tags=["hide-input"]
 measured = runs.read_json(
     runs.resolve(book.RESULTS) / "threshold_transfer.json"
 )

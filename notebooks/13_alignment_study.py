@@ -383,7 +383,7 @@ assert not over or 0.0 not in over or over[0.0].low < 0, (
 # These boxes are real, made by a detector. Do aligned stripes beat rigid ones here?
 # :::
 
-# %%
+# %% tags=["hide-input"]
 lines = ["| losses | distance | rank-1 | mAP (step) |", "|---|---|---:|---:|"]
 for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_local"):
     run = runs.read_json(runs.resolve(f"notebooks/results/{name}.json"))

@@ -68,7 +68,7 @@ total_epochs = 8
 decay_at_epoch = 5
 precision = "auto"
 
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 import math
 import statistics
@@ -743,7 +743,7 @@ shown
 # Is the recipe worth its length? The foot and the top, at both lengths; then the local branch at the longer one, where the distance of the test
 # is the only difference:
 
-# %%
+# %% tags=["hide-input"]
 lines = ["| training | epochs | distance | mAP |", "|---|---:|---|---:|"]
 tested = [(RUNGS[0], "global"), ("+ centre loss", "global")]
 tested += [(TOP, name) for name in ("global", "rigid", "local", "global+local")]
@@ -770,7 +770,7 @@ Markdown("\n".join(lines) if rows else "Not yet run.")
 # epochs (2 400 steps) and 300 epochs (7 200 steps). Its foot is the global loss alone, as in [chapter 10](10_reproduction.ipynb). Each rung is a preset; a rung without results is marked.
 # Rank-1 / mAP (step), global distance, in percent.
 
-# %%
+# %% tags=["hide-input"]
 MARKET = [
     "foot",
     "id",

@@ -17,7 +17,8 @@ SVG = """<svg xmlns:xlink="x" width="360pt" height="90pt" viewBox="0 0 360 90">
 
 def test_a_chart_takes_the_colours_of_the_page_and_what_is_on_an_image_keeps_its_own() -> None:
     page = drawings.inlined(SVG, 'a line & a "matrix"')
-    assert 'aria-label="a line &amp; a &quot;matrix&quot;" style="width: 480px"' in page and "pt" not in page
+    head = 'aria-label="a line &amp; a &quot;matrix&quot;" style="width: 480px; --least: 326px"'
+    assert head in page and "pt" not in page
     assert "<style" not in page, "it would hold for the whole page"
     assert "fill: var(--chart-paper)" in page and "stroke: var(--chart-blue)" in page
     assert '<g class="on-image"><text style="fill: #000000">17</text></g>' in page

@@ -27,6 +27,7 @@ COLOURS = {
     "#e69f00": "orange",
     "#56b4e9": "sky",
 }
+SHRUNK = 0.68  # on a phone: the smallest text of a chart is then 7 pixels high
 CHAPTER = re.compile(r"(\d\d)_")
 
 
@@ -63,7 +64,8 @@ def inlined(svg: str, words: str) -> str:
     svg = re.sub(r"<style\b.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
     size: Any = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', svg)
     width = round(float(size[1]) * 4 / 3)
-    head = f'<svg role="img" aria-label="{html.escape(words)}" style="width: {width}px"'
+    style = f"width: {width}px; --least: {round(SHRUNK * width)}px"
+    head = f'<svg role="img" aria-label="{html.escape(words)}" style="{style}"'
     svg = re.sub(r'<svg\b(.*?) width="[\d.]+pt" height="[\d.]+pt"', rf"{head}\1", svg, count=1)
     parts = re.split(r'(<g class="on-image".*?</g>)', svg, flags=re.DOTALL)
     parts[::2] = [_in_page_colours(part) for part in parts[::2]]

@@ -25,6 +25,10 @@ LOOK = """() => {
   found.dim = texts.filter(text => lightness(getComputedStyle(text).fill) < 90).map(text => text.textContent);
   found.filtered = [...document.querySelectorAll('article img')]
     .filter(image => getComputedStyle(image).filter !== 'none').length;
+  const fades = chart => parseFloat(getComputedStyle(chart).getPropertyValue('--fade')) > 0;
+  found.unseen = [...document.querySelectorAll('.chart')]
+    .filter(chart => chart.getClientRects().length)
+    .filter(chart => fades(chart) !== chart.scrollWidth > chart.clientWidth + 1).length;
   found.wide = Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth);
   return found;
 }"""
@@ -39,7 +43,9 @@ def test_the_problem_is_posed_above_the_fold(browser: Browser, site: str, name: 
     page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
     found = page.evaluate(LOOK)
     page.set_viewport_size(PHONE)
-    assert page.evaluate(LOOK)["wide"] == 0, "a chart scrolls inside its box"
+    small = page.evaluate(LOOK)
+    assert small["wide"] == 0, "a chart scrolls inside its box"
+    assert small["unseen"] == 0, "a chart fades if, and only if, more of it follows"
     context.close()
     assert (found["open"], found["filtered"], found["dim"]) == (0, 0, [])
     chapter = int(name[:2])
