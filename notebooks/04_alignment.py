@@ -460,7 +460,7 @@ for name, how in (("rigid", False), ("aligned", True)):
 # How many stripes too low may a box be before its person is as far as a stranger, with rigid stripes and with aligned ones?
 # :::
 
-# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="Rigid stripes make a stranger of a person whose box is two stripes too low; aligned stripes do not at four."
+# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="Rigid stripes make nearly a stranger of a person whose box is two stripes too low; aligned stripes do not at four."
 fig = figures.Figure(figsize=(6.4, 3.2), layout="constrained")
 ax = fig.subplots()
 looks = {"rigid": (figures.PURPLE, "s--"), "aligned": (figures.GREEN, "o-")}

@@ -436,7 +436,7 @@ if result:
 # The loss pulls the images of each person together. Does the distance of the hardest positives fall during the whole training?
 # :::
 
-# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances separate" caption="The loss falls, nearly all triplets become satisfied, and negatives leave positives behind."
+# %% label="fig-curves" alt="Three panels over the epochs: the loss and its terms fall, precision and margin satisfaction rise, positive and negative distances separate" caption="The loss falls, most triplets become satisfied, and negatives leave positives behind."
 figures.training_curves(result.metrics) if result else "nothing was trained"
 
 # %% [markdown]

@@ -71,7 +71,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         else:
             ax.set_ylim(0, 1.08 * max(row[name] for name in lines for row in metrics) or 1)
         if len(lines) > 1:
-            ax.legend(loc="lower right" if lines is triplets else "best")  # where shares that rise leave room
+            ax.legend(loc="lower right" if lines is triplets else "best")  # shares that rise leave this corner free
     return fig
 
 
