@@ -69,7 +69,7 @@ print("the person of the query:", *answer)
 # * how a trained network finds people that it has never seen;
 # * how to read its ranked lists and its score, and how to compare them with those of a network that has learned nothing.
 #
-# **Time** on two cores: half a minute, plus one minute if the book's people and model are not made yet.
+# **Time** on two cores: half a minute, plus a minute and a half if the book's people and model are not made yet.
 # **Hardware**: any laptop, no GPU.
 #
 # ## The people

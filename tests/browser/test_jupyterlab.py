@@ -79,10 +79,10 @@ def test_a_pair_opens_and_its_first_cells_run(lab: str, tmp_path: Path) -> None:
         solution = page.locator(".jp-Notebook details", has_text="Solution").first
         solution.wait_for()
         folded = solution.get_attribute("open") is None
-        code = solution.locator("pre").first
-        assert not code.is_visible(), "a solution is folded until its reader opens it"
+        answer = solution.locator(":scope > :not(summary)").first
+        assert not answer.is_visible(), "a solution is folded until its reader opens it"
         solution.locator("summary").click()
-        code.wait_for()
+        answer.wait_for()
         shown = page.locator(".jp-Notebook").first.inner_text()
     assert folded and ":::" not in shown and "{eq}" not in shown
     assert sum(cell["kind"] == "code" for cell in cells) >= 2
