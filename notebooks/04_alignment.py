@@ -461,10 +461,10 @@ for name, how in (("rigid", False), ("aligned", True)):
 # %% [markdown]
 # :::{admonition} Predict first
 # :class: tip
-# How many stripes too low may a box be before its person is as far as a stranger, with rigid stripes and with aligned ones?
+# How many stripes too low may a box be before its person is about as far as a stranger, with rigid stripes and with aligned ones?
 # :::
 
-# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="With rigid stripes, a person whose box is two stripes too low is as far away as a stranger; with aligned stripes the person is nearer, even at four."
+# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="With rigid stripes, a person whose box is two stripes too low is almost as far away as a stranger; with aligned stripes the person is nearer, even at four."
 fig = figures.Figure(figsize=(6.4, 3.2), layout="constrained")
 ax = fig.subplots()
 looks = {"rigid": (figures.PURPLE, "s--"), "aligned": (figures.GREEN, "o-")}
@@ -507,7 +507,7 @@ assert (curves["aligned"][0] > 1).all(), (
 )
 shift = list(downs).index(2)
 assert curves["rigid"][shift].mean() > 0.9 * yardsticks["rigid"].mean(), (
-    "rigid: a person two stripes off is as far as a stranger"
+    "rigid: a person two stripes off is almost as far as a stranger"
 )
 assert curves["aligned"][shift].mean() < 0.75 * yardsticks["aligned"].mean(), (
     "aligned: a person two stripes off is nearer than a stranger"
@@ -622,8 +622,8 @@ def explore(left=1, right=7, down=1.0):
 #
 # ## Which setting should I take?
 #
-# * Aligned stripes if boxes may be off by one stripe or more: if a box is two stripes too low, its person is as far away as a stranger when
-#   stripes are rigid, and clearly nearer when they are aligned.
+# * Aligned stripes if boxes may be off by one stripe or more: if a box is two stripes too low, its person is almost as far away as a stranger if
+#   stripes are rigid, and clearly nearer if they are aligned.
 # * Rigid stripes if all boxes fit: they need no path, and the distance of an image to itself is 0. [Chapter 13](13_alignment_study.ipynb) measures both.
 # * A new threshold for each kind of distance: for two boxes that fit equally well an aligned distance is larger than a rigid one, because
 #   it also includes the cells between the matches.
