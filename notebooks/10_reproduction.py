@@ -772,8 +772,8 @@ assert max(mutual) < min(with_local), "both mutual models are below the single"
 #   number of epochs has more steps.
 # * **Mutual learning.** The logs show what the term does to the training: after 2 277 steps the hardest positive is nearer than the hardest
 #   negative for 73 % of the anchors, for 95 % without the term, and the distances end at half of those of the single model. (They shrink in
-#   every training: in the single one, from 37 to 5.) So with its published weight of 1 the term holds a short training back. Whether 300
-#   epochs make up for this, as the original's rows suggest, or a smaller weight does, is what the presets `market1501_mobilenet_mutual_*` ask.
+#   every training: in the single one, from 37 to 5.) So with its published weight of 1 the term slows a short training down. The original's
+#   rows suggest that 300 epochs make up for this. The presets `market1501_mobilenet_mutual_*` ask whether a smaller weight does.
 #
 # ## Summary
 #
