@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -195,8 +195,4 @@ def peak_memory(device: torch.device) -> float:
     """The peak memory of the GPU since `reset_peak_memory` or, on a CPU, of this process, MB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

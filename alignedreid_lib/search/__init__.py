@@ -1,4 +1,4 @@
-"""Search images of your own: embed, index, threshold. Explained in notebooks/12."""
+"""Search images of your own: embed, index, threshold, and why an image was found. Explained in notebooks/12."""
 
 from alignedreid_lib.search.answers import Answer, Match
 from alignedreid_lib.search.embed import embed

@@ -7,7 +7,7 @@ to the gradient of the whole batch. With one process all of this does nothing. D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -62,8 +62,13 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     together = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(together)
-    for gradient, summed in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(summed.view_as(gradient))
+    spread(together, gradients)
+
+
+def spread(together: Tensor, gradients: Sequence[Tensor]) -> None:
+    """Copy numbers that were joined end to end into the gradients that they are for."""
+    for gradient, own in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(own.view_as(gradient))
 
 
 def mean_over_processes(own: Tensor) -> Tensor:

@@ -44,10 +44,7 @@ class GradientExchange:
             raise RuntimeError("a parameter has no gradient, but it had one in the first step")
         for bucket, (work, together) in zip(self.buckets, self.sent, strict=False):
             work.wait()  # a GPU's stream waits, the host does not
-            sums = together.split([parameter.numel() for parameter in bucket])
-            for parameter, summed in zip(bucket, sums, strict=True):
-                assert parameter.grad is not None
-                parameter.grad.copy_(summed.view_as(parameter.grad))
+            distributed.spread(together, [p.grad for p in bucket if p.grad is not None])
         self.missing, self.sent = [set(bucket) for bucket in self.buckets], []
 
     def _fill_buckets(self) -> None:

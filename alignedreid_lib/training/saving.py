@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# They end a process that has no handler for them; on Windows signals are left alone.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # they end a process that has no handler for them
 
 
 class Copy(NamedTuple):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from alignedreid_lib import devices, losses
 from alignedreid_lib.batches import images
-from alignedreid_lib.model import Embedding
 from alignedreid_lib.training import centres, distributed
 from alignedreid_lib.training.config import TrainConfig
 from alignedreid_lib.training.learner import Learner
@@ -70,26 +69,24 @@ def forward_terms(learner: Learner, batch: Tensor, labels: Tensor, config: Train
         own = learner.forward(images.normalize(batch))
     # From here everything is of the whole batch, also with several processes.
     logits = None if own.logits is None else distributed.gather(own.logits)
-    local_features = distributed.gather(own.local_features) if config.local_weight > 0 else own.local_features
-    embedding = Embedding(distributed.gather(own.global_features), local_features, logits)
+    features = distributed.gather(own.global_features)
     how = (config.margin, config.normalize)
     # No checks: the sampler guarantees triplets, and a NaN is found at the end of the epoch, when figures are read.
-    terms = {"global": losses.global_triplet(embedding.global_features, labels, *how, check=False)}
+    terms = {"global": losses.global_triplet(features, labels, *how, check=False)}
     loss = config.global_weight * terms["global"].loss
     if config.local_weight > 0:
         mined = terms["global"].mined if config.local_mining == "global" else None
-        terms["local"] = losses.local_triplet(embedding.local_features, labels, *how, mined, check=False)
+        terms["local"] = losses.local_triplet(distributed.gather(own.local_features), labels, *how, mined, check=False)
         loss = loss + config.local_weight * terms["local"].loss
     others: dict[str, Tensor] = {}
-    if embedding.logits is not None:
-        others["id_loss"] = losses.identification(embedding.logits, labels, config.label_smoothing)
+    if logits is not None:
+        others["id_loss"] = losses.identification(logits, labels, config.label_smoothing)
         loss = loss + config.id_weight * others["id_loss"]
     if (held := learner.network.centres) is not None:
-        features = embedding.global_features
         others["centre_loss"] = centres.centre_loss(features, labels, held)
         loss = loss + config.centre_weight * others["centre_loss"]
         centres.move_centres(held, features, labels, config.centre_rate)  # each process moves its own, all alike
-    return StepOutput(loss, terms, {name: term.detach() for name, term in others.items()}, embedding.logits)
+    return StepOutput(loss, terms, {name: term.detach() for name, term in others.items()}, logits)
 
 
 def mutual_terms(
