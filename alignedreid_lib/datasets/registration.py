@@ -1,8 +1,8 @@
-"""Image registration: the place of a second image of the same shot in the first one.
+"""Image registration: the place of a second image of the same shot in the first one. Derived in notebooks/13.
 
 Two boxes around one person in one frame, a detector's and one drawn by hand, are cut out and scaled to one size. Their
 pixels are the same up to this scaling, so the box error can be measured: it is the scale and the shift of each side at
-which the images correlate best. notebooks/13_alignment_study draws boxes with such errors.
+which the images correlate best.
 """
 
 from __future__ import annotations
