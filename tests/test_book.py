@@ -538,7 +538,9 @@ def test_any_value_of_any_parameter_is_taken_or_refused_in_one_line(
 def test_every_chapter_refuses_a_value_of_another_type_in_its_first_cells(name: str) -> None:
     chapter = pairs.read(NOTEBOOKS / f"{name}.py")
     code = [cell for cell in chapter.cells if cell.cell_type == "code"]
-    last = max(number for number, cell in enumerate(code) if re.search(r"read_(parameters|settings)\(", cell.source))
+    last = max(
+        number for number, cell in enumerate(code) if re.search(r"read_(parameters|settings|several)\(", cell.source)
+    )
     after = 1 + next(number for number, cell in enumerate(code) if cells.PARAMETERS in cells.tags(cell))
     before: dict[str, Any] = {"__name__": "__main__"}
     for cell in code[:after]:

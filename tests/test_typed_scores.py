@@ -14,10 +14,11 @@ NAMES = {"global": "global", "rigid stripes": "rigid", "aligned stripes": "local
 def scores(preset: str, distance: str) -> list[str]:
     """Rank-1 / mAP (step) of the single and of both mutual models, as the README writes them."""
     rows = runs.read_json(ROOT / f"notebooks/results/{preset}.json")["scores"]
-    return [f"{100 * r['rank1']:.1f} / {100 * r['mean_ap_step']:.1f}" for r in rows if r["distance"] == distance]
+    single = [r for r in rows if r["distance"] == distance and not r["reranked"] and r["name"] != "multi-query"]
+    return [f"{100 * r['rank1']:.1f} / {100 * r['mean_ap_step']:.1f}" for r in single]
 
 
-@pytest.mark.parametrize("preset", ["cuhk03_mobilenet_local", "cuhk03_mobilenet_mutual"])
+@pytest.mark.parametrize("preset", ["cuhk03_mobilenet_local", "cuhk03_mobilenet_mutual", "market1501_mobilenet_local"])
 def test_a_row_of_the_readme(preset: str) -> None:
     row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{preset}`"))
     for name, distance in NAMES.items():
