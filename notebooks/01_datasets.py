@@ -1059,7 +1059,8 @@ assert not trace.exists(), "the library did not run the pickle's code"
 #
 # * An image is described by its person and its camera; $k$ counts the earlier images of the same person in the same camera. Ten lines do the
 #   conversion.
-# * Junk and images from the query's own camera are ignored, distractors count, and multi-query images share a query's person and camera.
+# * Junk and images of the query's person from the query's own camera are ignored, distractors count, and multi-query images share a query's
+#   person and camera.
 # * Labels are the identities numbered from 0 in sorted order. Nobody is in both the training and the test set.
 # * A card counts the images and people of a part and finds broken files and copies; merging datasets renumbers the people; your own folder
 #   can be a dataset too.

@@ -548,7 +548,9 @@ for batch in IdentitySampler(few, 5, 4, config.seed):
 #
 # :::{admonition} The original reproduction does
 # It draws such a person's $K$ images *with* replacement, so one image may be drawn three times while another is not drawn at all. It also
-# trains on the people who are left over at the end of an epoch, in a smaller batch: Market-1501's 751 people give 23 batches of 32 and one of 15. (The release's script that made its table and its script for two models do this; a later script for one model drops that batch.)
+# trains on the people who are left over at the end of an epoch, in a smaller batch: Market-1501's 751 people give 23 batches of 32 and one of
+# 15. (Two scripts of the original do this: the one that made its table, and the one for two models. A later script for one model drops that
+# batch.)
 # :::
 #
 # The library supports both, and the presets that repeat the original's published rows use them: `draw="replace"` and `keep_last_batch=True`.

@@ -682,8 +682,9 @@ draw_triplets(list(confused.values())[:2], term.mined)
 #
 # ### How many triplets are satisfied
 #
-# Two shares describe a batch: that of the anchors whose negative is farther than the positive by any amount, and that of those where it is
-# farther by the margin. On the line these are four of six; with a margin of 1.5 they are only the three whose gap is $-2$.
+# Two shares describe a batch: that of the anchors whose negative is farther than their positive, and that of the anchors whose negative is
+# farther by at least the margin. On the line both shares are four of six; with a margin of 1.5 the second one is three of six, the anchors
+# whose gap is $-2$.
 
 # %% tags=["nbval-check-output"]
 print(
@@ -733,7 +734,8 @@ assert torch.isclose(precision, (gaps < 0).float().mean()), (
 # those that are hardest by the local distance itself.
 #
 # :::{admonition} The paper says
-# In AlignedReID the global distance chooses the hard samples for both losses. The original reproduction supports both choices.
+# In AlignedReID the global distance chooses the hard samples for both losses. The original reproduction supports both choices; all its
+# published rows use the local distance.
 # :::
 #
 # The example is small enough for paper: four images of two stripes, where the feature of a stripe is one number. We measure in units of

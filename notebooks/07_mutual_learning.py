@@ -628,8 +628,8 @@ assert apart["probability and distance"] < apart["side by side"], (
 # %% [markdown]
 # Is the higher score more than luck? `evaluation.compare` answers in two ways:
 #
-# * *Over queries*: with different queries the scores would be different. The interval comes from drawing the queries again, with
-#   replacement (a bootstrap); the probability comes from swapping the two models at random, query by query.
+# * *Over queries*: with different queries the scores would be different. The interval comes from drawing the people again, each with all
+#   their queries (a bootstrap); the probability comes from swapping the two models at random, person by person.
 # * *Over seeds*: each seed gives different networks, so the gain is compared with the spread of the trainings (Welch's t test). The two
 #   models of a pair are not independent, so each training counts once, with its first model.
 

@@ -74,9 +74,10 @@ settings = runs.read_settings(globals(), seed=runs.SEED)
 # | 3 | 0.8 | 0 | 3 | a **distractor**: a box without a person, or with a person who is in no query | wrong |
 # | 0 | 0.9 | 9 | 4 | the same person, a different camera | right: a **match** |
 #
-# Images of the query's own camera are ignored because they would make the task trivial. Two images that one camera took of one person within seconds share the
-# street, the light and the pose; finding one with the other does not show that the model can recognise a person elsewhere. Ignoring an image
-# is not the same as counting it as wrong: if an ignored image is ranked first, the second image moves up to rank 1.
+# Images of the query's person from the query's own camera are ignored because they would make the task trivial. Two images that one camera
+# took of one person within seconds share the street, the light and the pose; finding one with the other does not show that the model can
+# recognise a person elsewhere. Ignoring an image is not the same as counting it as wrong: if an ignored image is ranked first, the second
+# image moves up to rank 1.
 #
 # Distractors count as wrong. A real gallery contains many of them, and a system that ranks an empty street before the person has failed its
 # user.

@@ -478,8 +478,8 @@ if how == (20, 6, 0.3):
 
 # %% [markdown]
 # mAP rises. This is typical: matches far down the list, seen from a different side, move up because they share neighbours with the matches
-# above them. Rank-1 can gain little, because most images at rank 1 were right already; in our training runs it rose or fell by two or three
-# points from one run to the next. Rank-5 and rank-10 fell in all of them.
+# above them. Rank-1 can gain little, because most images at rank 1 were right already; re-ranking raised rank-1 by two or three points in
+# some of our runs and lowered it by as much in others. Rank-5 and rank-10 fell in all of them.
 
 # %% label="fig-reranked-cmc" caption="Fewer people are found among the first five or ten images after re-ranking." alt="CMC of the plain and of the re-ranked distances over the ranks 1 to 20, on an axis that begins at 75 % or below the lower curve; the re-ranked curve ends lower"
 curves = {"by distance": scored[0].cmc, "re-ranked": scored[1].cmc}

@@ -462,8 +462,8 @@ assert len(pair) >= 2, (
 #
 # Results files keep the scores of each query, so `evaluation.compare` can compare two runs query by query ([chapter 8](08_evaluation.ipynb)
 # derives the interval and the probability). Here are two questions about the drawn people. The first one tests the comparison itself: two
-# trainings of chapter 7's study have the same settings and two seeds. Do their scores differ by more than luck? (The table shows b minus
-# a.)
+# trainings of chapter 7's study have the same settings and two seeds. Do their scores differ by more than luck? (The table shows the run of
+# seed 2, b, minus that of seed 3, a.)
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -490,9 +490,9 @@ seeds = evaluation.compare(third, second)
 seeds
 
 # %% [markdown]
-# No, the whole interval is above 0: for these two networks the difference in mAP is far more than luck of the queries. But it is luck of
-# the seed, since nothing else differs. An interval over queries answers the question "is this network better?". A claim about a *method*
-# needs several seeds per method.
+# The interval does not contain 0: for these two networks the difference in mAP is far more than luck of the queries. But it is luck of the
+# seed, since nothing else differs. An interval over queries answers the question "is this network better?". A claim about a *method* needs
+# several seeds per method.
 #
 # The second question is: does a merged training set help? Here `embedded_combined` is compared with the last epoch of `embedded_validated`,
 # which trains on one of the three sets; both are tested on the same people.
@@ -553,8 +553,9 @@ assert set(ROWS) <= set(presets), "every row has a preset"
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# The table gives rank-1 / mAP (step) / mINP in percent. The diagonal answers the easy question. The difference from it within a *column* is
-# what it costs to train on a different dataset. Columns cannot be compared with each other, because a search in a larger gallery is harder.
+# The table gives rank-1 / mAP (step) / mINP in percent. The diagonal answers the easy question. Within a *column*, the difference from the
+# diagonal is the cost of training on a different dataset. Columns cannot be compared with each other, because a search in a larger gallery is
+# harder.
 #
 # A network that has seen only drawn people finds one query in eleven of Market-1501, and almost nobody of CUHK03. One that has seen CUHK03's people
 # finds one in five of Market-1501, which is less than a third of what a network trained there finds.
@@ -774,9 +775,10 @@ assert max(mutual) < min(with_local), "both mutual models are below the single"
 #   contradicts nor confirms the original. Besides, our training on one set leaves out the validation people, and with three sets the same
 #   number of epochs has more steps.
 # * **Mutual learning.** The logs show what the term does to the training: after 2 277 steps the hardest positive is nearer than the hardest
-#   negative for 73 % of the anchors, for 95 % without the term, and the distances end at half of those of the single model. (They shrink in
+#   negative for 73 % of the anchors; without the term it is 95 %. The distances end at half of those of the single model. (They shrink in
 #   every training: in the single one, from 37 to 5.) So with its published weight of 1 the term slows a short training down. The original's
-#   rows suggest that 300 epochs make up for this. The presets `market1501_mobilenet_mutual_*` ask whether a smaller weight does.
+#   rows suggest that 300 epochs make up for this. The presets `market1501_mobilenet_mutual_*` are there to test whether a smaller weight
+#   avoids the loss.
 #
 # ## Summary
 #

@@ -367,8 +367,8 @@ assert len(measured["rows"]) >= 8, "the file has all rows of `make bench`"
 # ## A training on a GPU
 #
 # This project's goal for the preset `market1501_gl` is 300 epochs in 3.5 minutes or less on an H100 GPU. An epoch of 751 identities has 23
-# whole batches of 128 images. The next cell computes how many images per second this is. (An A100 GPU with PyTorch processes about 3 800
-# images per second of this size.)
+# whole batches of 128 images (and a smaller one, which this estimate leaves out). The next cell computes how many images per second this is.
+# (An A100 GPU with PyTorch processes about 3 800 images per second of this size.)
 
 # %% tags=["nbval-check-output"]
 images_per_training = 300 * (751 // 32) * 128

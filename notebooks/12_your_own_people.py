@@ -345,7 +345,8 @@ except InputError as error:
 # the folder answers "nobody": the person is not *found*. We measure both with labelled images, by searching each image among the others. If
 # the nearest image of the same person is within the threshold, the person is found. A false alarm is counted if the nearest image of a
 # different person is within the threshold: if the person's own images were not in the folder, the search would show this image. (The curve
-# below calls the share of false alarms *false-accept rate*, and the share of people found *true-accept rate*.)
+# below calls the share of false alarms *false-accept rate*, and the share of people found *true-accept rate*. In chapter 8 these are shares
+# of pairs; here they are shares of searches.)
 #
 # By hand, with one number per image: person A at 0 and 1, person B at 3 and 5, person C at 10.
 
@@ -466,11 +467,11 @@ assert all(r["false_alarm_rate"] <= measured["rate"] for r in at_home), (
 
 # %% [markdown]
 # On Market-1501 the threshold of the drawn people gives fewer false alarms than planned, and on CUHK03 more than a third of the searches
-# for absent people show somebody, instead of one in twenty. Photographs alone do not help: a network trained on CUHK03, with a threshold from
-# CUHK03, answers almost half of these searches on Market-1501. You cannot tell from the new images which of the two will happen: on new
-# cameras the rate is unknown until you measure it with labelled images from them. The last column shows a second limit: even with a
-# threshold of its own, a network finds few people on images unlike those of its training. `python notebooks/book/transfer.py runs/<run> ...`
-# measures the book's model and the networks that you have trained, for example on Market-1501.
+# for absent people show somebody, instead of one in twenty. Photographs alone do not help: a network trained on Market-1501, with a threshold
+# from Market-1501, answers three of five of these searches on CUHK03; in the other direction it is almost half. You cannot tell from the new
+# images which of the two will happen: on new cameras the rate is unknown until you measure it with labelled images from them. The last column
+# shows a second limit: even with a threshold of its own, a network finds hardly anybody in photographs unlike the images of its training.
+# `python notebooks/book/transfer.py runs/<run> ...` measures the book's model and the networks that you have trained.
 #
 # ## Why this answer?
 #
@@ -723,8 +724,8 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 # true for these datasets and cameras, with everybody in the clothes of that day.
 # :::
 #
-# Our result is similar: the method works with the same cameras and on the same day, and each of the three cases above shows one of its
-# limits.
+# Our result has the same restriction: the method works with the cameras of its training and with people in the clothes of that day. The three
+# cases above show further limits.
 #
 # ## Which setting should I take?
 #

@@ -319,7 +319,8 @@ Markdown("\n".join(lines))
 
 # %% [markdown]
 # Are these differences luck? The same three networks are tested with both distances, so `evaluation.compare` takes the difference seed by
-# seed and gives its interval (from a paired t test, [chapter 8](08_evaluation.ipynb)). The differences are aligned minus rigid:
+# seed and gives its interval (from a paired t test: it compares the mean of the differences of the seeds with their spread). The differences
+# are aligned minus rigid:
 
 
 # %%
@@ -392,7 +393,7 @@ of_local = ScoreTable.from_dict({"rows": run["scores"]}).rows  # the last run
 by = {row.distance: row for row in of_local}
 added = evaluation.compare(by["rigid"], by["local"]).rows[-1]
 print(
-    f"aligned after rigid: {100 * added.difference:+.1f} points of mAP, 95 %"
+    f"aligned minus rigid: {100 * added.difference:+.1f} points of mAP, 95 %"
     f" interval {100 * added.low:+.1f} to {100 * added.high:+.1f}"
 )
 

@@ -701,8 +701,8 @@ if rows:
 
 # %% [markdown]
 # The table gives mAP (step) in percent, averaged over the seeds, with the range over the seeds (largest minus smallest). The last column
-# compares a rung with the one below, seed by seed (a paired t test, [chapter 8](08_evaluation.ipynb)). A rung helps if the whole interval
-# of the difference is above 0, and harms if the whole interval is below 0.
+# compares a rung with the one below, seed by seed (a paired t test: it compares the mean of the differences of the seeds with their spread).
+# A rung helps if the whole interval of the difference is above 0, and harms if the whole interval is below 0.
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -769,10 +769,10 @@ Markdown("\n".join(lines) if rows else "Not yet run.")
 # %% [markdown]
 # ### On Market-1501, with a small network
 #
-# Here is the same ladder for MobileNetV2 from ImageNet weights at 128 × 64, with batches of 32 × 4 images. It has two lengths: 100 epochs
-# (2 400 steps) and 300 epochs (7 200 steps); within a column all rungs see equally many images. Its foot has only the global loss, as in
-# [chapter 10](10_reproduction.ipynb). Each rung has a preset; *not yet run* marks a rung without results. The table gives rank-1 / mAP
-# (step) with the global distance, in percent.
+# Here is the ladder for MobileNetV2 from ImageNet weights at 128 × 64, with batches of 32 × 4 images; because its foot has only the global
+# loss, the first rung adds the identification loss (*id*). It has two lengths: 100 epochs (2 400 steps) and 300 epochs (7 200 steps); within
+# a column all rungs see equally many images. Its foot has only the global loss, as in [chapter 10](10_reproduction.ipynb). Each rung has a
+# preset; *not yet run* marks a rung without results. The table gives rank-1 / mAP (step) with the global distance, in percent.
 
 # %% tags=["hide-input"]
 MARKET = [
