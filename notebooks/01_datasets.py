@@ -956,9 +956,9 @@ print("marks:", unknown.marks.tolist())
 
 # %% [markdown]
 # Half of the people are chosen at random for the test; `seed` fixes which. PNG and other formats are converted to upright RGB JPEGs; a plain
-# JPEG is copied unchanged. Here nothing shows which camera took an image. One image of each test person therefore becomes the query, and
-# gallery images from the query's own camera, which should be ignored, count as matches; every score table notes this. If the file names
-# contain the camera, a pattern can read it; so can a CSV file with the columns path, person and camera.
+# JPEG is copied unchanged. Without a pattern the library does not know which camera took an image. One image of each test person therefore
+# becomes the query, and gallery images from the query's own camera, which should be ignored, count as matches; every score table notes this.
+# If the file names contain the camera, a pattern can read it; so can a CSV file with the columns path, person and camera.
 
 # %% tags=["nbval-check-output"]
 pattern = r"^(?P<person>[^/]+)/\d+_(?P<camera>\d+)"

@@ -699,8 +699,8 @@ print(f"mean {batch_in.mean():.2f}, standard deviation {batch_in.std():.2f}")
 # Both use $K = 4$ and many people per batch. Our numbers explain why: by equation {eq}`eq-triplets`, a batch of 128 has $128 \cdot 3 \cdot
 # 124 = 47\,616$ triplets, and every anchor has a positive; in a random batch from Market-1501, 85.2 % of the anchors would have none. The
 # book's own batches are smaller, 16 × 4 images of 64 × 32, because two cores have to train on them in about a minute. The box of a standing
-# person is about twice as high as wide: 64 × 32 has the shape of the reproduction's images, not the paper's square. Crops are used only in
-# this chapter, for illustration; the book trains without them.
+# person is about twice as high as wide: 64 × 32 has the shape of the reproduction's images, not the paper's square. Crops of this kind are
+# used only in this chapter, for illustration; the book's model is trained without them.
 
 # %% tags=["nbval-check-output"]
 print(f"32 × 4: {32 * 4 * 3 * 31 * 4} triplets")

@@ -230,8 +230,8 @@ assert torch.equal(rows.mean(0), tiny.mean(dim=(1, 2))), (
 # \ell_i = \max\!\left(0,\; \gamma\, \frac{A r_i + b - m}{\sqrt{v + \epsilon}} + \beta\right) .
 # $$ (eq-local)
 #
-# By hand, with $c = 3$ numbers per stripe and the matrix in the next cell. Without training $m = \beta = 0$ and $v = \gamma = 1$, we take
-# $b = 0$ and neglect $\epsilon$, so $\ell_i = \max(0, A r_i)$:
+# We compute this by hand, with $c = 3$ numbers per stripe and the matrix in the next cell. Before training $m = \beta = 0$ and
+# $v = \gamma = 1$. We take $b = 0$ and neglect $\epsilon$, so $\ell_i = \max(0, A r_i)$:
 
 # %% tags=["nbval-check-output"]
 A = torch.tensor([[1.0, -1.0], [0.0, 1.0], [0.5, 0.5]])

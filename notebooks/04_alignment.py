@@ -83,8 +83,9 @@ fig
 # can check every distance by eye.
 #
 # A detector draws a box around each person it sees, and the box is often wrong. The generator of [chapter 1](01_datasets.ipynb) can draw
-# one moment in any box, so we know how far each box is off: here 0, 1 and 2 eighths of the person's height. (All boxes of this chapter have
-# the same size and are only too low or too high. Boxes of a wrong size, which change the scale of the person, are among those of [chapter
+# one moment in any box, so we know how far each box is off: here 0, 1 and 2 eighths of the box's height, that is, 0, 1 and 2 stripes. (All
+# boxes of this chapter have the same size and are only too low or too high. Boxes of a wrong size, which change the scale of the person, are
+# among those of [chapter
 # 13](13_alignment_study.ipynb).)
 
 # %% [markdown]
@@ -291,8 +292,8 @@ fig
 # ## The path between two images
 #
 # These are the same two images as above; one box is two eighths too low. A line joins each pair of stripes on the path. It is full and blue
-# where the stripes match, which here means that their cost is below 0.3. The bars show how to read the number: the distance of the left image
-# to itself, to the right image, and on average to 24 other people.
+# where the stripes match, which here means that their cost is below 0.3. The bars show how to read the local distance: the distance of the
+# left image to itself, to the right image, and on average to 24 other people.
 
 
 # %% tags=["hide-input"]

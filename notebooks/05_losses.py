@@ -407,8 +407,9 @@ for wrong in (
 # L = \frac{1}{N} \sum_{a} \max(0,\; d_{ap} - d_{an} + m) .
 # $$ (eq-losses-triplet)
 #
-# By hand, with $m = 0.3$: $d_{ap} - d_{an}$ is $4 - 6$, $3 - 5$, $4 - 2$, $3 - 2$, $2 - 3$, $3 - 5$ for the six anchors. Only the two in the
-# middle are above $-0.3$. They contribute 2.3 and 1.3, and the mean is $3.6 / 6 = 0.6$.
+# We call $d_{ap} - d_{an}$ the *gap* of the anchor; it is negative if the negative is farther. By hand, with $m = 0.3$: the gap is $4 - 6$,
+# $3 - 5$, $4 - 2$, $3 - 2$, $2 - 3$, $3 - 5$ for the six anchors. Only the two in the middle are above $-0.3$. They contribute 2.3 and 1.3,
+# and the mean is $3.6 / 6 = 0.6$.
 
 # %% tags=["nbval-check-output"]
 near, far = mined.negative_distance, mined.positive_distance
@@ -1253,7 +1254,8 @@ fig
 # %% [markdown]
 # ### Pull the points
 #
-# Drag a point of the first panel, or move it with the arrow keys: the circles pass through the hardest positive and the hardest negative of that point. Press
+# Drag a point of the first panel, or move it with the arrow keys: two circles around this point pass through its hardest positive and its
+# hardest negative. Press
 # *20 steps* to follow the arrows, and then try a larger margin, the soft margin, unit length, and *Collapsed*, where no arrow is left (exercise 2).
 
 # %% tags=["interactive"] alt="Six points of two people, and arrows of minus the gradient of the triplet loss" caption="Drag a point: the loss sees only the hardest two of each anchor."

@@ -628,8 +628,9 @@ assert apart["probability and distance"] < apart["side by side"], (
 # %% [markdown]
 # Is the higher score more than luck? `evaluation.compare` answers in two ways:
 #
-# * *Over queries*: with different queries the scores would be different. The interval comes from drawing the people again, each with all
-#   their queries (a bootstrap); the probability comes from swapping the two models at random, person by person.
+# * *Over queries*: with different queries the scores would be different. The table below gives the interval of the difference, and the
+#   probability of such a difference by chance ([chapter 8](08_evaluation.ipynb) derives both). The interval comes from drawing the people
+#   again, each with all their queries (a bootstrap); the probability comes from swapping the two models at random, person by person.
 # * *Over seeds*: each seed gives different networks, so the gain is compared with the spread of the trainings (Welch's t test). The two
 #   models of a pair are not independent, so each training counts once, with its first model.
 

@@ -321,8 +321,8 @@ for name, by_hand in {
     assert by_protocol[name].cmc.tolist() == by_hand, f"{name}: as by hand"
 
 # %% [markdown]
-# Rank-1 is 0, 0 and 50 % for the same distances. The last protocol leaves out person 10, who was seen by the query's own camera, and with it
-# the wrong image that was nearest. A rank-1 means little if its protocol is not named.
+# Rank-1 is 0, 0 and 50 % for the same distances. The last protocol leaves out person 10, who was seen by the query's own camera, and so the
+# nearest wrong image disappears. A rank-1 means little if its protocol is not named.
 #
 # For a small gallery the *cuhk03* expectation can be computed by brute force, by enumerating all draws.
 

@@ -441,7 +441,7 @@ for name, run in finished.items():
 #
 # :::{admonition} Predict first
 # :class: tip
-# By how much does rank-1 differ between two seeds: a tenth, half a point or three points?
+# By how much does rank-1 differ between two seeds: a tenth of a point, about one point or three points?
 # :::
 
 # %%
@@ -462,8 +462,8 @@ assert len(pair) >= 2, (
 #
 # Results files keep the scores of each query, so `evaluation.compare` can compare two runs query by query ([chapter 8](08_evaluation.ipynb)
 # derives the interval and the probability). Here are two questions about the drawn people. The first one tests the comparison itself: two
-# trainings of chapter 7's study have the same settings and two seeds. Do their scores differ by more than luck? (The table shows the run of
-# seed 2, b, minus that of seed 3, a.)
+# trainings of chapter 7's study have the same settings and two seeds. Do their scores differ by more than luck? (In the table *a* is the run
+# of seed 3 and *b* the run of seed 2; the difference is b - a.)
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -557,8 +557,9 @@ Markdown("\n".join(lines))
 # diagonal is the cost of training on a different dataset. Columns cannot be compared with each other, because a search in a larger gallery is
 # harder.
 #
-# A network that has seen only drawn people finds one query in eleven of Market-1501, and almost nobody of CUHK03. One that has seen CUHK03's people
-# finds one in five of Market-1501, which is less than a third of what a network trained there finds.
+# A network that has seen only drawn people is right at rank 1 for one query in eleven on Market-1501, and for almost none on CUHK03. One that
+# has seen CUHK03's people is right for one in five on Market-1501; a network trained there (`market1501_mobilenet_local`) is right for two in
+# three.
 
 # %% [markdown]
 # ## What each part adds, there and here
@@ -566,8 +567,8 @@ Markdown("\n".join(lines))
 # The original's table is large because it answers one question for many parts: how much do the local loss, the identification loss and mutual
 # learning add? A smaller network can answer such questions, too. The presets `market1501_mobilenet*` train MobileNetV2 at 128 × 64 on
 # Market-1501 for 100 epochs on a CPU, with all remaining settings of the original; the scores are lower than those of a ResNet-50 at 256 ×
-# 128, so the table compares *differences*. "There" is the difference of two published rows (300 epochs; trapezoid), "here" that of ours
-# (step), with the 95 % interval over the people from `evaluation.compare`; both in points of mAP.
+# 128, so the table compares *differences*. "There" is the difference of two published rows (300 epochs; trapezoid), "here" is the difference
+# of two rows of ours (step), with the 95 % interval over the people from `evaluation.compare`; both in points of mAP.
 
 
 # %%
@@ -777,8 +778,8 @@ assert max(mutual) < min(with_local), "both mutual models are below the single"
 # * **Mutual learning.** The logs show what the term does to the training: after 2 277 steps the hardest positive is nearer than the hardest
 #   negative for 73 % of the anchors; without the term it is 95 %. The distances end at half of those of the single model. (They shrink in
 #   every training: in the single one, from 37 to 5.) So with its published weight of 1 the term slows a short training down. The original's
-#   rows suggest that 300 epochs make up for this. The presets `market1501_mobilenet_mutual_*` are there to test whether a smaller weight
-#   avoids the loss.
+#   rows suggest that 300 epochs make up for this. The presets `market1501_mobilenet_mutual_*` are there to test whether the score still falls
+#   with a smaller weight.
 #
 # ## Summary
 #

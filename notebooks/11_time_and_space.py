@@ -439,7 +439,7 @@ Markdown("\n".join(lines))
 # The square makes this expensive. The usual solution is an approximate search, which looks for neighbours in only a part of the gallery.
 # :::
 #
-# **2.** How many images of 256 x 128 may a batch of ResNet-50 have to fit into 6 GB according to the count above, including parameters,
+# **2.** What is the largest batch of 256 x 128 images with which ResNet-50 fits into 6 GB according to the count above, including parameters,
 # their gradients and Adam's two moments (16 bytes per parameter)?
 #
 # :::{dropdown} Solution

@@ -306,8 +306,8 @@ if not settings.pictures:
     )
 
 # %% [markdown]
-# This is easier than the task of Market-1501's protocol, because here images from the query's own camera count as matches. With the
-# protocol's rule, under which only images from different cameras count:
+# This is easier than the task of Market-1501's protocol, because here images from the query's own camera count as matches. Here is the score
+# with the protocol's rule, under which only images from different cameras count as matches:
 
 # %%
 evaluation.evaluate(wanted, ("global",), rerank=True, name=whose)
@@ -601,7 +601,7 @@ print(
 #
 # To use your search on a different machine you need the weights, the size and normalisation of the images, and the index. The index file
 # contains the size, the normalisation and a fingerprint of the weights. Its format is safetensors, so other programs can read its features.
-# On the other machine `Index.load` with the same weights gives the same results, up to rounding in `float32`, the default of an index.
+# On the other machine `Index.load` with the same weights gives the same results up to rounding, if the index is in `float32`, its default.
 #
 # A machine without PyTorch needs the network as a file:
 #

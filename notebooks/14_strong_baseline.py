@@ -40,7 +40,7 @@ fig
 # %% [markdown]
 # **What you will learn**
 #
-# * what each of ten changes computes, by hand and with the library, and which setting turns it on;
+# * what each of nine changes computes, by hand and with the library, and which setting turns it on;
 # * what each costs in time and memory;
 # * how we test which of them help, on drawn people and with a small network on Market-1501, and whether the local, aligned branch still
 #   adds something to all of them.
@@ -119,8 +119,8 @@ config, study = runs.read_several(globals(), training.TrainConfig, Study)
 # ## A ladder of changes
 #
 # Luo et al. (CVPR-W 2019), *bag of tricks*, published their scores as a *ladder*: each *rung* is a training that adds one change to the
-# rung below, and everything else stays the same. [The first figure](#fig-published-ladder) shows it with two other published scores for
-# ResNet-50 at 256 × 128 on Market-1501. All use the *step* definition.
+# rung below, and everything else stays the same. [The first figure](#fig-published-ladder) shows it with two other published scores, of
+# AlignedReID++ and AGW (Ye et al. 2021), for ResNet-50 at 256 × 128 on Market-1501. All use the *step* definition.
 
 # %%
 assert len(bag) == 7, "a baseline and six tricks were published"
@@ -770,9 +770,9 @@ Markdown("\n".join(lines) if rows else "Not yet run.")
 # ### On Market-1501, with a small network
 #
 # Here is the ladder for MobileNetV2 from ImageNet weights at 128 × 64, with batches of 32 × 4 images; because its foot has only the global
-# loss, the first rung adds the identification loss (*id*). It has two lengths: 100 epochs (2 400 steps) and 300 epochs (7 200 steps); within
-# a column all rungs see equally many images. Its foot has only the global loss, as in [chapter 10](10_reproduction.ipynb). Each rung has a
-# preset; *not yet run* marks a rung without results. The table gives rank-1 / mAP (step) with the global distance, in percent.
+# loss, as in [chapter 10](10_reproduction.ipynb), the first rung adds the identification loss (*id*). It has two lengths: 100 epochs (2 400
+# steps) and 300 epochs (7 200 steps); within a column all rungs see equally many images. Each rung has a preset; *not yet run* marks a rung
+# without results. The table gives rank-1 / mAP (step) with the global distance, in percent.
 
 # %% tags=["hide-input"]
 MARKET = [
@@ -964,8 +964,8 @@ Markdown("\n".join(lines))
 # There are 21 possible shifts along each axis, from -10 to 10 pixels, so one of $21 \cdot 21 = 441$ images does not move.
 # :::
 #
-# **3.** A batch has four images of a person, and $\alpha = \frac12$. After how many such steps is less than 1 % of the distance between the
-# centre and the mean of the features left, if the features do not change?
+# **3.** A batch has four images of a person, and $\alpha = \frac12$. After how many such steps is the distance between the centre and the
+# mean of the features less than 1 % of what it was, if the features do not change?
 #
 # :::{dropdown} Solution
 # Each step leaves $1 - \frac12 \cdot \frac45 = 0.6$ of the distance: `math.log(0.01) / math.log(0.6)` is 9.02, so ten steps are needed. A
