@@ -1041,8 +1041,8 @@ except InputError as error:
 assert not trace.exists(), "the library did not run the pickle's code"
 
 # %% [markdown]
-# The error is one line that names the file and the function that it tried to call, and no code has run. The partitions that `prepare` wrote contain
-# only plain values, so they load, and so do those of the original reproduction.
+# The error is one line that names the file and the function that the file tried to call, and no code has run. The partitions that `prepare`
+# wrote contain only plain values, so they load, and so do those of the original reproduction.
 #
 # ## Which setting should I take?
 #

@@ -520,7 +520,8 @@ print(
 )
 
 # %% [markdown]
-# `base.` is the backbone, with torchvision's own names after the dot; the rest are the two branches. We save the state and load it into a model that started from a different seed:
+# `base.` is the backbone, with torchvision's own names after the dot; the rest are the local branch and the head. We save the state and load
+# it into a model that started from a different seed:
 
 # %%
 from pathlib import Path

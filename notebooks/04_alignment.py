@@ -491,9 +491,9 @@ fig
 
 # %% [markdown]
 # In [the figure](#fig-shift) lines are means, and bands contain the middle half of the values. With rigid stripes, a person whose box is two
-# stripes too low is as far from their own correctly boxed image as a stranger is. With aligned stripes the distance rises slowly; at four
-# stripes, with half the person outside the box, it is still below the distance of strangers. The curve has peaks at half stripes: a shift by
-# half a stripe costs more than a shift by a whole one, because then no stripe has an exact match.
+# stripes too low is almost as far from their own correctly boxed image as a stranger is. With aligned stripes the distance rises slowly; at
+# four stripes, with half the person outside the box, it is still below the distance of strangers. The curve has peaks at half stripes: a
+# shift by half a stripe costs more than a shift by a whole one, because then no stripe has an exact match.
 #
 # Look also at a shift of 0. The aligned distance of an image to itself is not 0, because between two matches the path passes through a cell
 # next to the diagonal and pays its cost. This cost is about the same for everybody, so it does not decide a comparison.

@@ -728,9 +728,9 @@ assert all(
 # **3.** What do three models cost, compared with one?
 #
 # :::{dropdown} Solution
-# Three models need three forward and three backward passes on the same batch, which is decoded and augmented once. The mutual terms are
-# products of matrices of [N, N] and [N, people], which cost little compared with a network. The cost is therefore about three times that of
-# one model; [chapter 11](11_time_and_space.ipynb) measures about twice the cost of one model for two.
+# Three models need three forward and three backward passes on the same batch, which is decoded and augmented once. The mutual terms work on
+# matrices of [N, N] (distances) and [N, people] (probabilities), which costs little compared with a network. The cost is therefore about
+# three times that of one model; [chapter 11](11_time_and_space.ipynb) measures about twice the cost of one model for two.
 #
 # ```python
 # for row in training.of_model(result.metrics, 1)[:3]:

@@ -861,8 +861,8 @@ assert row.tpr_1e3 <= row.tpr_1e2, "fewer false alarms accept fewer pairs"
 Markdown(more.to_markdown(more=True))
 
 # %% [markdown]
-# The rates show why a threshold is harder than a ranking, and mINP why finding all images of a person is harder than finding one: compare each of the
-# three columns with rank-1 in the same row.
+# The rates show why a threshold is harder than a ranking, and mINP shows why finding all images of a person is harder than finding one:
+# compare each of the three columns with rank-1 in the same row.
 
 # %% [markdown]
 # ## The ranked lists

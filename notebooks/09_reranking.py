@@ -424,8 +424,8 @@ figures.who_knows_whom(
 
 # %% [markdown]
 # With $k = 7$ the seventh neighbour of B's images is the query: the query and these images become mutual neighbours, B's rows overlap with
-# the query's, and stage 2 falls to 0.349. Stage 4 repairs this, because averaging adds the rest of the chain to the query's row. In the
-# middle of B re-ranking lowers the average precision, since the neighbours on which it relies are B's.
+# the query's, and the average precision at stage 2 falls to 0.349. Stage 4 repairs this, because averaging adds the rest of the chain to the
+# query's row. In the middle of B re-ranking lowers the average precision, since the neighbours on which it relies are B's.
 #
 # Try also: $\lambda = 0$ and $\lambda = 1$; $k = 12$, where the sets of A and B mix; and the query in the middle of the chain, whose list by
 # distance is perfect. Which stage spoils it?
@@ -488,7 +488,7 @@ lowest = min(curve[0] for curve in curves.values())
 figures.cmc_curves(curves, bottom=min(0.75, np.floor(20 * lowest) / 20))
 
 # %% [markdown]
-# In [the figure](#fig-reranked-cmc) the re-ranked curve is the lower one farther to the right: people who are not found at rank 1 are found
+# At higher ranks in [the figure](#fig-reranked-cmc) the re-ranked curve is below the other one: people who are not found at rank 1 are found
 # later than before. The next figure compares the average precision query by query:
 
 # %% caption="Re-ranking helps more queries than it hurts, and those that it hurts can lose much." alt="Average precision of each query before and after re-ranking, one point per query: about half are above the diagonal, a quarter below, the rest on it"

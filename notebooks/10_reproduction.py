@@ -689,7 +689,7 @@ assert np.allclose(gains, [0.36, 1.60, -3.36, 4.34, 14.11]), (
 # 3. Copy `runs/market1501_gl/results.json` to `notebooks/results/market1501_gl.json`; this chapter then finds it.
 # 4. For a second seed add `ARGS="-p seed 2"`, and copy the result to `market1501_gl_seed2.json`.
 #
-# | to know before | |
+# | before you start | |
 # |---|---|
 # | time | on the original's TITAN X 2.25 hours for 300 epochs, and 2.9 hours with mutual learning on two of them; not yet measured on a current GPU ([chapter 11](11_time_and_space.ipynb)) |
 # | precision | bfloat16 (16-bit floating point) if the GPU supports it, float16 on a T4 or a V100; the results file records it, and a run keeps the precision with which it began |

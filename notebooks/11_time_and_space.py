@@ -101,7 +101,7 @@ for step, seconds in original.items():
     assert ours[step] < seconds, f"{step} takes less time than the original's"
 
 # %% [markdown]
-# Two machines that are eight years apart do not make a fair comparison. Two other numbers say more about a step:
+# Two measurements on machines that are many years apart do not make a fair comparison. Two other numbers say more about a step:
 #
 # * its *floor* is the time that the same machine needs for the part of the step that no program can leave out;
 # * its *yardstick*, for a step without such a part, is the time of the usual program for this step. For scoring this is sorting and a loop.
@@ -409,9 +409,9 @@ Markdown("\n".join(lines))
 # the global and 800 s with the local distance.
 # :::
 #
-# On two processor cores our steps after the features take seconds. Scoring counts the images before each match instead of sorting all of
-# them; local distances are one matrix product and a few additions per cell; re-ranking takes little more time than its search for
-# neighbours.
+# On two processor cores our steps after the features take seconds. Scoring sorts only the values of each row, not the indices, and looks up
+# the ranks of the few matches; local distances are one matrix product and a few additions per cell; re-ranking takes little more time than
+# its search for neighbours.
 #
 # ## Summary
 #

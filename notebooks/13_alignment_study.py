@@ -420,8 +420,8 @@ print(
 #
 # The correlation {eq}`eq-boxes-correlation` is 1 where the two contents coincide, also if one image is brighter than the other one.
 # `registration.register` computes it for every shift at five scales of each side, by Fourier transforms {cite:p}`padfield2012`, and
-# improves the best of them by gradient steps. We call the *box error* the distance by which the top or the bottom of the detected box is
-# off, whichever is more, in heights of the box drawn by hand. One eighth is one stripe of eight.
+# improves the best of them by gradient steps. The *box error* is how far the top or the bottom of the detected box is off, whichever is more,
+# in heights of the box drawn by hand. One eighth is one stripe of eight.
 #
 # We check the method on drawn people, whose box errors we know:
 
@@ -518,8 +518,9 @@ fig
 # %% [markdown]
 # ### What do they cost?
 #
-# The next table has four tests of the same shots, with the queries of Market-1501 that have both boxes. The benchmark itself has queries drawn by
-# hand and a detected gallery. The network is that of the preset `market1501_mobilenet_local`; mAP (step) in percent.
+# The next table has four tests of the same shots, with the queries of Market-1501 that have both boxes. In the benchmark itself the boxes of
+# the queries are drawn by hand and those of the gallery are detected. The network is that of the preset `market1501_mobilenet_local`; mAP
+# (step) in percent.
 
 # %%
 names = list(boxes["tests"][0]["mean_ap_step"])
@@ -579,7 +580,7 @@ fig
 # * **A bad box costs every distance.** In the last quarter of the queries the detected box scores four to five points of mAP less than the box
 #   drawn by hand, with every distance; in the first quarter it scores up to a point more.
 # * **Alignment does not help here.** Where boxes fit, aligned stripes score about half a point less than rigid ones, and the interval excludes
-#   0. In the last quarter both score the same. So alignment costs less as the boxes get worse, as promised, but it gains nothing.
+#   0. In the last quarter both score the same. So alignment costs less as the boxes get worse, as its idea suggests, but it gains nothing.
 # * **Stripes help a little**: rigid ones by about one point of mAP over the global feature.
 #
 # On drawn people aligned stripes score six points more than rigid ones at a misalignment of 0.25, although those errors are no larger than
@@ -593,7 +594,7 @@ fig
 #   stripes. Market-1501's detector is not such a case.
 # * `"rigid"` if boxes fit: 86.4 against 86.0 % at misalignment 0, and half a point more on Market-1501, in a third of the time ([chapter
 #   11](11_time_and_space.ipynb)).
-# * `"local"` if you do not know how well your boxes fit: if they do, it loses less than half a point.
+# * `"local"` if you do not know how well your boxes fit: if they do, it loses about half a point.
 # * `"global"` if the gallery is too large for stripes: against aligned stripes it loses three points if boxes fit, one at one half and four
 #   at 1.
 # * `"global+local"` is not worth its cost in this study: even where it is the best, it is better by less than the range of the seeds.

@@ -921,8 +921,8 @@ Markdown("\n".join(lines))
 #
 # This advice follows the published ladder and the measured costs. If a table above has numbers for a case like yours, follow the table.
 #
-# * Begin with what costs nothing at any length: `warmup_epochs`, `schedule="cosine"`, `label_smoothing=0.1`, `neck="batchnorm"` with
-#   `normalize_test=True`.
+# * Begin with what costs little or nothing, however long the training is: `warmup_epochs`, `schedule="cosine"`, `label_smoothing=0.1`,
+#   `neck="batchnorm"` with `normalize_test=True`.
 # * `pad` and `erase_prob` for long trainings: they make the task harder, so the network needs more steps. Compare settings at the length
 #   that you will use.
 # * `last_stride=1` if you have the time and memory: it costs the most of both.
@@ -940,7 +940,8 @@ Markdown("\n".join(lines))
 #   last stride and the generalised mean change the feature map and its average. The last stride costs the most.
 # * A ladder shows what each rung adds *to those below it*. In a different order a rung may add more or less.
 #
-# This is the last chapter. After it come the notation table and the library reference.
+# This is the last chapter. The page *Questions* tests what you have learned; the notation table and the library reference are at the end of
+# the site.
 #
 # ## Exercises
 #
