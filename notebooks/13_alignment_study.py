@@ -419,7 +419,7 @@ print(
 # \qquad \bar a = \frac1n \sum_p a_p. $$ (eq-boxes-correlation)
 #
 # The correlation {eq}`eq-boxes-correlation` is 1 where the two contents coincide, also if one image is brighter than the other one.
-# `registration.register` computes it for every shift at five scales of each side, by Fourier transforms {cite:p}`padfield2012`, and
+# `registration.register` computes it for every shift at five scales of each side, by Fourier transforms (Padfield 2012), and
 # improves the best of them by gradient steps. The *box error* is how far the top or the bottom of the detected box is off, whichever is more,
 # in heights of the box drawn by hand. One eighth is one stripe of eight.
 #

@@ -79,6 +79,11 @@ def test_a_docstring_leads_to_papers_and_chapters():
     assert "Used in chapters :doc:`05 </05_losses>`, :doc:`06 </06_training>`." in text
 
 
+def test_a_single_author_is_a_citation_in_parentheses():
+    found = [match[0] for match in links.CITATION.finditer("In 2017 (Padfield 2012) and Welch 2012")]
+    assert found == ["Padfield 2012"]
+
+
 def test_every_paper_of_the_bibliography_is_cited():
     folder = BOOK.parent
     chapters = {name: nbformat.read(folder / f"{name}.ipynb", as_version=4) for name in pairs.chapters(folder)}

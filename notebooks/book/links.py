@@ -27,9 +27,10 @@ import alignedreid_lib
 
 Notebooks = Mapping[str, Any]  # name of a chapter (05_losses) to its notebook
 
-# "Hermans et al. 2017", "Zhong et al. (CVPR 2017)", "Luo et al., Pattern Recognition 94, 2019"
+# "Hermans et al. 2017", "Zhong et al. (CVPR 2017)", "Luo et al., Pattern Recognition 94, 2019", "(Padfield 2012)"
 CITATION = re.compile(
     r"\b([A-Z][a-z]+)\s+(?:et\s+al\.?|and\s+[A-Z][a-z]+),?(?:\s+\(?([A-Za-z][\w .:-]*?),?)?\s+\(?(20\d\d)(?=\W)"
+    r"|(?<=\()([A-Z][a-z]+)\s+(20\d\d)(?=\))"
 )
 # Where several papers of a name and year are, the venue decides.
 VENUES = {("luo2019", "CVPR-W"): "luo2019strong"}
@@ -53,7 +54,8 @@ def key_of(citation: re.Match[str], known: Mapping[str, Any]) -> str:
     Raises:
         ValueError: it is not in the bibliography.
     """
-    name, venue, year = citation.groups()
+    name, venue, year, alone, when = citation.groups()
+    name, year = name or alone, year or when
     key = VENUES.get((name.lower() + year, venue or ""), name.lower() + year)
     if key not in known:
         raise ValueError(f"{' '.join(citation[0].split())!r} is not in references.bib")
