@@ -19,7 +19,7 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import distances, full_run
 from alignedreid_lib.evaluation.features import Features
 from alignedreid_lib.model import AlignedReID, DepthwiseConv2d, build_backbone, load_weights
-from alignedreid_lib.model.weights import load_imagenet
+from alignedreid_lib.model.weights import load_imagenet, read_weights
 from alignedreid_lib.training import TrainConfig
 from alignedreid_lib.training.learner import check_fit
 
@@ -529,6 +529,12 @@ CONTAINERS = {
     "two deep": lambda w: {"model": {"params": w}},
     "a prefix of one's own": lambda w: {f"my.trunk.{k}": v for k, v in w.items()},
 }
+
+
+def test_the_prefixes_of_parallel_and_compiled_models_are_removed(tmp_path):
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
+        torch.save({f"{prefix}fc.weight": torch.ones(2)}, tmp_path / "w.pth")
+        assert list(read_weights(tmp_path / "w.pth")) == ["fc.weight"], prefix
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
