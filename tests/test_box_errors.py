@@ -8,6 +8,7 @@ import box_errors
 import numpy as np
 import pytest
 import torch
+from oracles import average_precision, ranked_list
 from PIL import Image
 
 from alignedreid_lib import runs, synthetic
@@ -73,10 +74,9 @@ def test_the_whole_study(release, tmp_path, monkeypatch):
     network = AlignedReID("resnet18.layer3", weights=None)
     folder = tmp_path / "run"
     folder.mkdir()
-    runs.write_json(folder / "config.json", {"height": 64, "width": 32, "backbone": "resnet18.layer3", "weights": None})
     runs.write_json(folder / "results.json", {"parts": ["a part"]})
     monkeypatch.setattr(box_errors.book, "RESULTS", str(tmp_path))
-    monkeypatch.setattr(box_errors, "load_network", lambda config, path: network)
+    monkeypatch.setattr(box_errors, "open_finished", lambda folder: (network, config))
     box_errors.main(str(folder), str(release))
     found = runs.read_json(tmp_path / "box_errors.json")
     assert found["run"] == "run" and found["trained"] == ["a part"]
@@ -112,13 +112,8 @@ def by_loop(queries, gallery, shots) -> float:
     found = []
     for i in np.flatnonzero(shots.asked):
         distances = (gallery.global_features - queries.global_features[i]).norm(dim=1)
-        order = [k for k in distances.argsort().tolist() if (shots.ids[k], shots.cameras[k]) != (shots.ids[i], 1)]
-        hits, precisions = 0, []
-        for place, k in enumerate(order):
-            if shots.ids[k] == shots.ids[i]:
-                hits += 1
-                precisions.append(hits / (place + 1))
-        found.append(np.mean(precisions))
+        order = ranked_list(distances.tolist(), shots.ids[i], shots.ids, shots.cameras[i], shots.cameras)
+        found.append(average_precision([shots.ids[k] == shots.ids[i] for k in order], "step"))
     return float(np.mean(found))
 
 

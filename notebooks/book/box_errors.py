@@ -27,7 +27,7 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features
 from alignedreid_lib.evaluation.scores import QueryScores, ScoreRow
 from alignedreid_lib.search.embed import embed
-from alignedreid_lib.training import TrainConfig, load_network
+from finished_run import open_finished
 
 ARCHIVE = "data/raw/Market-1501-v15.09.15.zip"
 DISTANCES = ("global", "rigid", "local", "global+rigid", "global+local")
@@ -169,21 +169,25 @@ def measure(shots: Shots) -> tuple[dict[str, Any], NDArray[np.float64]]:
 
 
 def main(run: str, archive: str = ARCHIVE) -> None:
-    """Measure and write."""
-    folder = runs.resolve(run)
-    fields = TrainConfig.__dataclass_fields__
-    given = runs.read_json(folder / "config.json")
-    config = TrainConfig(**{name: value for name, value in given.items() if name in fields})
-    network = load_network(config, folder / "weights.pth")
+    """Measure and write.
+
+    Raises:
+        InputError: not a finished run, or not Market-1501's release; nothing is written.
+    """
+    network, config = open_finished(run)
     shots = read_shots(runs.resolve(archive))
     print(f"{len(shots.ids)} shots, {shots.asked.sum()} of them queries", flush=True)
     errors, sizes = measure(shots)
     how: dict[str, Any] = {"height": config.height, "width": config.width, "precision": "float32"}
     sides = {BY_HAND: embed(network, shots.by_hand, **how), DETECTED: embed(network, shots.detected, **how)}
+    folder = runs.resolve(run)
     content = {"run": folder.name, "trained": runs.read_json(folder / "results.json")["parts"], "errors": errors}
     content |= {"tests": score(sides, shots, sizes), **runs.provenance(devices.choose_device("cpu"))}
     runs.write_json(runs.resolve(book.RESULTS) / "box_errors.json", content)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except InputError as error:
+        sys.exit(str(error))

@@ -20,7 +20,8 @@ from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features, extract
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.search.threshold import Threshold, error_rates, nearest_distances
-from alignedreid_lib.training import TrainConfig, load_network
+from alignedreid_lib.training import TrainConfig
+from finished_run import open_finished
 
 RATE = 0.05  # of false alarms where the threshold is chosen
 PEOPLE, IMAGES = 100, 400  # of a gallery: the same everywhere, because more images mean more false alarms
@@ -81,20 +82,15 @@ def open_run(folder: str) -> tuple[AlignedReID, TrainConfig, str]:
     Raises:
         InputError: not a finished run, or one of a dataset that is not in `SETS` or not in `data/`.
     """
-    run = runs.resolve(folder)
-    if not (run / "config.json").is_file() or not (run / "weights.pth").is_file():
-        raise InputError(f"{run}: not a finished run of one model; give a folder with config.json and weights.pth")
-    fields = TrainConfig.__dataclass_fields__
-    given = runs.read_json(run / "config.json")
-    config = TrainConfig(**{name: value for name, value in given.items() if name in fields})
+    network, config = open_finished(folder)
     trained_on = runs.resolve(config.data_root) / config.dataset
     place = next((name for name, path in SETS.items() if runs.resolve(path) == trained_on), None)
     if place is None or not (trained_on / "partitions.pkl").is_file():
         raise InputError(
-            f"{run}: trained on {trained_on}; a threshold is chosen on the test set of one of {', '.join(SETS)}, and "
-            "it has to be prepared"
+            f"{runs.resolve(folder)}: trained on {trained_on}; a threshold is chosen on the test set of one of "
+            f"{', '.join(SETS)}, and it has to be prepared"
         )
-    return load_network(config, run / "weights.pth"), config, place
+    return network, config, place
 
 
 def main(*folders: str) -> None:
