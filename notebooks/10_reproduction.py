@@ -571,7 +571,7 @@ Markdown("\n".join(lines))
 # of two rows of ours (step), with the 95 % interval over the people from `evaluation.compare`; both in points of mAP.
 
 
-# %%
+# %% tags=["hide-input"]
 def there(**changed):
     """mAP of the published rows of 300 epochs on Market-1501, in percent."""
     wanted = {"train_set": "market1501", "total_epochs": "300"}

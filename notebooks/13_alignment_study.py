@@ -522,7 +522,7 @@ fig
 # the queries are drawn by hand and those of the gallery are detected. The network is that of the preset `market1501_mobilenet_local`; mAP
 # (step) in percent.
 
-# %%
+# %% tags=["hide-input"]
 names = list(boxes["tests"][0]["mean_ap_step"])
 lines = [
     "| queries | gallery | " + " | ".join(names) + " |",
