@@ -104,3 +104,18 @@ def gpu_checks() -> list[dict[str, Any]]:
         if content["kind"] != "cpu":
             found.append(content)
     return found
+
+
+def results_of(preset: str, results: str | Path = RESULTS) -> list[dict[str, Any]]:
+    """The results of a preset's finished runs: its own, then those of other seeds; none if it was not yet run.
+
+    Args:
+        preset: its name.
+        results: the folder of results.
+
+    Raises:
+        InputError: a file of results is damaged.
+    """
+    folder = runs.resolve(results)
+    files = [folder / f"{preset}.json", *sorted(folder.glob(f"{preset}_seed*.json"))]
+    return [runs.read_json(file) for file in files if file.exists()]

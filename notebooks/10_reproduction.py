@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from IPython.display import Markdown
 
-from alignedreid_lib import evaluation, figures, runs, training
+from alignedreid_lib import book, evaluation, figures, runs, training
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.scores import ScoreRow, ScoreTable, average
 from alignedreid_lib.training.config import FREE_SETTINGS
@@ -171,16 +171,6 @@ finished = {
 }  # the other files are not trainings
 assert set(preset_of) == set(range(2, 66)), "every published row has a preset"
 
-
-def of_preset(name):
-    """The finished runs of a preset, its own and those of other seeds."""
-    return [
-        run
-        for file, run in finished.items()
-        if re.fullmatch(rf"{name}(_seed\d+)?", file)
-    ]
-
-
 # %% tags=["hide-input"]
 OUR_NAMES = {"duke": "dukemtmc", "cuhk03": "cuhk03/detected"}
 
@@ -203,7 +193,7 @@ def our_score(row, reranked=False):
     """Our rank-1 and mAP (trapezoid) for a published row: mean and spread."""
     values = [
         (score["rank1"], score["mean_ap_trapezoid"])
-        for run in of_preset(preset_of[row["line"]])
+        for run in book.results_of(preset_of[row["line"]], folder)
         for score in run["scores"]
         if is_of(score, row) and score["reranked"] == reranked
     ]
@@ -445,7 +435,7 @@ for name, run in finished.items():
 # :::
 
 # %%
-pair = [run for run in of_preset("cuhk03_mobilenet")]
+pair = book.results_of("cuhk03_mobilenet", folder)
 for run in pair:
     (score,) = run["scores"]
     print(
@@ -588,7 +578,7 @@ def here(preset, distance="global", reranked=False, query=""):
     wanted = {"distance": distance, "reranked": reranked}
     rows = [
         row
-        for run in of_preset(preset)
+        for run in book.results_of(preset, folder)
         for row in run["scores"]
         if wanted.items() <= row.items()
         and re.sub(r"model \d(, )?", "", row["name"]) == query

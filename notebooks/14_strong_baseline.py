@@ -805,17 +805,10 @@ def preset_of(k, long):
 
 def finished(preset, distance="global"):
     """The rows of a preset's results, one per seed; none if not yet run."""
-    folder = runs.resolve("notebooks/results")
-    files = [folder / f"{preset}.json", *folder.glob(f"{preset}_seed*.json")]
-    tables = [
-        ScoreTable.from_dict({"rows": runs.read_json(file)["scores"]})
-        for file in files
-        if file.exists()
-    ]
     return [
         row
-        for table in tables
-        for row in table.rows
+        for run in book.results_of(preset)
+        for row in ScoreTable.from_dict({"rows": run["scores"]}).rows
         if (row.distance, row.reranked, row.name) == (distance, False, "")
     ]
 

@@ -31,7 +31,7 @@ import yaml
 from nbclient.exceptions import DeadKernelError
 from PIL import Image
 
-from alignedreid_lib import runs
+from alignedreid_lib import book, runs
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import full_run
 from alignedreid_lib.runs import lock
@@ -894,3 +894,13 @@ def test_a_training_that_is_ended_saves_its_last_epoch(tiny_data, tmp_path, numb
     assert (process.returncode, said.splitlines()[-1]) == (1, "stopped"), said
     state = runs.load_checkpoint(tmp_path / "run")
     assert state is not None and state["epoch"] >= 2
+
+
+def test_results_of_a_preset_are_its_own_then_its_other_seeds(tmp_path):
+    for name in ("a_seed3", "a", "a_seed2", "ab", "a_local", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"name": name}))
+    assert [run["name"] for run in book.results_of("a", tmp_path)] == ["a", "a_seed2", "a_seed3"]
+    assert book.results_of("c", tmp_path) == []
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(InputError, match=r"b\.json: not JSON"):
+        book.results_of("b", tmp_path)

@@ -34,9 +34,9 @@ from alignedreid_lib.datasets import (
     cuhk03,
     cuhk03_split,
     for_full_run,
+    jpegs,
     market_duke,
     open_dataset,
-    pictures,
     prepare,
     prepared_folder,
 )
@@ -296,14 +296,14 @@ def test_a_folder_of_someone_else_stays(market_zip, root):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(errno.EIO, "Input/output error")])
 def test_an_interrupted_call_leaves_nothing_and_can_be_repeated(market_zip, root, monkeypatch, error):
-    calls, whole = iter(range(100)), pictures.read_image
+    calls, whole = iter(range(100)), jpegs.read_image
 
     def read(*arguments):
         if next(calls) == 5:
             raise error
         return whole(*arguments)
 
-    monkeypatch.setattr(pictures, "read_image", read)
+    monkeypatch.setattr(jpegs, "read_image", read)
     with pytest.raises((type(error), InputError)):
         prepare("market1501", market_zip, root / "a" / "b", num_val_ids=1)
     assert list(root.iterdir()) == []
@@ -333,7 +333,7 @@ def test_no_space_and_no_permission(market_zip, root, monkeypatch, error, says):
         def write(self, data):
             raise error
 
-    monkeypatch.setattr(pictures, "open", lambda *_, **__: Full(), raising=False)
+    monkeypatch.setattr(jpegs, "open", lambda *_, **__: Full(), raising=False)
     refused(says, prepare, "market1501", market_zip, root=root, num_val_ids=1)
 
 
@@ -365,7 +365,7 @@ def test_arguments_that_make_no_sense(market_zip, root):
 
 
 def test_too_many_validation_ids_are_refused_before_any_picture(market_zip, root, monkeypatch):
-    monkeypatch.setattr(pictures, "read_image", None)
+    monkeypatch.setattr(jpegs, "read_image", None)
     refused("num_val_ids=100", prepare, "market1501", market_zip, root=root)
 
 

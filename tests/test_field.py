@@ -127,7 +127,7 @@ def test_what_is_missing_is_nobody_s_name(missing, row, tmp_path):
 
 @pytest.mark.parametrize("bound", ["MAX_BYTES", "MAX_PIXELS"])
 def test_a_large_photo_is_to_be_made_smaller(bound, tmp_path, monkeypatch):
-    monkeypatch.setattr(f"alignedreid_lib.datasets.pictures.{bound}", 100)
+    monkeypatch.setattr(f"alignedreid_lib.datasets.jpegs.{bound}", 100)
     with pytest.raises(InputError, match=r"0\.jpg .*; make it smaller, or take it out"):
         datasets.prepare("folder", people(tmp_path / "p"), tmp_path)
 

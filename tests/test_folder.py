@@ -11,7 +11,7 @@ from PIL import Image
 
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import open_dataset, prepare
-from alignedreid_lib.datasets.pictures import to_jpeg
+from alignedreid_lib.datasets.jpegs import to_jpeg
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation import evaluate
 from alignedreid_lib.evaluation.features import Features

@@ -19,9 +19,9 @@ from PIL import Image
 
 from alignedreid_lib import model, runs
 from alignedreid_lib.datasets import Partitions, cuhk03_split, open_dataset, prepare
+from alignedreid_lib.datasets.jpegs import to_jpeg
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name
 from alignedreid_lib.datasets.pickles import load_pickle, save_pickle
-from alignedreid_lib.datasets.pictures import to_jpeg
 from alignedreid_lib.datasets.zip_reading import open_archive
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.synthetic import make_archive

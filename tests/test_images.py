@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from alignedreid_lib.batches import images
-from alignedreid_lib.datasets.pictures import to_jpeg
+from alignedreid_lib.datasets.jpegs import to_jpeg
 from alignedreid_lib.errors import InputError
 
 pytestmark = pytest.mark.arithmetic

@@ -15,7 +15,7 @@ from PIL import Image
 from alignedreid_lib.batches import images
 from alignedreid_lib.datasets import open_dataset, prepare
 from alignedreid_lib.datasets.folder import list_sightings
-from alignedreid_lib.datasets.pictures import SUFFIXES, to_jpeg
+from alignedreid_lib.datasets.jpegs import SUFFIXES, to_jpeg
 from alignedreid_lib.errors import InputError
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from alignedreid_lib import devices
 from alignedreid_lib.batches.augmentation import PackedBatch, apply_views, augment, draw_views, random_crop, resize
-from alignedreid_lib.datasets.pictures import to_rgb, unfit
+from alignedreid_lib.datasets.jpegs import to_rgb, unfit
 from alignedreid_lib.errors import InputError
 
 __all__ = ["ImageStore", "augment", "decode", "helpers", "normalize", "pixels_of", "prefetch", "random_crop", "resize"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alignedreid_lib.datasets.partitions import Partitions, parse_name
-from alignedreid_lib.datasets.prepared_folder import MANIFEST, anew, as_path, disk_errors, read_manifest
+from alignedreid_lib.datasets.prepared_folder import MANIFEST, as_path, disk_errors, prepare_again, read_manifest
 from alignedreid_lib.errors import InputError
 
 PARTS = ("trainval", "train", "val", "test")
@@ -81,10 +81,10 @@ def open_dataset(folder: str | Path, part: str) -> Dataset:
     try:
         present = set(os.listdir(folder / "images"))
     except OSError as error:
-        raise InputError(f"{folder / 'images'} cannot be read ({error.strerror}); {anew(folder)}") from error
+        raise InputError(f"{folder / 'images'} cannot be read ({error.strerror}); {prepare_again(folder)}") from error
     for name in names:
         if name not in present:
-            raise InputError(f"{folder / 'images' / name} is listed and not there; {anew(folder)}")
+            raise InputError(f"{folder / 'images' / name} is listed and not there; {prepare_again(folder)}")
     ids, cameras = np.array([parse_name(name) for name in names], dtype=np.int64).reshape(-1, 2).T.copy()
     labels = marks = None
     if part in ("trainval", "train"):
@@ -103,7 +103,7 @@ def _missing(folder: Path) -> str:
     if inside:
         return f"but contains datasets: open {folder / inside[0]}"
     if (folder / MANIFEST).is_file():
-        return f"which was there once; {anew(folder)}"
+        return f"which was there once; {prepare_again(folder)}"
     if (folder / "images").is_dir():
         return "but only images: no protocol splits them; open a different folder"
     return "so it is not a prepared dataset; make one with prepare()"

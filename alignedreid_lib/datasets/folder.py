@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from alignedreid_lib.datasets.jpegs import MAX_BYTES, SUFFIXES, to_jpeg
 from alignedreid_lib.datasets.partitions import format_name, make_partitions, parse_name, split_person
-from alignedreid_lib.datasets.pictures import MAX_BYTES, SUFFIXES, to_jpeg
 from alignedreid_lib.datasets.prepared_folder import MANIFEST
 from alignedreid_lib.datasets.sighting import Sighting, count, unify
 from alignedreid_lib.datasets.tables import read_table

@@ -6,8 +6,8 @@ import zipfile
 from collections import defaultdict
 from pathlib import Path
 
+from alignedreid_lib.datasets.jpegs import OTHER_SUFFIXES, SUFFIXES, copy_images
 from alignedreid_lib.datasets.partitions import MULTI_QUERY, Partitions, format_name, make_partitions
-from alignedreid_lib.datasets.pictures import OTHER_SUFFIXES, SUFFIXES, copy_images
 from alignedreid_lib.datasets.sighting import count
 from alignedreid_lib.datasets.zip_reading import list_files, open_archive
 from alignedreid_lib.errors import InputError

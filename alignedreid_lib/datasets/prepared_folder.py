@@ -44,7 +44,7 @@ def as_path(value: object, what: str) -> Path:
     raise InputError(f"{what}={value!r} is not a path; give the path of a file or folder")
 
 
-def anew(folder: Path) -> str:
+def prepare_again(folder: Path) -> str:
     """What to do about a damaged dataset; `prepare` alone would find it there and do nothing."""
     if not (folder / MANIFEST).is_file() and (folder.parent / MANIFEST).is_file():
         folder = folder.parent  # CUHK03's kinds are made together
@@ -79,9 +79,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         except (OSError, ValueError, RecursionError) as error:
             if place != folder:  # it belongs to a different dataset
                 continue
-            raise InputError(f"{place / MANIFEST} cannot be read; {anew(folder)}") from error
+            raise InputError(f"{place / MANIFEST} cannot be read; {prepare_again(folder)}") from error
         if place == folder and not isinstance(manifest, dict):
-            raise InputError(f"{place / MANIFEST} cannot be read; {anew(folder)}")
+            raise InputError(f"{place / MANIFEST} cannot be read; {prepare_again(folder)}")
         if isinstance(manifest, dict) and (place == folder or manifest.get("name") == "cuhk03"):
             return manifest
     return None

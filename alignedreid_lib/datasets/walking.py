@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from alignedreid_lib.datasets.pictures import LITTER, OTHER_SUFFIXES, SUFFIXES
+from alignedreid_lib.datasets.jpegs import LITTER, OTHER_SUFFIXES, SUFFIXES
 from alignedreid_lib.datasets.prepared_folder import MANIFEST
 from alignedreid_lib.datasets.sighting import Sighting, count, refuse_odd_names, tidy
 from alignedreid_lib.errors import InputError

@@ -1,7 +1,7 @@
 """Read release archives straight from the zip, in bounded memory, without trusting them.
 
 `DeflatedFile` gives h5py random access to a MATLAB file of 1.7 GB inside a zip, without unpacking it; images are read
-by `pictures.read_image`. Derived in notebooks/01_datasets.
+by `jpegs.read_image`. Derived in notebooks/01_datasets.
 """
 
 import io
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alignedreid_lib.datasets.jpegs import LITTER
 from alignedreid_lib.datasets.kinds import REPACK, what_instead
-from alignedreid_lib.datasets.pictures import LITTER
 from alignedreid_lib.errors import InputError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -40,10 +41,16 @@ class QueryScores(NamedTuple):
     ids: NDArray[np.int64] | None = None  # [Q] the query's identity; None in files written before it was recorded
 
     def to_dict(self) -> dict[str, Any]:
-        """A short form for JSON, a line of text each: AP in units of 1/10 000, "-" for a query that is not valid."""
+        """A short form for JSON, a line of text each.
+
+        AP in units of 1/10 000, "-" for a query that is not valid; identities as "8*3" where 3 in a row are 8.
+        """
         rank1 = "".join("-" if value != value else f"{value:.0f}" for value in self.rank1)
         data = {"rank1": rank1, "ap": " ".join("-" if v != v else f"{10_000 * v:.0f}" for v in self.ap)}
-        return data if self.ids is None else data | {"ids": " ".join(map(str, self.ids.tolist()))}
+        if self.ids is None:
+            return data
+        lengths = ((identity, sum(1 for _ in same)) for identity, same in itertools.groupby(self.ids.tolist()))
+        return data | {"ids": " ".join(f"{identity}*{n}" if n > 1 else str(identity) for identity, n in lengths)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> QueryScores:
@@ -54,13 +61,21 @@ class QueryScores(NamedTuple):
         """
         rank1 = np.array([_LETTERS[letter] for letter in typed("rank1", data["rank1"], str)])
         ap = np.array([math.nan if v == "-" else int(v) / 10_000 for v in data["ap"].split()])
-        ids = data.get("ids")
-        found = cls(rank1, ap, None if ids is None else np.array([int(v) for v in ids.split()], np.int64))
+        ids = None if data.get("ids") is None else _ids_from(data["ids"], len(ap))
+        found = cls(rank1, ap, ids)
         if len({len(part) for part in found if part is not None}) != 1 or (np.isnan(rank1) != np.isnan(ap)).any():
             raise InputError("the scores per query are not of the same queries")
         if np.nanmin(ap, initial=0) < 0 or np.nanmax(ap, initial=0) > 1:
             raise InputError("an AP per query is not from 0 to 10000")
         return found
+
+
+def _ids_from(text: str, size: int) -> NDArray[np.int64]:
+    """The identities that `QueryScores.to_dict` wrote; "5 5" of older files is "5*2"."""
+    pairs = [(int(identity), int(n or 1)) for identity, _, n in (entry.partition("*") for entry in text.split())]
+    if any(not 0 < n <= size for _, n in pairs):
+        raise InputError("the identities per query are not of the same queries")
+    return np.repeat(np.array([i for i, _ in pairs], np.int64), [n for _, n in pairs])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignedreid_lib import devices
 from alignedreid_lib.batches import images as reading
-from alignedreid_lib.datasets.pictures import SUFFIXES, unfit
+from alignedreid_lib.datasets.jpegs import SUFFIXES, unfit
 from alignedreid_lib.datasets.walking import walk_pictures
 from alignedreid_lib.errors import InputError
 from alignedreid_lib.evaluation.features import Features
