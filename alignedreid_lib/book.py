@@ -107,7 +107,7 @@ def gpu_checks() -> list[dict[str, Any]]:
 
 
 def results_of(preset: str, results: str | Path = RESULTS) -> list[dict[str, Any]]:
-    """The results of a preset's finished runs: its own, then those of other seeds; none if it was not yet run.
+    """The results of a preset's finished runs: its own, then those with different seeds; none if it was not yet run.
 
     Args:
         preset: its name.

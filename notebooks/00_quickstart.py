@@ -83,7 +83,10 @@ searched = set(test_set.ids[test_set.marks == 0])
 print(
     f"{len(train_set)} images of {len(set(train_set.ids))} people to learn from"
 )
-print(f"{len(test_set)} images to search for {len(searched)} other people")
+print(
+    f"{len(test_set)} test images, in which we search for {len(searched)} other"
+    " people"
+)
 
 # %% [markdown]
 # `marks` gives the role of a test image: 0 marks a query, which shows a person to search for, and 1 an image of the gallery, in which we
@@ -178,7 +181,7 @@ chosen = np.random.default_rng(settings.seed).choice(
 # The network trained for one minute and has never seen these people. How many of the four lists begin with the right person?
 # :::
 
-# %% label="fig-quickstart-lists" alt="Ranked lists: each row shows a query and the seven gallery images nearest to it, framed blue if they show the same person and orange-red if they do not" caption="Most lists begin with the right person; the wrong images in them show people who look similar."
+# %% label="fig-quickstart-lists" alt="Ranked lists: each row shows a query and the seven gallery images nearest to it, framed blue if they show the same person and orange-red if they do not" caption="The lists begin with the right person, in most cases; the wrong images in them show people who look similar."
 figures.ranked_lists(sorted(chosen), test_set, matrix)
 
 # %% [markdown]

@@ -20,7 +20,7 @@ from alignedreid_lib.errors import InputError
 
 settings = runs.read_settings(globals(), seed=runs.SEED)
 
-# %% label="fig-cameras" alt="Two people in two rows, each seen by six cameras: light, tint, sharpness, street and the visible side of the body differ" caption="The camera changes more than the person does."
+# %% label="fig-cameras" alt="Two people in two rows, each seen by six cameras: light, tint, sharpness, street and the visible side of the body differ" caption="Images differ more between cameras than between people."
 archive = zipfile.ZipFile(book.archive("market1501"))
 
 
@@ -289,7 +289,7 @@ for folder, names in ours.items():
     print(f"{folder:20}", len(names))
 
 # %% [markdown]
-# Distractors keep their name, person 0. Only the junk has been removed from the gallery, as the assertion checks.
+# Distractors keep their name, person 0. Only the junk has been removed from the gallery, as the next cell checks.
 
 # %%
 without_junk = len(files["bounding_box_test"]) - in_test.count(-1)
@@ -390,7 +390,7 @@ assert ((table[0] > 0).sum(0) >= 2).all(), (
     "every test person was seen by at least two cameras"
 )
 assert (table[2] == table[0] + table[1]).all(), (
-    "there is one multi-query image per query and gallery image"
+    "a person has as many multi-query images as query and gallery images"
 )
 
 # %% [markdown]
@@ -447,7 +447,7 @@ def split_person(pictures, camera_of):
         first[camera] for camera in sorted(first)
     ]  # the first image of each camera
     gallery = [picture for picture in pictures if picture not in query]
-    for picture in query:  # the list may shrink under this walk
+    for picture in query:  # the list may shrink here
         if all(camera_of(other) == camera_of(picture) for other in gallery):
             query.remove(picture)  # no match elsewhere
             gallery.append(picture)
@@ -462,7 +462,7 @@ for pictures in ([(1, 1), (2, 0), (1, 0)], [(3, 0), (1, 0)], [(2, 1), (2, 0)]):
 # The output has one line per person; follow the three people on paper. The first was seen twice by camera 1 and once by camera 2. The query
 # of camera 1 has no match in the gallery, because the other image of camera 1 cannot be its match. So it moves to the gallery too, and both
 # images of camera 1 are matches for the query of camera 2. For the second person, both images start as queries and the gallery is empty;
-# the first image moves to the gallery, where it becomes the match for the other. The third person has no second camera, so no query is
+# the image of camera 1 moves to the gallery, where it becomes the match for the other. The third person has no second camera, so no query is
 # left.
 #
 # For the whole dataset the library shuffles the names, sorts and shuffles the people, and takes people in that order until there are
@@ -500,7 +500,7 @@ def split(names, num_ids):
 
 
 # %% [markdown]
-# We apply it to three similar people, with names in the layout, and set two of them aside:
+# We apply it to three more people, with names in the layout, and set two of them aside:
 
 # %% tags=["nbval-check-output"]
 three = ["00000001_0001_00000000.jpg", "00000001_0001_00000001.jpg",
@@ -572,8 +572,8 @@ assert original_to_new == in_loop, "the saved names are those of our loop"
 # ## A card for a dataset
 #
 # Look at a dataset as a whole before you train on it: how many images does each person have, which cameras share people, and are there
-# duplicate or broken files? `datasets.describe` answers these questions for any part, and compares it with the published counts. Here we use
-# a copy of the training part with two planted errors: one file copied over another, and one truncated file.
+# duplicate or broken files? `datasets.describe` answers these questions for any part, and compares its counts with the published ones. Here
+# we use a copy of the training part with two planted errors: one file copied over another, and one truncated file.
 
 # %%
 import shutil

@@ -84,8 +84,8 @@ assert pixels[5, 7].tolist() == image[:, 5, 7].tolist(), (
 )
 
 # %% [markdown]
-# Training uses every image many times, but its JPEG must be decoded only once: `ImageStore` decodes an image at its first use and keeps the
-# bytes. It keeps at most `memory_limit` bytes; further images are decoded each time.
+# Training uses every image many times, but its JPEG needs to be decoded only once: `ImageStore` decodes an image at its first use and keeps
+# the bytes. It keeps at most `memory_limit` bytes; further images are decoded each time.
 
 # %%
 store = images.ImageStore(
@@ -119,7 +119,7 @@ market = 12936 * 3 * 256 * 128
 print(f"uint8 {market / 1e9:.2f} GB, float32 {4 * market / 1e9:.2f} GB")
 
 # %% [markdown]
-# The first number easily fits into a laptop's memory; the second takes most of 8 GB.
+# The first number easily fits into a laptop's memory; the second would fill most of a laptop with 8 GB.
 
 # %% [markdown]
 # ## Resizing, by hand
@@ -152,8 +152,8 @@ for j in range(3):
     )
 
 # %% [markdown]
-# The outer columns do not change, and the new middle column is the mean of both: by equation {eq}`eq-resize-mix`, 0 and 100 give 50, and 200
-# and 40 give 120. The library gives the same numbers:
+# The outer columns do not change, and the new middle column is the mean of both, by equation {eq}`eq-resize-mix`. In an image with the rows
+# (0, 100) and (200, 40) the new values are 50 and 120. The library gives the same numbers:
 
 # %% tags=["nbval-check-output"]
 tiny = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8).expand(3, 2, 2)
@@ -193,7 +193,7 @@ def resize_by_hand(x, h, w):
 by_hand = resize_by_hand(image[0].numpy(), *size)
 difference = np.abs(by_hand - images.resize(image, size)[0].numpy())
 assert difference.max() <= 1, (
-    "loop and library differ by at most 1, if a value ends in .5"
+    "loop and library differ by at most 1, where a value ends in .5"
 )
 print(
     f"largest difference over {difference.size} pixels: {difference.max():.0f}"
@@ -203,8 +203,8 @@ print(
 # ### Why is there no antialias?
 #
 # Equation {eq}`eq-resize-mix` uses two old columns per new column, however much smaller the new image is. If nine columns become three, two
-# of three old columns have no effect at all. Many programs therefore average over all old columns that a new one covers (*antialias*). A
-# shirt with bright stripes shows the difference. Its nine columns are 0, 255, 0, 0, 255, 0, 0, 255, 0:
+# of every three old columns have no effect at all. Many programs therefore average over all old columns that a new one covers (*antialias*).
+# A shirt with bright stripes shows the difference. Its nine columns are 0, 255, 0, 0, 255, 0, 0, 255, 0:
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -305,7 +305,7 @@ assert torch.equal(first, second), (
 # %% [markdown]
 # `augment` first makes the random decisions for all images (`augmentation.draw_views`: which box, and mirrored or not) and then computes
 # the images. So the decisions do not depend on what computes the images: one thread, several threads, or a GPU. (The GPU computes the whole
-# batch in a few operations; its values differ from the CPU's by at most one grey level.)
+# batch in a few operations; its values may differ from the CPU's by one grey level.)
 #
 # ## Normalisation
 #
@@ -575,7 +575,7 @@ replaced = IdentitySampler([0, 0, 1, 1, 1, 1], 2, 4, seed=1, draw="replace")
 alike = sum(
     len(set(batch[batch < 2])) == 1 for _ in range(400) for batch in replaced
 )
-print(f"{alike} of 400 draws from two images have the same image four times")
+print(f"{alike} of 400 draws from two images take the same image four times")
 
 # %%
 assert 20 < alike < 90, (
@@ -623,7 +623,7 @@ for wish in ((8, 2), (2, 9)):
 # Which images of a batch show the same person? The next figure is a matrix: rows and columns are the images of the batch, and a cell is dark
 # if both show the same person.
 
-# %% label="fig-batch-matrices" alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a row of full blocks along the diagonal" caption="In a P × K batch every image has positives; in a random one few have."
+# %% label="fig-batch-matrices" alt="Two matrices: a random batch has a diagonal of mostly single dots, a P x K batch a row of full blocks along the diagonal" caption="In a P × K batch every image has positives; in a random one fewer than half have any."
 batch = epochs[0][0]
 fig = figures.Figure(figsize=(6, 3.1), layout="constrained")
 shown = {"random": np.sort(drawn[0]), f"{P} × {K}": dataset.ids[batch]}

@@ -56,7 +56,7 @@ fig
 # **What you will learn**
 #
 # * how to compute the global and the local features of AlignedReID by hand on a feature map of eight cells;
-# * which shape the feature map has for three backbones and three input sizes, and how many parameters they have;
+# * what shape the feature map has for three backbones and three input sizes, and how many parameters they have;
 # * how weights are saved and loaded bit for bit, and in which three cases a file is rejected.
 #
 # **Time** on two cores: a quarter of a minute, plus half a minute if the book's people are not drawn yet.
@@ -372,9 +372,9 @@ for name, stride in [*networks, ("mobilenet_v2", 2)]:
 # Each entry is $C \times H \times W$. At 256 × 128 there are 8 stripes, at 224 × 224 there are 7. At 64 × 32 a ResNet ends in a feature map
 # of 2 × 1: two stripes, the upper body and the legs. If stripes matter, use a larger input or `last_stride=1`. The book's own model is
 # trained at 64 × 32 and stops one stage earlier, `backbone="resnet18.layer3"`: a dot and the name of a layer cut a network after that layer.
-# Its feature map is 256 × 4 × 2. It does not have the last stage, which contains three quarters of ResNet-18's weights.
+# Its feature map is 256 × 4 × 2. The network lacks the last stage, which contains three quarters of ResNet-18's weights.
 #
-# How many numbers does training learn? The local branch has $C \cdot c + c$ in the convolution and $2 c$ in batch norm.
+# How many numbers does the network learn? The local branch has $C \cdot c + c$ in the convolution and $2 c$ in batch norm.
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -585,9 +585,9 @@ print(report)
 # %% [markdown]
 # ### Missing and left-over tensors
 #
-# A file with only the backbone, as torchvision publishes it, has names without `base.`, no local branch, and a classifier for ImageNet's
-# thousand classes, which we do not need. The file can be loaded, and the report lists the tensors that the file lacks and those that the
-# model does not need:
+# A file with only the backbone, as torchvision publishes it, has names without `base.` (the report adds it), no local branch, and a
+# classifier for ImageNet's thousand classes, which we do not need. The file can be loaded, and the report lists the tensors that the file
+# lacks and those that the model does not need:
 
 # %% tags=["nbval-check-output"]
 import torchvision

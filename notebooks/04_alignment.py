@@ -231,7 +231,7 @@ assert len(sums) == 10, "there are ten paths: five steps, two of them down"
 
 # %%
 def shortest_path_loop(costs):
-    """The same, cell by cell; returns the table of sums."""
+    """Equation (eq-align-path), cell by cell; returns the table of sums."""
     S = costs.clone()
     for i in range(S.shape[0]):
         for j in range(S.shape[1]):
@@ -291,7 +291,7 @@ fig
 # %% [markdown]
 # ## The path between two images
 #
-# These are the same two images as above; one box is two eighths too low. A line joins each pair of stripes on the path. It is full and blue
+# These are the same two images as above; one box is two eighths too low. A line joins each pair of stripes on the path. It is solid and blue
 # where the stripes match, which here means that their cost is below 0.3. The bars show how to read the local distance: the distance of the
 # left image to itself, to the right image, and on average to 24 other people.
 
@@ -371,7 +371,7 @@ def aligned_pair(one, two, titles, same=True):
 # :::
 
 
-# %% label="fig-path" alt="Two images of one person with five full lines, each from a stripe of the left image to the stripe two higher in the right one. The table of costs shows a path that first goes down two rows and then follows the dark cells. Bars: itself, this pair, strangers" caption="The path bends by the two stripes that the box is off, and the pair stays nearer than strangers."
+# %% label="fig-path" alt="Two images of one person with five solid lines, each from a stripe of the left image to the stripe two higher in the right one. The table of costs shows a path that first goes down two rows and then follows the dark cells. Bars: itself, this pair, strangers" caption="The path bends by the two stripes that the box is off, and the pair stays nearer than strangers."
 aligned_pair(straight, low, ("perfect box", "2/8 too low"))
 
 # %% [markdown]

@@ -64,7 +64,7 @@ fig
 #
 # **What you will learn**
 #
-# * how to compute every term of the loss on a few points, with the library's function giving the same number;
+# * how to compute every term of the loss on a few points, and that the library gives the same number;
 # * how to find the hardest positive and the hardest negative of every image in a batch by eye, with a loop and with a mask;
 # * what the gradient of each term looks like: which features it moves, and in which direction.
 #
@@ -225,7 +225,7 @@ def draw_line(ax, title):
 
 
 def draw_matrix(ax, matrix, names, title, mined=None, form=".0f"):
-    """A distance matrix; mined positives framed full, negatives dashed."""
+    """A distance matrix; mined positives framed solid, negatives dashed."""
     ax.imshow(matrix, cmap="Greys", vmax=2 * float(matrix.max()))
     for i in range(len(matrix)):
         for j in range(len(matrix)):
@@ -313,7 +313,7 @@ assert torch.allclose(distances.diagonal(), torch.tensor(1e-6)), (
 #
 # :::{admonition} Predict first
 # :class: tip
-# For a second anchor the nearest negative is nearer than the farthest positive, too. Which one is it?
+# One more anchor has a nearest negative that is nearer than its farthest positive. Which one is it?
 # :::
 
 
@@ -356,13 +356,13 @@ assert mined.negative.tolist() == [n for _, n in by_loop], (
 # %% label="fig-mined" alt="The six by six distance matrix; in each row the largest number of the anchor's own block is framed in blue, the smallest outside it in dashed orange-red" caption="In every row two distances are framed: the farthest positive and the nearest negative."
 fig = figures.Figure(figsize=(4.2, 3), layout="constrained")
 ax = fig.subplots()
-draw_matrix(ax, distances, names, "full: positive; dashed: negative", mined)
+draw_matrix(ax, distances, names, "solid: positive; dashed: negative", mined)
 ax.set(ylabel="anchor")
 fig
 
 # %% [markdown]
 # [The distance matrix](#fig-mined) has one frame of each kind in every row. For four anchors the number in the dashed frame is larger than
-# the number in the full frame, as it should be. For 4 and 6, where the two people come closest, it is smaller.
+# the number in the solid frame, as it should be. For 4 and 6, where the two people come closest, it is smaller.
 #
 # ### Uneven batches
 #
@@ -382,7 +382,7 @@ assert list(
 )
 
 # %% [markdown]
-# ### Two batches without triplets
+# ### Two batches that cannot be mined
 #
 # A person with only one image in the batch has no positive, and a batch of one person has no negatives. The maximum of an empty set is
 # $-\infty$ and the minimum is $\infty$, so such an anchor would silently have a loss of 0. The library instead names the label that causes the
@@ -461,7 +461,7 @@ loss_ax.legend()
 fig
 
 # %% [markdown]
-# Left of $-m$ the full line of [the figure](#fig-margins) and its slope are 0: an anchor that satisfies the margin contributes nothing. To
+# Left of $-m$ the solid line of [the figure](#fig-margins) and its slope are 0: an anchor that satisfies the margin contributes nothing. To
 # the right of $-m$ every anchor pulls equally hard, however wrong it is. The dashed slope changes smoothly from 0 to 1 and never reaches
 # either.
 #
@@ -512,7 +512,7 @@ assert torch.isclose(ten, torch.tensor((20.3 + 10.3) / 6)), (
 )
 
 # %% [markdown]
-# Now we look at our batch, once as the network gives it and once with features of unit length. Each mark is one anchor. Above the full line
+# Now we look at our batch, once as the network gives it and once with features of unit length. Each mark is one anchor. Above the solid line
 # the anchor's negative is farther than its positive; above the dashed line it is farther by at least the margin.
 #
 # :::{admonition} Predict first
@@ -577,8 +577,8 @@ assert both[False].negative_distance.mean() > 2, (
 )
 
 # %% [markdown]
-# The same margin is a thin strip on the left of [the figure](#fig-normalised) and a wide one on the right. Compared with distances of ten to
-# twenty, 0.3 is small, and nearly every anchor satisfies the margin. Where no distance exceeds 2, a margin of 0.3 is large, and many of the same
+# The same margin is a thin strip on the left of [the figure](#fig-normalised) and a wide one on the right. Compared with distances of around
+# ten, 0.3 is small, and nearly every anchor satisfies the margin. Where no distance exceeds 2, a margin of 0.3 is large, and many of the same
 # anchors violate it.
 #
 # :::{admonition} The original reproduction says
@@ -667,10 +667,10 @@ assert (labels[term.mined.negative] != labels).all(), (
 )
 
 # %% [markdown]
-# Which people are nearest to each other for the network? Here are the two pairs of people with the nearest negatives, with one anchor for
-# each pair:
+# Which people does the network confuse most easily? Here are the two pairs of people with the nearest negatives, with one anchor for each
+# pair:
 
-# %% alt="Two anchors with the nearest images of other people in the batch and with their farthest positives" caption="The people who are most similar for the network: look for the colour that they share."
+# %% alt="Two anchors with the nearest images of other people in the batch and with their farthest positives" caption="The people whom the network confuses most easily share a colour."
 confused = {}
 for a in term.mined.negative_distance.argsort().tolist():
     pair = frozenset((int(labels[a]), int(labels[term.mined.negative[a]])))
@@ -678,8 +678,7 @@ for a in term.mined.negative_distance.argsort().tolist():
 draw_triplets(list(confused.values())[:2], term.mined)
 
 # %% [markdown]
-# These people look most similar to the network: look for the colour they share. The anchor's loss depends only on its farthest positive and
-# its nearest negative.
+# Look for the colour that they share. The anchor's loss depends only on its farthest positive and its nearest negative.
 #
 # ### How many triplets are satisfied
 #
@@ -871,7 +870,7 @@ assert own.loss >= paper.loss, "the local choice gives the largest local loss"
 #
 # The identification loss answers a different question: *which* of the training people is this? The identity head gives a number $z_k$ for each
 # of them. The loss is minus the logarithm of the probability that the head gives to the right answer $y$ (its *surprise*, which is 0 if the
-# head is certain; Zheng et al. 2016). In this section $p$ is a probability, not a positive:
+# head is certain of it; Zheng et al. 2016). In this section $p$ is a probability, not a positive:
 #
 # $$
 # L_{\text{id}} = -\frac{1}{N} \sum_i \log p_i^{y_i}, \qquad p_i^c = \frac{e^{z_{ic}}}{\sum_k e^{z_{ik}}} .
@@ -1037,8 +1036,9 @@ assert partner_scores.grad is None, "the partner's scores get no gradient"
 
 # %% [markdown]
 # :::{admonition} The paper says
-# The divergence follows *Deep Mutual Learning* (Zhang et al., CVPR 2018); the metric mutual loss is AlignedReID's eq. 5, with the partner's side kept constant. The original reproduction measured, on Market-1501 alone with the global loss, 87.05 / 71.38 (rank-1 / mAP, trapezoid)
-# without and 88.78 / 75.76 with mutual loss.
+# The divergence follows *Deep Mutual Learning* (Zhang et al., CVPR 2018); the metric mutual loss is AlignedReID's (section 3.2), with the
+# partner's side kept constant. The original reproduction measured, on Market-1501 alone with the global loss, 87.05 / 71.38 (rank-1 / mAP,
+# trapezoid) without and 88.78 / 75.76 with mutual loss.
 # :::
 
 # %% [markdown]

@@ -174,9 +174,9 @@ draw_pairs({"before training": untrained})
 # of them. If you type `make train PRESET=name` in a terminal in the project's folder, the preset's values are inserted right after the
 # parameters cell, and then the notebook is executed. With `archive = ""` it uses the book's own drawn people.
 #
-# The notebook makes two objects from the settings: the configuration of the training (`config.TrainConfig` describes each of its settings)
-# and the plan of the data and the test (`full_run.Plan` describes these). Both check the name, type and range of every setting, so a
-# misspelt or impossible setting stops the notebook here and not an hour later. The message names the setting:
+# The notebook makes two objects from the settings: the configuration of the training (`training.TrainConfig` describes each of its settings)
+# and the plan of the data and the test (`full_run.Plan` describes these). Both check the name, type and range of every setting, so a misspelt
+# or impossible setting stops the notebook here and not an hour later. The message names the setting:
 
 # %% tags=["demonstration", "nbval-check-output"]
 try:
@@ -211,7 +211,7 @@ assert len(batch_set) == P * K and len(set(batch_set.ids)) == P, (
 # $$ L = \frac{1}{PK} \sum_a \max(0,\; d_{ap} - d_{an} + m) $$ (eq-training-triplet)
 #
 # :::{admonition} The paper says
-# Batch-hard mining is eq. 5 of Hermans et al. 2017 (arXiv 1703.07737); AlignedReID (Zhang et al. 2017, section 3.2) uses it on its global
+# Batch-hard mining is eq. 5 of Hermans et al. 2017 (arXiv 1703.07737); AlignedReID (Zhang et al. 2017, section 3.1) uses it on its global
 # features. The original reproduction sets $m = 0.3$ and does not normalise the features.
 # :::
 #
@@ -271,8 +271,8 @@ assert np.allclose(rates, [1, 1, 0.001 ** (1 / 2), 0.001]), (
 )
 
 # %% [markdown]
-# The other schedule, *staircase*, multiplies the rate by a factor at given epochs. The figure shows both schedules with the settings of the
-# original reproduction on Market-1501 (300 epochs, base 2e-4):
+# A second schedule, *staircase*, multiplies the rate by a factor at given epochs. ([Chapter 14](14_strong_baseline.ipynb) adds a third,
+# *cosine*.) The figure shows the first two with the settings of the original reproduction on Market-1501 (300 epochs, base 2e-4):
 
 # %% label="fig-schedules" alt="Learning rate over 300 epochs on a logarithmic axis: the exponential schedule is constant for 150 epochs and then a straight falling line; the staircase has two steps" caption="One schedule falls smoothly to a thousandth, the other in two steps to a hundredth."
 epochs = np.arange(1, 301)
@@ -479,11 +479,11 @@ assert distances[same].mean() < distances[~same].mean(), (
 # random state and, in float16, the scale of the loss. A run that was interrupted therefore continues as if nothing had happened. (On a GPU
 # this is true up to rounding, because the order of the sums varies; `deterministic = True` requests a fixed order.)
 #
-# Writing the checkpoint of a large network takes as long as an epoch on a fast GPU. Each epoch therefore ends with a copy of this state in
+# Writing the checkpoint of a large network can take as long as an epoch on a fast GPU. Each epoch therefore ends with a copy of this state in
 # memory, and a thread writes the copy to the disk while the training continues. After Ctrl-C, an error, or the SIGTERM of a cluster's queue
 # the copy of the last finished epoch is written before the process ends, so that only the epoch in progress is lost. A power cut loses all
-# epochs since the last checkpoint, which is a minute of work. We interrupt a small run after two of four epochs and compare it with a run
-# without an interruption:
+# epochs since the last checkpoint, at most about a minute of work. We interrupt a small run after two of four epochs and compare it with a
+# run without an interruption:
 #
 # :::{admonition} Predict first
 # :class: tip

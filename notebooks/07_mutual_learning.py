@@ -60,13 +60,14 @@ fig
 #
 # * which terms let models teach each other, by hand on three classes and on two images, then with the library;
 # * how to train two models, with the distance matrices of both before and after;
-# * how single and mutual learning compare over three seeds; full runs of several models also execute this notebook.
+# * how single and mutual learning compare over three seeds.
 #
-# **Time** on two cores: a quarter of a minute, plus one or two minutes if its two models are not trained yet.
+# **Time** on two cores: a quarter of a minute, plus one or two minutes if the chapter's two models are not trained yet.
 # **Hardware**: any laptop, no GPU. Full training runs need a GPU.
 #
-# The next two cells are folded on the site. They contain the settings that differ from the library's defaults, and the settings for several
-# models. You can add every other setting of [chapter 6](06_training.ipynb), here or in a preset.
+# The next two cells are folded on the site. The first contains the settings, also those for several models; the second imports the library
+# and checks them. You can add every other setting of [chapter 6](06_training.ipynb), here or in a preset. Full runs of several models execute
+# this notebook, too.
 
 # %% tags=["parameters"]
 # Parameters: the data
@@ -227,13 +228,14 @@ draw_matrices(before, "before training")
 #
 # ### Class probabilities
 #
-# With an identification head ([chapter 3](03_model.ipynb)) a model gives image $i$ a probability $p_i^c$ for each training person $c$. The
-# other model gives $q_i^c$. The *Kullback-Leibler divergence* $D(q_i \,\|\, p_i)$ is 0 if both agree, and it grows as the first model differs
-# more from the second. The loss of the first model is the mean of the divergence over the $N$ images:
+# With an identity head ([chapter 3](03_model.ipynb)) a model gives image $i$ a probability $p_i^c$ for each training person $c$. The other
+# model gives $q_i^c$. The *Kullback-Leibler divergence* $D(q_i \,\|\, p_i)$ is 0 if both agree, and it grows as the first model differs more
+# from the second. The loss of the first model is the mean of the divergence over the $N$ images:
 #
 # $$ L_P = \frac1N \sum_i D(q_i \,\|\, p_i) = \frac1N \sum_i \sum_c q_i^c \log \frac{q_i^c}{p_i^c} $$ (eq-mutual-probability)
 #
-# By hand, with one image and three people: the first model gives all three the same probability; the second excludes person 2 (a term with
+# By hand, with one image and three people: the first model gives all three the same probability; the second excludes the third person (a term
+# with
 # $q^c = 0$ counts as 0):
 
 # %% tags=["nbval-check-output"]
@@ -285,7 +287,7 @@ assert e.grad is None, "the partner gets no gradient from this loss"
 # %% [markdown]
 # * **The first model** has the gradient $2 \cdot (3 - 5) / 4 = -1$: a larger distance lowers its loss.
 # * **The second model** has no gradient. Each model has its own loss, in which the partner's numbers are constants. So a loss moves its
-#   model towards the partner and leaves the partner where it is; the partner has its own loss.
+#   model towards the partner and leaves the partner where it is.
 # * **A step** of two models is therefore two separate steps that only exchange numbers, and the models may be on two devices.
 #
 # The loss of one model is $L_{\text{global}} + L_{\text{id}} + w_P L_P + w_M L_M$, where the first two terms are the triplet loss of the
@@ -591,13 +593,14 @@ study = runs.read_json(study_file)["scores"]
 
 
 # %% [markdown]
-# The table gives the mean and the standard deviation over the six models of each way, in percent. The *difference* measures how much the
-# two models of a pair disagree: it is the mean of $|d_{ij} - d'_{ij}|$ over the batch above, with each matrix divided by its own mean (0.06
-# is 6 % of a typical distance).
+# The table gives the mean and the standard deviation of rank-1 and mAP over the six models of each way, in percent. The *difference* measures
+# how much the two models of a pair disagree: it is the mean of $|d_{ij} - d'_{ij}|$ over the batch above, with each matrix divided by its own
+# mean (0.06 is 6 % of a typical distance).
 #
 # :::{admonition} Predict first
 # :class: tip
-# Three pairs of networks were trained in each of the three ways. Is the gain of mutual learning larger than its standard deviation?
+# Three pairs of networks were trained in each of the three ways. Is the gain of mutual learning larger than the standard deviation of the
+# scores?
 # :::
 
 
@@ -668,8 +671,8 @@ assert all(
 # ([chapter 10](10_reproduction.ipynb)).
 #
 # :::{admonition} The paper says
-# AlignedReID (Zhang et al. 2017, section 3.3) trains two networks with mutual learning (Zhang et al. 2018), with class probabilities and
-# with the metric mutual loss on global distances, and then uses one of the two networks. The original reproduction reports on Market-1501,
+# AlignedReID (Zhang et al. 2017, section 3.2) trains two networks with mutual learning (Zhang et al. 2018), with class probabilities and with
+# the metric mutual loss on global distances, and then uses one of the two networks. The original reproduction reports on Market-1501,
 # trapezoid AP: 87.05 / 71.38 for the global loss alone, 88.78 / 75.76 with mutual learning.
 # :::
 #

@@ -91,8 +91,8 @@ settings = runs.read_settings(globals(), seed=runs.SEED)
 #
 # The CMC and both average precisions follow from these numbers; only the protocol *cuhk03* and the open set below need more. (Papers also
 # call the ignored images junk. The junk of [chapter 1](01_datasets.ipynb), with the id -1, has already been removed by `prepare`.) In our
-# example the ignored image is removed, and the rest is *wrong, match, wrong, match*: the ranks are $r_1 = 2$ and $r_2 = 4$. The loop that
-# finds them has four lines.
+# example the ignored image is removed, and the rest is *wrong, match, wrong, match*: the ranks are $r_1 = 2$ and $r_2 = 4$. A short loop
+# finds them:
 
 
 # %% tags=["nbval-check-output"]
@@ -135,8 +135,8 @@ assert cmc_by_hand == [0, 1, 1, 1], "the first match has rank 2"
 # ## Average precision: are all matches near the top?
 #
 # Down to rank $r_j$ there are $r_j$ images, and $j$ of them are matches. The *precision* at this rank is $j / r_j$, and the *recall* is
-# $j / m$. Average precision is the area under the curve of precision over recall. There are two ways to measure an area that is known only at
-# a few points.
+# $j / m$. Average precision is the area under the curve of precision over recall. There are two ways to measure the area under a curve that
+# is known only at a few points.
 #
 # **Step** is the mean of the precisions at all matches:
 #
@@ -423,7 +423,7 @@ figures.order_the_list(
 
 # %% tags=["nbval-check-output"]
 def last_match(hits):
-    """Walk up from the end to the last match; the share of matches to there."""
+    """Walk up to the last match; the share of matches among the images so far."""
     length = len(hits)
     while not hits[length - 1]:
         length -= 1
@@ -713,7 +713,7 @@ assert average.mean_ap_step > single.mean_ap_step, (
 # Two rows of a table differ by some points. With different queries the difference would be larger or smaller. How much of it is luck? Both rows
 # rank the same queries, so we compare query by query. As an example, take five queries whose AP changes by 0.2, 0.1, 0.3, -0.1 and 0.2. The
 # mean change is 0.14. If the two methods were equally good, each change could as well have had the other sign. There are $2^5 = 32$ ways to
-# choose the signs. In how many of them is the mean as far from 0 as ours?
+# choose the signs. In how many of them is the mean at least as far from 0 as ours?
 
 # %% tags=["nbval-check-output"]
 changes = [2, 1, 3, -1, 2]  # in tenths
@@ -789,7 +789,7 @@ assert comparison.rows[1].low > 0, (
 #
 # the *true-accept rate* and the *false-accept rate*; the output below calls them *found* and *false alarms*. Plotted against each other over
 # all thresholds they form the *ROC* curve (receiver operating characteristic). As an example, take three pairs of one person at distances 1,
-# 2 and 4, and four pairs of two people at 3, 5, 6 and 7. Which threshold accepts at most a quarter of the wrong pairs?
+# 2 and 4, and four pairs of two people at 3, 5, 6 and 7. Which is the largest threshold that accepts at most a quarter of the wrong pairs?
 
 # %% tags=["nbval-check-output"]
 from alignedreid_lib.evaluation import verification
@@ -808,7 +808,7 @@ print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
 # :class: tip
 # * We assume that a guard can look at one false alarm in a thousand comparisons. At this rate, does the model accept more or less than half
 #   of the pairs of one person? How many false alarms does a query get on average?
-# * At a false-accept rate of 10 %, nearly all pairs of one person are accepted. Which share of the accepted pairs is wrong: 10 %, half, or
+# * At a false-accept rate of 10 %, nearly all pairs of one person are accepted. What share of the accepted pairs is wrong: 10 %, half, or
 #   more than 90 %?
 # :::
 
@@ -867,7 +867,7 @@ Markdown(more.to_markdown(more=True))
 # %% [markdown]
 # ## The ranked lists
 #
-# Scores do not show what the images show. We first look at two queries with a perfect AP and three matches.
+# Scores do not tell what the mistakes look like. We first look at two queries with a perfect AP and three matches.
 
 # %% caption="Three matches first, then people who look similar." alt="Ranked lists of two queries whose three matches all come first, framed blue with a tick; the images after them are framed orange-red with a cross."
 scores = ranking.score_ranking(matrix, *labels, average_precision="step")
@@ -888,7 +888,7 @@ print("first match at rank", *first_ranks[worst])
 figures.ranked_lists(worst.tolist(), dataset, matrix)
 
 # %% [markdown]
-# A user who looks at ten images finds hardly any of these three people. Would a human have recognised them? Here is each query again, with
+# A user who looks at ten images finds few of these three people, or none. Would a human have recognised them? Here is each query again, with
 # its nearest match and the rank of that match.
 
 # %% caption="Would you have recognised these three people?" alt="The three queries again, each with the image of the same person that the model ranks first among its matches."
@@ -908,9 +908,10 @@ for query in worst:
 figures.contact_sheet(pictures, titles, columns=6, width=6)
 
 # %% [markdown]
-# Look at the rows. In each row the first people wear what the query wears: a top of the same colour, and often also trousers or a skirt of
-# the same colour. The match shows the same person from a different side: a backpack hides half of the back, or a stripe on the trousers or
-# the lining of a jacket can be seen only from one side. In other queries the box is badly placed, or an obstacle hides part of the person.
+# Look at the three ranked lists again. In each of them the first people wear what the query wears: a top of the same colour, and often also
+# trousers or a skirt of the same colour. The match shows the same person from a different side: a backpack hides half of the back, or a
+# stripe on the trousers or the lining of a jacket can be seen only from one side. In other queries the box is badly placed, or an obstacle
+# hides part of the person.
 #
 # Three queries are only anecdotes, but the generator allows us to count. It records what everybody wears, and an identity of the test set is
 # the number of a person in the generator. For every query with a wrong image at rank 1 we compare the two people, and for reference we
@@ -986,7 +987,8 @@ print(f"by chance {by_chance:.0%} ± {luck:.0%} (one standard deviation)")
 # %% [markdown]
 # If the first share exceeds the second by more than two standard deviations, chance no longer explains the difference: the street influences
 # the ranking. Wrong images from the query's own camera have the advantage of the same street and light, while every match must come from a
-# different camera. A smaller difference proves nothing with so few wrong answers. In any case most wrong answers come from other cameras.
+# different camera. A smaller difference, as in our run, proves nothing with so few wrong answers. In any case most wrong answers come from
+# other cameras.
 #
 # ## What the papers report
 #

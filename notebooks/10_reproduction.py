@@ -365,7 +365,9 @@ for name, run in finished.items():
     scores = [
         score
         for score in run.get("scores", [])
-        if score["distance"] == "global" and not score["reranked"]
+        if score["distance"] == "global"
+        and not score["reranked"]
+        and "multi-query" not in score["name"]
     ]
     if not scores:
         continue
@@ -427,7 +429,7 @@ for name, run in finished.items():
 # The last cell compares each result with its preset: every number here was computed with the settings of the preset that its file name
 # gives.
 #
-# The runs whose names begin with `cuhk03` use real images, CUHK03's detected boxes. One of these trainings was run with two seeds:
+# The runs whose names begin with `cuhk03` use the detected boxes of CUHK03. One of these trainings was run with two seeds:
 #
 # :::{admonition} Predict first
 # :class: tip
@@ -509,7 +511,7 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 # A score on the test part of the dataset that the network was trained on answers the easiest question: the cameras and the detector are the
 # same, only the people are new. A user has new cameras, too. The table has one row per training set and one column per test set, for
 # MobileNetV2 at 128 × 64 with the global loss. The row of drawn people shows how much a network that has never seen a real person finds
-# among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and `matrix_drawn` only test: they read the weights of the finished runs
+# among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and `matrix_drawn` only test: they read the weights of the runs
 # `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
 
 # %%
@@ -686,7 +688,7 @@ assert np.allclose(gains, [0.36, 1.60, -3.36, 4.34, 14.11]), (
 # | the original's arithmetic | `ARGS="-p precision float32"`, without TF32; `tf32` allows it in convolutions |
 # | several processes | batch norm uses each process's images separately, unless `sync_batch_norm` is on: report this with the score |
 #
-# float16 and TF32 have not been run on a GPU yet.
+# None of these precisions has been run on a GPU yet.
 #
 # ## The original's findings, and ours
 #

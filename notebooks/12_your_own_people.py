@@ -272,8 +272,8 @@ print(search((0, 1), [(0, 0), (3, 4), (1, 1)], top=3))
 
 # %% [markdown]
 # If you know who is in each image and which camera took it, give both to the index. A search then also returns them, and you can choose a
-# threshold. (Here the names are the numbers that `datasets.prepare` gave to the people, in the order of their names.) The library sorts like
-# our loop, but it reads the index in blocks of 16 384 rows, so an index may be larger than the memory.
+# threshold. (Here the identities are numbers: `datasets.prepare` numbers the people in the order of their names.) The library sorts like our
+# loop, but it reads the index in blocks of 16 384 rows, so an index may be larger than the memory.
 
 # %%
 cameras = people.cameras if people.cameras_known else None
@@ -343,10 +343,10 @@ except InputError as error:
 # A search always has a nearest image, but the person may not be in the folder. A *threshold* lets the search answer "nobody". With a
 # threshold two errors are possible. A search for an absent person shows somebody: this is a *false alarm*. Or a search for a person who is in
 # the folder answers "nobody": the person is not *found*. We measure both with labelled images, by searching each image among the others. If
-# the nearest image of the same person is within the threshold, the person is found. A false alarm is counted if the nearest image of a
-# different person is within the threshold: if the person's own images were not in the folder, the search would show this image. (The curve
-# below calls the share of false alarms *false-accept rate*, and the share of people found *true-accept rate*. In chapter 8 these are shares
-# of pairs; here they are shares of searches.)
+# the nearest other image of the same person (from a different camera, if cameras are known) is within the threshold, the person is found. A
+# false alarm is counted if the nearest image of a different person is within the threshold: if the person's own images were not in the
+# folder, the search would show this image. (The curve below calls the share of false alarms *false-accept rate*, and the share of people
+# found *true-accept rate*. In chapter 8 these are shares of pairs; here they are shares of searches.)
 #
 # By hand, with one number per image: person A at 0 and 1, person B at 3 and 5, person C at 10.
 
@@ -396,7 +396,8 @@ assert np.allclose(by_library.different, different, atol=1e-3), "strangers"
 
 # %% label="fig-threshold" caption="A threshold that rejects nearly all strangers also rejects many images of the right person." alt="Histograms of the distances to the nearest image of the person and to the nearest stranger, with the threshold; and the curve of found against false alarms"
 nearest = nearest_distances(again.features)
-figures.open_set(nearest.same, nearest.different, settings.false_alarm_rate)
+rate = settings.false_alarm_rate
+figures.open_set(nearest.same, nearest.different, rate, of="Searches")
 
 # %%
 threshold = again.choose_threshold(settings.false_alarm_rate, data=whose)
@@ -594,7 +595,8 @@ print(
 # %% [markdown]
 # So two people who overlap in the plane may be far apart in the other dimensions. The plane shows what dominates the features (a camera,
 # the light); it does not show whom a search will find. t-SNE draws tighter groups, but its distances between groups and the sizes of groups
-# mean nothing. It is not part of this environment; with scikit-learn installed, `TSNE(perplexity=10).fit_transform(features.numpy())` gives
+# mean nothing. It is not part of this environment; with scikit-learn installed, `TSNE(perplexity=10).fit_transform(again.features.global_features.numpy())`
+# gives
 # points to draw with `figures.feature_map`, without shares of the variance.
 #
 # ## Use it on a different machine
@@ -619,7 +621,7 @@ print(
 # First measure without training, as above: if most searches find their person and the error rates of the threshold are good enough, stop
 # here. Do not train if you have no people to test on, if most people have one image, or if you have fewer than about 20 people. To
 # recognise exactly the people in your folder you need no training, only an index. Otherwise `make train PRESET=fine_tune` trains on a
-# folder of about 100 people. The next cell shows what a training on 100 people of CUHK03 gained on its test set, in one training each:
+# folder of about 100 people. The next cell shows the scores of three trainings on CUHK03's test set, each run once:
 
 
 # %%

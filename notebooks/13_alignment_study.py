@@ -23,7 +23,7 @@ figures.contact_sheet(list(boxes.values()), list(boxes), columns=5)
 # * how four distances score for five box errors, with three seeds each, from one kind of training;
 # * which part of the gain comes from stripes, and which part comes from their alignment;
 # * how large the box errors of a real detector are, and what they cost;
-# * how to reproduce every number: `make train PRESET=alignment_study`.
+# * how to reproduce the numbers on drawn people: `make train PRESET=alignment_study`.
 #
 # **Time** on two cores: seconds, because this notebook reads the committed results; about a quarter of an hour to compute them again.
 # **Hardware**: any laptop, no GPU.
@@ -309,8 +309,8 @@ Markdown("\n".join(lines))
 # %% [markdown]
 # * **If every box fits**, the whole gain comes from the stripes. Alignment adds nothing: stripe 3 belongs to stripe 3, and a path that
 #   leaves the diagonal can only be wrong.
-# * **At one quarter and more** rigid stripes are worse than no stripes, because they compare different parts of the body. The global
-#   feature is a mean over the whole box, which changes little with a shift.
+# * **At one quarter and above** rigid stripes are worse than no stripes, because they compare different parts of the body. The global feature
+#   is a mean over the whole box, which changes little with a shift.
 # * **The worse the boxes**, the more alignment adds to rigid stripes. Most of this gain only makes up for what rigid stripes lose against
 #   the global feature.
 # * **The sum** of the global and the aligned distance is better than both of them only at one quarter and one half, and there by less than
@@ -408,7 +408,7 @@ print(
 # correct.
 
 # %% [markdown]
-# ## Box errors that happened
+# ## Real box errors
 #
 # So far we drew the box errors. Market-1501 lets us measure real ones: for every detected test image of a known person the release has a
 # second image of the same shot, whose box was drawn by hand. Both are cut from one frame and scaled to 128 × 64 pixels, so the content of
@@ -496,7 +496,7 @@ for percent in (50, 75, 95, 99):
         f"{percent} % of the boxes are within {real[2 * percent]:.2f} stripes"
     )
 
-# %% label="fig-real-errors" caption="Most of Market-1501's boxes are better than those drawn at one quarter, but a few are worse than any of these." alt="Share of the boxes over their box error. The curve of Market-1501 rises fastest, to 75 % at 0.43 stripes, then flattens: it crosses the curve of the drawn misalignment of one quarter below 90 % and reaches that of one half near 99 %; the curve of misalignment 1 is far to the right"
+# %% label="fig-real-errors" caption="Most of Market-1501's boxes are better than those drawn at one quarter, but a few are worse than any of those." alt="Share of the boxes over their box error. The curve of Market-1501 rises fastest, to 75 % at 0.43 stripes, then flattens: it crosses the curve of the drawn misalignment of one quarter below 90 % and reaches that of one half near 99 %; the curve of misalignment 1 is far to the right"
 fig = figures.Figure(figsize=(5.5, 3.2), layout="constrained")
 ax = fig.subplots()
 share = np.linspace(0, 100, len(real))
@@ -588,6 +588,12 @@ fig
 # eighth of the height is only half a stripe. And the clothes of drawn people change sharply from stripe to stripe. One detector of 2015 and
 # one training cannot tell which of the two matters.
 #
+# ## Limits of the study
+#
+# The training used the local loss with alignment, so rigid stripes were tested on features that were not trained for them; a training with
+# rigid stripes would show how much they lose by this. The people are drawn, and their clothes differ more clearly than those of real
+# people. Three seeds give wide intervals, and the runs on real images have one seed each.
+#
 # ## Which setting should I take?
 #
 # * `"local"`, aligned stripes, if the misalignment is about one quarter or more for *most* boxes: they gain 6 to 31 points of mAP over rigid
@@ -608,18 +614,12 @@ fig
 #
 # Next: [chapter 14](14_strong_baseline.ipynb) turns this recipe into a strong baseline, one change at a time.
 #
-# ## Limits of the study
-#
-# The training used the local loss with alignment, so rigid stripes were tested on features that were not trained for them; a training with
-# rigid stripes would show how much they lose by this. The people are drawn, and their clothes differ more clearly than those of real
-# people. Three seeds give wide intervals, and the runs on real images have one seed each.
-#
 # ## Exercises
 #
 # **1.** At which of the five misalignments does every seed gain at least one point of mAP from alignment?
 #
 # :::{dropdown} Solution
-# The smallest gain of any seed is below 0 at 0 and above 5 at one quarter, so the answer is: at one quarter and more.
+# The smallest gain of any seed is below 0 at 0 and above 5 at one quarter, so the answer is: at one quarter and above.
 #
 # ```python
 # print([(step, round(min(gains("local", "rigid")[k]), 1)) for k, step in enumerate(steps)])

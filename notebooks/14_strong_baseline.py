@@ -42,8 +42,7 @@ fig
 #
 # * what each of nine changes computes, by hand and with the library, and which setting turns it on;
 # * what each costs in time and memory;
-# * how we test which of them help, on drawn people and with a small network on Market-1501, and whether the local, aligned branch still
-#   adds something to all of them.
+# * how to test which of them help, and whether the local, aligned branch still adds something to all of them.
 #
 # **Time** on two cores: a minute, because the results of the trainings are read from files; a quarter of an hour to train the study on
 # drawn people again. **Hardware**: any laptop, no GPU.
@@ -120,7 +119,8 @@ config, study = runs.read_several(globals(), training.TrainConfig, Study)
 #
 # Luo et al. (CVPR-W 2019), *bag of tricks*, published their scores as a *ladder*: each *rung* is a training that adds one change to the
 # rung below, and everything else stays the same. [The first figure](#fig-published-ladder) shows it with two other published scores, of
-# AlignedReID++ and AGW (Ye et al. 2021), for ResNet-50 at 256 × 128 on Market-1501. All use the *step* definition.
+# AlignedReID++ and of AGW (Ye et al. 2021) as FastReID trains it (He et al. 2020), for ResNet-50 at 256 × 128 on Market-1501. All use the
+# *step* definition.
 
 # %%
 assert len(bag) == 7, "a baseline and six tricks were published"
@@ -952,7 +952,7 @@ Markdown("\n".join(lines))
 # For Market-1501's 751 people and $\varepsilon = 0.1$ it is 0.99, so a smoothed identification loss of about 1 cannot become smaller.
 # :::
 #
-# **2.** Which share of the images does a padded crop with $p = 10$ not move at all?
+# **2.** What share of the images does a padded crop with $p = 10$ not move at all?
 #
 # :::{dropdown} Solution
 # There are 21 possible shifts along each axis, from -10 to 10 pixels, so one of $21 \cdot 21 = 441$ images does not move.

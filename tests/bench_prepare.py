@@ -79,7 +79,7 @@ def make_cuhk03(path: Path) -> int:
                 top[0, pair] = store.create_dataset(f"{kind}{pair}", data=cells, dtype=reference).ref
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.write(mat_path, "cuhk03_release/cuhk-03.mat")
-    print(f"\nCUHK03: {count} pictures in a MATLAB file of {mat_path.stat().st_size / 1e9:.2f} GB")
+    print(f"\nCUHK03: {count} images in a MATLAB file of {mat_path.stat().st_size / 1e9:.2f} GB")
     mat_path.unlink()
     return count
 
@@ -103,7 +103,7 @@ def bench_cuhk03() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, peak = map(float, done.stdout.split())
     more = {"megabytes": peak, "images_per_second": count / seconds}
-    record("preparing", f"{count} pictures of a CUHK03 release of 1.7 GB", seconds, **more)
+    record("preparing", f"{count} images of a CUHK03 release of 1.7 GB", seconds, **more)
     print(f"prepare: {seconds:.1f} s, {count / seconds:.0f} images/s, {peak:.0f} MB at the peak (at most 700)")
 
 

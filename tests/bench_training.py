@@ -123,7 +123,7 @@ def bench(name: str, folder: Path) -> None:
     def extraction(decoded: images.ImageStore | None) -> None:
         features.extract(network, dataset, height=height, width=width, batch_size=len(fixed), store=decoded)
 
-    for source, decoded in (("JPEG files", None), ("decoded pictures", store)):
+    for source, decoded in (("JPEG files", None), ("decoded images", store)):
         for call in (floor_forward, lambda d=decoded: extraction(d)):
             call()
         pairs = [(timed(lambda d=decoded: extraction(d), device), timed(floor_forward, device)) for _ in range(rounds)]
@@ -132,7 +132,7 @@ def bench(name: str, folder: Path) -> None:
         print(
             f"  extraction {speed:.0f} images/s from {source}, {ratio:.0%} of the bare forward's speed (at least 90 %)"
         )
-        what = f"{n} pictures from {source}, {name} {height} x {width}, {precision}"
+        what = f"{n} images from {source}, {name} {height} x {width}, {precision}"
         middle = [statistics.median(values) for values in zip(*pairs, strict=True)]
         record("extraction", what, *middle, "bare forward", ratio=1 / ratio, limit=1.11, images_per_second=speed)
 

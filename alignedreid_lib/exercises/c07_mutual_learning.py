@@ -20,7 +20,7 @@ EXERCISE = Exercise(
     },
     mistakes={
         "You compute D(p || q): the partner's q is the constant that we learn from, so q weights the logarithms and "
-        "is above p in them.": lambda ours, partner: _right(partner, ours),
+        "is the numerator in them.": lambda ours, partner: _right(partner, ours),
         "You add the logarithms without weights: multiply each by the partner's probability.": lambda ours, partner: (
             sum(math.log(q / p) for p, q in zip(ours, partner, strict=True) if q > 0)
         ),

@@ -109,12 +109,13 @@ def cmc_curves(curves: Mapping[str, ArrayLike], bottom: float = 0.0) -> Figure:
     return fig
 
 
-def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) -> Figure:
+def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float, of: str = "Pairs") -> Figure:
     """Distances of pairs of one person and of two with a threshold between them, and its point on the ROC.
 
     Args:
         same, different: [S], [D] distances, see `verification.pair_distances`.
         false_accept_rate: the rate for which the threshold is chosen.
+        of: what has the distances; the title of their histogram.
     """
     curve = roc(same, different)
     threshold = choose_threshold(curve, false_accept_rate)
@@ -128,7 +129,7 @@ def open_set(same: ArrayLike, different: ArrayLike, false_accept_rate: float) ->
         left.stairs(heights, edges, color=colour, linestyle=style, label=label, linewidth=1.8)
     if at >= 0:
         left.axvline(threshold, color=BLACK, linestyle=":", label=f"threshold {short(threshold)}")
-    left.set(xlabel="distance", yticks=[], title="Pairs")
+    left.set(xlabel="distance", yticks=[], title=of)
     left.legend()
     right.plot(curve.false_accept_rate, curve.true_accept_rate, color=BLACK)
     right.plot(false, true, "o", color=BLACK)

@@ -139,7 +139,8 @@ def provenance(*devices: torch.device) -> dict[str, Any]:
     import torchvision
 
     commit, changed = _git_state(files.project_root())
-    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    cpu = f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
     places = devices or (torch.device("cpu"),)
     names = [torch.cuda.get_device_name(place) if place.type == "cuda" else cpu for place in places]
     return {

@@ -12,7 +12,9 @@ from alignedreid_lib.training.config import SEED_STEP, TrainConfig
 
 NOISE = 1e-6  # relative: about ten times the rounding of float32
 TERMS = ("probability_loss", "global_mutual_loss", "local_mutual_loss")  # named as by `step.mutual_terms`
-ADVICE = "set twins to 'noise', own_views, local_weight or id_weight, or choose different backbones or weights None"
+ADVICE = (
+    "set twins to 'noise', turn on own_views, local_weight or id_weight, or choose different backbones or weights None"
+)
 
 
 def check_twins(config: TrainConfig, devices: Sequence[torch.device]) -> None:

@@ -178,13 +178,15 @@ def check_the_words(shown: dict[str, Any], state: State, order: list[int]) -> li
     near, mutual = state.near, state.reciprocal(0, k)
     if state.stage < 2:
         at = [list(near[i]).index(j) for i, j in ((0, other), (other, 0))]
-        said = re.search(r"Image (\d+) is neighbour (\d+) of .* neighbour (\d+) of image (\d+): (not )?mutual\.$", text)
+        said = re.search(
+            r"Image (\d+) is neighbour (\d+) of .* neighbour (\d+) of image (\d+): (not )?reciprocal\.$", text
+        )
         assert said and [int(said[i]) for i in (1, 4)] == [other, other]
         for i, rank, expected in ((0, int(said[2]), at[0]), (other, int(said[3]), at[1])):
             assert state.squared[i, rank] == pytest.approx(state.squared[i, expected], abs=EQUAL), "up to ties"
         assert (said[5] is None) == (other in mutual)
     if state.stage == 0:
-        first, _, second = text.partition(". Image")[0].partition(". Mutual (solid): ")
+        first, _, second = text.partition(". Image")[0].partition(". Reciprocal (solid): ")
         assert set(images(first)) == state.sets[0] - {0} and len(images(first)) == k
         assert images(second) == sorted(mutual - {0})
         return [(0, j) for j in images(first)]

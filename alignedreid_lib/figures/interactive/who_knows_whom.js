@@ -68,9 +68,9 @@ const draw = () => {
   const ends = [sets[0], own, own, all.filter((j) => rows[0][j]), lists[1].slice(0, 6)][stage], look = (j) => (stage === 3 ? pen(12 * rows[0][j]) : own.includes(j) ? pen(2) : pen(1, "4 4"));
   lines.replaceChildren(...ends.flatMap((j) => (j ? arrow(0, j, stage < 3 && own.includes(j), look(j)) : [])),
     ...(stage === 2 ? adds[0] : []).flatMap(({ j, more }) => more.flatMap((l) => arrow(j, l, false, pen(1, "1 3")))));
-  const at = [near[0].indexOf(other), near[other].indexOf(0)], ranks = `Image ${other} is neighbour ${at[0]} of the query, the query is neighbour ${at[1]} of ${one}: ${Math.max(...at) > k ? "not " : ""}mutual.`;
+  const at = [near[0].indexOf(other), near[other].indexOf(0)], ranks = `Image ${other} is neighbour ${at[0]} of the query, the query is neighbour ${at[1]} of ${one}: ${Math.max(...at) > k ? "not " : ""}reciprocal.`;
   text(told, [
-    `Nearest: ${near[0].slice(1, k + 1).join(", ")}. Mutual (solid): ${list(own.slice(1)) || "none"}. ${ranks}`,
+    `Nearest: ${near[0].slice(1, k + 1).join(", ")}. Reciprocal (solid): ${list(own.slice(1)) || "none"}. ${ranks}`,
     `R(0, ${k}) = {${list(own)}}. ${ranks}`,
     `R*(0, ${k}) = {${list(sets[0])}}. ${adds[0].map(({ j, size, known, more }) => `Image ${j} adds ${list(more)}: R(0, ${k}) has ${known} of the ${size} images of R(${j}, ${half}).`).join(" ") || "No image is added."}`,
     `Averaged: rows ${near[0].slice(0, k2).join(", ")} for the query; rows ${near[other].slice(0, k2).join(", ")} for ${one}.`,
