@@ -360,6 +360,7 @@ def test_a_run_tells_its_parts(config, tmp_path, monkeypatch):
     plan = full_run.Plan(str(tmp_path / "run"), test_sets="tiny", test_rerank=True)
     record = runs.read_json(full_run.write_results(config, plan, result, ScoreTable([])))
     assert record["parts"] == result.parts and record["wall_minutes"] >= record["minutes"]
+    assert record["last_epoch"] == result.metrics[-1] and record["last_epoch"]["epoch"] == 4
     assert record["commit"] == facts["commit"], "the test's"
     wanted = {"test_sets": ["tiny"], "combined_of": [], "test_distances": ["global"], "test_rerank": True}
     assert wanted.items() <= record["config"].items() and record["config"]["processes"] == 1

@@ -232,5 +232,6 @@ def write_results(config: TrainConfig, plan: Plan, result: TrainResult | None, s
     else:
         settings["precision"], minutes = result.precision, result.minutes
         training = {"wall_minutes": round(result.wall_minutes, 2), "parts": result.parts}
+        training["last_epoch"] = result.metrics[-1]
     rows, device = scores.to_dict()["rows"], devices.choose_device(config.device)
     return runs.write_results(plan.run_dir, settings, rows, minutes, device, training)

@@ -182,7 +182,7 @@ def write_results(
         scores: rows of `evaluation.ScoreTable.to_dict`.
         minutes: of training.
         device: where the test ran; the record has this, its commit and its versions.
-        training: more facts of the training: the run's `parts` and its `wall_minutes`.
+        training: more facts of the training: the run's `parts`, its `wall_minutes`, the metrics of its `last_epoch`.
     """
     folder = files.resolve(run_dir)
     files.make_folder(folder)
