@@ -55,8 +55,65 @@ def test_what_has_been_reproduced_is_read_from_the_finished_runs(copy: Path) -> 
     assert front.answered(copy) == (rows + lines, 64)
     text = front.state(copy)
     assert f"published, {rows + lines} " in text and "run on: h1." in text
-    assert "| `market1501_gl_seed2` | cuhk03/detected | mobilenet_v2 | 12.3 | 4.5 | global |" in text
-    assert "alignment_study" not in front.real_runs(copy), "drawn people are not real"
+    assert "| `market1501_gl_seed2` | cuhk03/detected | cuhk03/detected | mobilenet_v2 | 12.3 | 4.5 | global |" in text
+
+
+def rows_of(table: str) -> dict[tuple[str, str], list[str]]:
+    """The rows of the table of runs by run and test set: network, rank-1, mAP, distance, minutes."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return {(row[0].strip("`"), row[2]): row[3:] for row in rows}
+
+
+def test_real_runs_are_tested_by_single_queries_on_their_own_test_sets(copy: Path) -> None:
+    results = copy / "notebooks" / "results"
+    shown = rows_of(front.real_runs(copy))
+    run = json.loads((results / "market1501_mobilenet_local.json").read_text())
+    single = [s for s in run["scores"] if not s["name"] and not s["reranked"]]
+    best, pooled = (max(s["rank1"] for s in scores) for scores in (single, run["scores"]))
+    assert pooled > best, "the file has better rows, with several images per query or re-ranked"
+    assert shown["market1501_mobilenet_local", "market1501"][1] == f"{100 * best:.1f}"
+    assert [s for name, s in shown if name == "market1501_mobilenet_short"] == ["market1501"], "not CUHK03's"
+    assert not [name for name, _ in shown if name.startswith("matrix_")], "a test is not a training"
+    config = run["config"] | {"dataset": "combined", "combined_of": ["market1501", "dukemtmc"]}
+    for name, points in (("market1501", 0.5), ("dukemtmc", 0.4), ("market1501, multi-query", 0.9)):
+        run["scores"] += [single[0] | {"name": name, "rank1": points}]
+    (results / "combined_gl.json").write_text(json.dumps(run | {"config": config}))
+    shown = rows_of(front.real_runs(copy))
+    assert [shown["combined_gl", name][1] for name in ("market1501", "dukemtmc")] == ["50.0", "40.0"]
+
+
+def test_people_are_drawn_or_real_whatever_the_folder_of_their_data(copy: Path) -> None:
+    drawn, real = (front.trainings(copy, drawn) for drawn in (True, False))
+    assert drawn.keys() >= {"alignment_study", "drawn_mobilenet", "embedded_validated"}
+    assert real.keys() >= {"fine_tune", "fine_tune_trained", "market1501_mobilenet_short", "cuhk03_mobilenet_seed2"}
+    assert not drawn.keys() & real.keys()
+    longer = next(line for line in front.state(copy).splitlines() if "on drawn people" in line)
+    assert re.findall("`(.+?)`", longer) == sorted(drawn)
+    assert ("fine_tune", "cuhk03/detected") in rows_of(front.real_runs(copy)), "a folder is tested on a published set"
+    roots = {
+        front.yaml.safe_load(path.read_text())["parameters"]["data_root"]
+        for path in (NOTEBOOKS / "presets").glob("*.yaml")
+    }
+    assert roots == {"data", "data/synthetic", "data/alignment_study"}, "are a new folder's people drawn or real?"
+
+
+def test_the_machines_of_the_runs_are_those_of_their_files(copy: Path) -> None:
+    assert front.machines([{"device": "x86_64 CPU, 1 threads"}]) == "one processor core"
+    parts = [{"device": "arm64 CPU, 4 threads"}, {"device": "NVIDIA H100"}]
+    assert front.machines([{"device": "not this", "parts": parts}]) == "4 processor cores, NVIDIA H100"
+    where = front.machines(front.trainings(copy, drawn=False).values())
+    assert f"so far small ones on {where}." in front.state(copy)
+
+
+def test_the_chapters_that_read_results_files_are_named() -> None:
+    read = [
+        int(name[:2])
+        for name in pairs.chapters(NOTEBOOKS)
+        if "notebooks/results/" in (NOTEBOOKS / f"{name}.ipynb").read_text("utf-8").rpartition('"made_from"')[2]
+    ]
+    assert read == [7, 10, 11, 12, 13, 14]
+    for text in (front.state(ROOT), (ROOT / "README.md").read_text("utf-8")):
+        assert "chapters 7 and 10 to 14 read" in " ".join(text.split())
 
 
 def test_the_lists_are_the_quickstarts_own(tmp_path: Path) -> None:

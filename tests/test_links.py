@@ -99,6 +99,7 @@ def test_the_architecture_page_is_drawn_from_contract_and_code():
     assert "training" in found["evaluation"] and "evaluation" not in found["training"]
     page = architecture.page(ROOT)
     assert page.count('class="imports"') == sum(len(others - {name}) for name, others in found.items()) > 25
+    assert f"The library has {len(names)} modules." in page
     for i, name in enumerate(names):
         assert f"[{name}](reference/{name}.md)" in page
         assert found[name] <= set(names[: i + 1]), f"{name} imports upwards"

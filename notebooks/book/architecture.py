@@ -70,4 +70,4 @@ def page(root: Path) -> str:
         where = ", ".join(f"[{number}]({chapters[number]}.ipynb)" for number in numbers)
         rows.append(f"| [{name}](reference/{name}.md) | {purpose} | {where} |")
     template = string.Template((root / "notebooks" / "book" / "architecture.md").read_text("utf-8"))
-    return template.substitute(rooms="\n".join(rows), drawing=drawing(names, found))
+    return template.substitute(count=len(names), table="\n".join(rows), drawing=drawing(names, found))

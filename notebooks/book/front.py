@@ -5,9 +5,11 @@ import csv
 import json
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import sliding
 from cells import alt_text
@@ -15,6 +17,8 @@ from cells import alt_text
 Notebooks = Mapping[str, Any]  # name of a chapter to its executed notebook
 ROW = re.compile(r"^\| \[(\d\d) ([^]]+)\]\(notebooks/(\w+)\.ipynb\) \| [^|]* \| ([^|]+) \|$", re.MULTILINE)
 ANSWERS = re.compile(r"Answers lines ((?:\d+[,\s#]*)+)")
+CORES = re.compile(r".+ CPU, (\d+) threads")  # a device as results files name it
+TRAINED_ON = {"folder": "[a folder of one's own](fine_tune.md)"}  # how the table names a kind of dataset
 LISTS = "fig-quickstart-lists"  # the label of chapter 00's ranked lists
 
 
@@ -40,11 +44,16 @@ def finished(root: Path) -> dict[str, Any]:
     return {name: run for name, run in found.items() if "config" in run}
 
 
+def preset_of(name: str) -> str:
+    """The preset of a finished run: its name without the seed."""
+    return re.sub(r"_seed\d+$", "", name)
+
+
 def answered(root: Path) -> tuple[int, int]:
     """How many published rows have a finished run of ours, and how many there are."""
     with open(root / "notebooks" / "results" / "published_scores.csv", newline="") as file:
         rows = len(list(csv.DictReader(file)))
-    runs = {re.sub(r"_seed\d+$", "", name) for name in finished(root)}
+    runs = {preset_of(name) for name in finished(root)}
     lines: set[str] = set()
     for preset in (root / "notebooks" / "presets").glob("*.yaml"):
         if preset.stem in runs and (found := ANSWERS.search(preset.read_text("utf-8"))):
@@ -52,20 +61,64 @@ def answered(root: Path) -> tuple[int, int]:
     return len(lines), rows
 
 
+def is_drawn(root: Path, name: str) -> bool:
+    """True for a run whose preset trains on drawn people, which are in folders inside `data`.
+
+    The preset decides, because a run may have found its data in a different folder.
+    """
+    preset = root / "notebooks" / "presets" / f"{preset_of(name)}.yaml"
+    return str(yaml.safe_load(preset.read_text("utf-8"))["parameters"]["data_root"]).startswith("data/")
+
+
+def trainings(root: Path, drawn: bool) -> dict[str, Any]:
+    """The finished trainings on drawn people, or those on real images; a run that only tests is neither."""
+    found = {name: run for name, run in finished(root).items() if not run["config"].get("only_test")}
+    return {name: run for name, run in found.items() if is_drawn(root, name) == drawn}
+
+
+def real_tests(run: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The scores of a run by test set: its own dataset's test set, or all real ones if it has none of its own.
+
+    Only single queries count, without re-ranking. A row of the file begins with the name of its test set if the run has
+    several.
+    """
+    config = run["config"]
+    sets = config.get("test_sets") or config.get("combined_of") or [config["dataset"]]
+    shown = [config["dataset"]] if config["dataset"] in sets else [s for s in sets if not s.startswith("synthetic/")]
+    found: dict[str, list[Any]] = {name: [] for name in shown}
+    for score in run["scores"]:
+        parts = score["name"].split(", ")
+        name = sets[0] if len(sets) == 1 else parts[0]
+        if name in found and not score["reranked"] and "multi-query" not in parts:
+            found[name].append(score)
+    return found
+
+
 def real_runs(root: Path) -> str:
-    """A table of our runs on real images: their best distance without re-ranking, and what they took."""
-    lines = ["| run | data | network | rank-1 | mAP (step) | distance | minutes |", "|---|---|---|---:|---:|---|---:|"]
-    for name, run in finished(root).items():
+    """A table of our trainings on real images: the best score on their test sets, and what they took."""
+    lines = [
+        "| run | trained on | tested on | network | rank-1 | mAP (step) | distance | minutes |",
+        "|---|---|---|---|---:|---:|---|---:|",
+    ]
+    for name, run in trainings(root, drawn=False).items():
         config = run["config"]
-        if config["data_root"] != "data":  # drawn people are elsewhere
-            continue
-        score = max((s for s in run["scores"] if not s["reranked"]), key=lambda score: score["rank1"])
-        numbers = f"{100 * score['rank1']:.1f} | {100 * score['mean_ap_step']:.1f}"
-        lines.append(
-            f"| `{name}` | {config['dataset']} | {config['backbone']} | {numbers} | {score['distance']} "
-            f"| {run['minutes']:.0f} |"
-        )
+        trained_on = ", ".join(config.get("combined_of") or [TRAINED_ON.get(config["dataset"], config["dataset"])])
+        for tested_on, scores in real_tests(run).items():
+            score = max(scores, key=lambda score: score["rank1"])
+            numbers = f"{100 * score['rank1']:.1f} | {100 * score['mean_ap_step']:.1f}"
+            lines.append(
+                f"| `{name}` | {trained_on} | {tested_on} | {config['backbone']} | {numbers} | {score['distance']} "
+                f"| {run['minutes']:.0f} |"
+            )
     return "\n".join(lines)
+
+
+def machines(found: Iterable[Mapping[str, Any]]) -> str:
+    """What runs were trained on, in words: processor cores and GPUs."""
+    names = {part["device"] for run in found for part in run.get("parts") or [run]}
+    cores = {int(match[1]) for name in names if (match := CORES.fullmatch(name))}
+    words = ["one processor core" if count == 1 else f"{count} processor cores" for count in sorted(cores)]
+    return ", ".join([*words, *sorted(name for name in names if not CORES.fullmatch(name))])
 
 
 def state(root: Path) -> str:
@@ -88,17 +141,18 @@ def state(root: Path) -> str:
         if devices
         else "Nothing here has been measured on a GPU yet; `make gpu-check` does it."
     )
-    drawn = sorted(name for name, run in finished(root).items() if run["config"]["data_root"] != "data")
-    names = ", ".join(f"`{name}`" for name in drawn)
+    names = ", ".join(f"`{name}`" for name in sorted(trainings(root, drawn=True)))
+    where = machines(trainings(root, drawn=False).values())
     return "\n".join(
         [
-            "* **Every number in the chapters is computed when the chapter runs**, on people drawn by the library, and "
-            "is checked again on every change.",
+            "* **The numbers in the chapters are computed when the chapter runs**, on people drawn by the library, and "
+            "are checked again on every change. Long trainings and measurements are the exception: chapters 7 and 10 "
+            "to 14 read them from results files.",
             f"* {rows} [Chapter 10](10_reproduction.ipynb) has the table.",
             f"* {gpu}",
-            f"* Longer runs on drawn people: {names}.",
-            "* Runs on real images, so far small ones on two processor cores (in percent, the distance with the best "
-            "rank-1):",
+            f"* Longer trainings on drawn people: {names}.",
+            f"* Trainings on real images, so far small ones on {where}. The scores are in percent, for single queries "
+            "and without re-ranking, by the model and the distance with the best rank-1:",
             "",
             real_runs(root),
         ]
