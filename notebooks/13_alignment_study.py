@@ -25,7 +25,7 @@ figures.contact_sheet(list(boxes.values()), list(boxes), columns=5)
 # * how large the box errors of a real detector are, and what they cost;
 # * how to reproduce the numbers on drawn people: `make train PRESET=alignment_study`.
 #
-# **Time** on two cores: seconds, because this notebook reads the committed results; about a quarter of an hour to compute them again.
+# **Time** on two cores: seconds, because this notebook reads the committed results; about eight minutes to compute them again.
 # **Hardware**: any laptop, no GPU.
 
 # %% tags=["parameters"]
