@@ -716,7 +716,9 @@ def shown(rows):
     )
 
 
-head = "| data | models differ by | weight | one model | two models | difference |"
+head = (
+    "| data | models differ by | weight | one model | two models | difference |"
+)
 lines = [head, "|---|---|---:|---:|---:|---|"]
 gains = {}
 for preset, single in ALONE.items():
@@ -739,7 +741,9 @@ assert gains["cuhk03_mobilenet_mutual"].high < 0, (
 )
 
 # %% [markdown]
-# TEXT
+# On CUHK03 the two models score below the single one. The logs show what the term does to the training: after 2 277 steps the hardest
+# positive is nearer than the hardest negative for 73 % of the anchors; without the term for 95 %. A term that pulls the distances of two
+# models together slows down the losses that pull people apart. Rows without numbers have a preset and were not run.
 #
 # ## Which setting should I take?
 #

@@ -98,7 +98,7 @@ def test_people_are_drawn_or_real_whatever_the_folder_of_their_data(copy: Path) 
 
 
 def test_the_machines_of_the_runs_are_those_of_their_files(copy: Path) -> None:
-    assert front.machines([{"device": "x86_64 CPU, 1 threads"}]) == "one processor core"
+    assert front.machines([{"device": "x86_64 CPU, 1 thread"}]) == "one processor core"
     parts = [{"device": "arm64 CPU, 4 threads"}, {"device": "NVIDIA H100"}]
     assert front.machines([{"device": "not this", "parts": parts}]) == "4 processor cores, NVIDIA H100"
     where = front.machines(front.trainings(copy, drawn=False).values())

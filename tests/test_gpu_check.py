@@ -292,7 +292,7 @@ def test_chapter_11_shows_the_gpu_column(results, measured):
         shown += [names.pop("shown").data] if "shown" in names else []
     every, memory, goal = shown
     assert re.search(
-        r"\| 100 x 1000000, index mapped from its file \([^|]*CPU, 1 threads, commit [0-9a-f]{7}\) \|", every
+        r"\| 100 x 1000000, index mapped from its file \([^|]*CPU, 1 thread, commit [0-9a-f]{7}\) \|", every
     )
     assert re.search(r"\| search \| 100 x 1000000, index mapped from its file \| \d+ \| - \|", memory)
     if measured:

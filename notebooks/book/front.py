@@ -17,7 +17,7 @@ from cells import alt_text
 Notebooks = Mapping[str, Any]  # name of a chapter to its executed notebook
 ROW = re.compile(r"^\| \[(\d\d) ([^]]+)\]\(notebooks/(\w+)\.ipynb\) \| [^|]* \| ([^|]+) \|$", re.MULTILINE)
 ANSWERS = re.compile(r"Answers lines ((?:\d+[,\s#]*)+)")
-CORES = re.compile(r".+ CPU, (\d+) threads")  # a device as results files name it
+CORES = re.compile(r".+ CPU, (\d+) threads?")  # a device as results files name it
 TRAINED_ON = {"folder": "[a folder of one's own](fine_tune.md)"}  # how the table names a kind of dataset
 LISTS = "fig-quickstart-lists"  # the label of chapter 00's ranked lists
 
