@@ -247,10 +247,10 @@ scores
 # %% tags=["bound"]
 rank1 = {row.name: row.rank1 for row in scores.rows}
 assert rank1["trained"] >= 0.75, (
-    "the trained model finds at least three of four people at rank 1"
+    "the trained model is right at rank 1 for three of four queries"
 )
 assert rank1["untrained"] < 0.30, (
-    "the untrained network finds less than 30 % of the people at rank 1"
+    "the untrained network is right at rank 1 for less than 30 %"
 )
 assert rank1["colour histogram"] < 0.45, (
     "colour histograms find less than 45 %, because each camera has its own"

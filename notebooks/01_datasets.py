@@ -93,7 +93,7 @@ for folder in files:
 # | `bounding_box_test` | different people: the *gallery*, which we search |
 # | `query` | one image for each test person and camera, with a hand-drawn box: what we search for |
 # | `gt_bbox` | people of train and test once more, with hand-drawn boxes ("gt" is ground truth) |
-# | `gt_query` | two MATLAB files per query listing its matches; the file names contain the same information |
+# | `gt_query` | two MATLAB files per query listing its matches; the names of the images contain the same information |
 #
 # The ending `db` is from `Thumbs.db`, a cache of small images that Windows leaves in folders that someone has viewed. The real archive
 # contains such files too. A program that treats every file of a folder as an image fails on it, so we select `.jpg`.
@@ -160,7 +160,7 @@ assert in_test.count(-1) + in_test.count(0) + people == len(in_test), (
 # In the real dataset the overlap of boxes decides. If a detector's box overlaps the hand-drawn box by more than 50 % (intersection over
 # union), it is good; below 20 % it is a distractor; in between it is junk.
 
-# %% caption="Junk is a person in a bad box, a distractor is nobody we search for."
+# %% caption="Junk is a person in a bad box, a distractor is not a person whom we search for."
 # Six images of junk and six distractors of the gallery
 root = "Market-1501-v15.09.15/bounding_box_test/"
 shown = []
@@ -356,8 +356,8 @@ assert test.marks.tolist() == expected, (
 )
 
 # %% [markdown]
-# The marks agree with the folders. Here is the whole test set as one table, with one row per camera and one column per person (without
-# distractors); each cell is a count of images.
+# The marks agree with the folders. Here is the whole test set as three tables, one for each mark, with one row per camera and one column per
+# person (without distractors); each cell is a count of images.
 
 # %% caption="Every query has a gallery image of its own camera, and for both there is a multi-query image with a hand-drawn box."
 # Images of each test person in each camera: query, gallery and multi-query

@@ -496,7 +496,7 @@ for batch in naive_batches(few, 2, 3, np.random.default_rng(config.seed)):
     print("images", batch.tolist(), "of people", few[batch].tolist())
 
 # %% [markdown]
-# The result has two batches with four of the five people, and three images of each. The fifth person is left over. `IdentitySampler` is the
+# The result has two batches with four of the five people, and three images of each. One person is left over. `IdentitySampler` is the
 # library's version. Both samplers must have the same properties, so one function checks them.
 
 

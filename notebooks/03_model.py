@@ -130,8 +130,7 @@ fig
 
 # %% [markdown]
 # Each panel of [the figure](#fig-maps) is one channel, the one that varies most. The first feature map still shows the outline of the
-# person; the last has 8 × 4 cells. Here are the sixteen channels of the last feature map that vary most. Everything below is computed from
-# this tensor.
+# person; the last has 8 × 4 cells. All features of this chapter are computed from the last one; here are its sixteen channels that vary most.
 
 # %% alt="Sixteen channels of the last feature map as small images of eight rows and four columns, bright cells at different places" caption="Different channels are bright at different heights."
 strongest = feature_map[0].flatten(1).std(1).argsort(descending=True)[:16]
@@ -415,7 +414,7 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
 # * a name of torchvision (`resnet50`, `mobilenet_v3_large`, `swin_t`, ...);
 # * `timm:` and a name of the package timm, if it is installed (`timm:resnet10t`); its weights come from a file;
 # * any module that turns images into a feature map $[N, C, H, W]$. In this way you can use the networks of other toolboxes, for example
-#   OSNet, which neither torchvision nor timm has: write a module that calls the method of such a network that returns its feature map.
+#   OSNet, which neither torchvision nor timm has: wrap it in a module whose `forward` returns the network's feature map.
 #
 # A vision transformer gives one vector per image and no feature map. The library accepts it and takes this vector as the global feature. It
 # rejects the settings that need a feature map, and names them in the message: a local loss, a local distance, and `last_stride=1`. Here are

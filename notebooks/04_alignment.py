@@ -292,8 +292,8 @@ fig
 # ## The path between two images
 #
 # These are the same two images as above; one box is two eighths too low. A line joins each pair of stripes on the path. It is solid and blue
-# where the stripes match, which here means that their cost is below 0.3. The bars show how to read the local distance: the distance of the
-# left image to itself, to the right image, and on average to 24 other people.
+# where the stripes match, which here means that their cost is below 0.3. The bars compare three local distances of the left image: to itself,
+# to the right image, and on average to 24 other people.
 
 
 # %% tags=["hide-input"]
@@ -465,7 +465,7 @@ for name, how in (("rigid", False), ("aligned", True)):
 # How many stripes too low may a box be before its person is about as far as a stranger, with rigid stripes and with aligned ones?
 # :::
 
-# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="With rigid stripes, a person whose box is two stripes too low is almost as far away as a stranger; with aligned stripes the person is nearer, even at four."
+# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises almost to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="With rigid stripes, a person whose box is two stripes too low is almost as far away as a stranger; with aligned stripes the person is nearer, even at four."
 fig = figures.Figure(figsize=(6.4, 3.2), layout="constrained")
 ax = fig.subplots()
 looks = {"rigid": (figures.PURPLE, "s--"), "aligned": (figures.GREEN, "o-")}
@@ -623,8 +623,8 @@ def explore(left=1, right=7, down=1.0):
 #
 # ## Which setting should I take?
 #
-# * Aligned stripes if boxes may be off by one stripe or more: if a box is two stripes too low, its person is almost as far away as a stranger if
-#   stripes are rigid, and clearly nearer if they are aligned.
+# * Aligned stripes if boxes may be off by one stripe or more: a person whose box is two stripes too low is almost as far away as a stranger
+#   with rigid stripes, and clearly nearer with aligned ones.
 # * Rigid stripes if all boxes fit: they need no path, and the distance of an image to itself is 0. [Chapter 13](13_alignment_study.ipynb) measures both.
 # * A new threshold for each kind of distance: for two boxes that fit equally well an aligned distance is larger than a rigid one, because
 #   it also includes the cells between the matches.
@@ -634,7 +634,7 @@ def explore(left=1, right=7, down=1.0):
 # * Matching two stripes costs $d_{ij} = \tanh(\lVert x_i - y_j \rVert / 2)$: 0 if they are equal, close to 1 if they are unrelated.
 # * The local distance is the cost of the cheapest path that moves only down and right; it is computed anti-diagonal by anti-diagonal for all
 #   pairs at once.
-# * The path bends by the shift of the box; rigid stripes cannot.
+# * The path bends by the shift of the box; rigid stripes cannot follow a shift.
 # * A path of $2H - 1$ cells always pays for the cells between the matches. Compare local distances with each other, never with 0.
 #
 # Next: [chapter 5](05_losses.ipynb) turns these distances into losses.

@@ -678,7 +678,7 @@ for a in term.mined.negative_distance.argsort().tolist():
 draw_triplets(list(confused.values())[:2], term.mined)
 
 # %% [markdown]
-# Look for the colour that they share. The anchor's loss depends only on its farthest positive and its nearest negative.
+# Look for the colour that they share. Each anchor's loss depends only on its farthest positive and its nearest negative.
 #
 # ### How many triplets are satisfied
 #
@@ -913,8 +913,8 @@ print(
 )
 
 # %% [markdown]
-# The head was trained on these very people, and its loss has only halved, while nearly all triplets of the same features are satisfied: the two
-# losses measure different things. For new people the head is useless; a search compares features.
+# The head was trained on these very people, and its loss is still two fifths of what it was, while nearly all triplets of the same features
+# are satisfied: the two losses measure different things. For new people the head is useless; a search compares features.
 
 # %% [markdown]
 # ## The total loss
@@ -1270,11 +1270,12 @@ figures.pull_the_points(spots, people, 0.3, static=fig, words=words)
 # ## Which setting should I take?
 #
 # * `margin = 0.3` with `normalize = False`: the original reproduction's choice for long trainings from ImageNet weights.
-# * A larger margin if nearly all anchors satisfy it early: they have no gradient any more (97 % of our batch, where the nearest negative is at 12.8 on average).
+# * A larger margin if nearly all anchors satisfy it early: they have no gradient any more (all or nearly all of our batch, where the nearest
+#   negative is at about 13 on average).
 # * `margin = None`, the soft margin, to avoid the choice of a length: every anchor keeps some gradient.
-# * Tune the margin again if you set `normalize = True`: no distance exceeds 2 then, and the nearest negative is at 0.59 on average.
-# * `local_mining = "global"`: the paper's choice, with a smaller local loss (0.111 instead of 0.167 here). With `"local"` each distance chooses what is
-#   hardest for itself.
+# * Tune the margin again if you set `normalize = True`: no distance exceeds 2 then, and the nearest negative is at about 0.6 on average.
+# * `local_mining = "global"`: the paper's choice, with a smaller local loss (about two thirds of the other one here). With `"local"` each
+#   distance chooses what is hardest for itself.
 # * `id_weight = 1` if training starts from random weights, where the triplet loss alone may collapse; from ImageNet weights
 #   the original reproduction scored lower with it.
 #

@@ -667,10 +667,10 @@ assert all(
 # | when | what is compared | after a difference |
 # |---|---|---|
 # | before the first step | settings, versions, images and labels | the run ends with one line that names the difference |
-# | before the first step | no comparison of weights: all processes take those of the first | - |
 # | after each epoch | all weights, bit for bit, except the running statistics of batch norm, which may differ if each process has its own | the run ends with one line that names the difference |
 #
-# All of this is tested with processes on a CPU and has not yet been run on GPUs.
+# All processes begin with the weights of the first one, so these need no comparison. All of this is tested with processes on a CPU and has
+# not yet been run on GPUs.
 #
 # ### How to start them
 #

@@ -680,8 +680,8 @@ assert all(
 #
 # The original gained four points of mAP on Market-1501. Four trainings on real images test whether a small network in a short training does
 # the same. They differ in three ways from each other: how the models start, whether they see the same views, and the weight of the term. Each
-# pair of models is compared with the single model of as many steps; the difference is in points of mAP (step), with its 95 % interval over the
-# people of the test set.
+# pair of models is compared with a single model that was trained for the same number of steps; the difference is in points of mAP (step),
+# with its 95 % interval over the people of the test set.
 
 # %% tags=["hide-input"]
 ALONE = {

@@ -333,7 +333,7 @@ elsewhere = [g for g in range(5) if cameras[g] != query_camera]
 by_id = [[g for g in elsewhere if ids[g] == i] for i in (0, query_id)]
 draws = [sorted(draw, key=distances.__getitem__) for draw in product(*by_id)]
 drawn = np.array([[ids[g] for g in draw].index(query_id) + 1 for draw in draws])
-expected = [(drawn <= k).mean() for k in (1, 2, 3, 4)]  # drawn: ranks
+expected = [float((drawn <= k).mean()) for k in (1, 2, 3, 4)]  # drawn: ranks
 print("draws, nearest first:", draws, "  CMC:", expected)
 assert expected == by_protocol["cuhk03"].cmc.tolist(), (
     "the expected CMC is the mean over all draws"

@@ -426,7 +426,7 @@ for name, run in finished.items():
         )
 
 # %% [markdown]
-# The last cell compares each result with its preset: every number here was computed with the settings of the preset that its file name
+# The cell above compares each result with its preset: every number here was computed with the settings of the preset that its file name
 # gives.
 #
 # The runs whose names begin with `cuhk03` use the detected boxes of CUHK03. One of these trainings was run with two seeds:
@@ -510,9 +510,9 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 #
 # A score on the test part of the dataset that the network was trained on answers the easiest question: the cameras and the detector are the
 # same, only the people are new. A user has new cameras, too. The table has one row per training set and one column per test set, for
-# MobileNetV2 at 128 × 64 with the global loss. The row of drawn people shows how much a network that has never seen a real person finds
-# among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and `matrix_drawn` only test: they read the weights of the runs
-# `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
+# MobileNetV2 at 128 × 64 with the global loss. The row of drawn people shows how much a network that has learned from drawn people alone
+# (beginning with ImageNet weights) finds among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and `matrix_drawn` only test: they
+# read the weights of the runs `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
 
 # %%
 SETS = {
@@ -549,9 +549,9 @@ Markdown("\n".join(lines))
 # diagonal is the cost of training on a different dataset. Columns cannot be compared with each other, because a search in a larger gallery is
 # harder.
 #
-# A network that has seen only drawn people is right at rank 1 for one query in eleven on Market-1501, and for almost none on CUHK03. One that
-# has seen CUHK03's people is right for one in five on Market-1501; a network trained there (`market1501_mobilenet_local`) is right for two in
-# three.
+# A network that has learned from drawn people alone is right at rank 1 for one query in eleven on Market-1501, and for almost none on CUHK03.
+# One that has learned from CUHK03's people is right for one in five on Market-1501; a network trained there (`market1501_mobilenet_local`) is
+# right for two in three.
 
 # %% [markdown]
 # ## What each part adds, there and here

@@ -80,7 +80,8 @@ fig
 # %% [markdown]
 # **What you will learn**
 #
-# * how the times of the original reproduction compare with ours, and ours with their *floors*, the least possible times;
+# * how the times of the original reproduction compare with ours, and ours with their *floors*, the times of what every program has to
+#   compute;
 # * how to compute two floors on paper: the operations of a distance matrix, and the bytes that a training step must keep;
 # * which commands measure all of this on your own machine, and on its GPU.
 #
@@ -252,7 +253,8 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
 
 # %% [markdown]
 # Twice the batch or twice the area needs nearly twice the memory (not quite twice, because $M_0$ stays the same), as equation
-# {eq}`eq-time-memory` predicts. Twice the height and width need four times as much. For 256 x 128 and a batch of 128 the original reports
+# {eq}`eq-time-memory` predicts. Twice the height and width need nearly four times as much. For 256 x 128 and a batch of 128 the original
+# reports
 # 9.6 GB, where we count 7.3 GB: the original's number also contains gradients, Adam's moments and workspace.
 #
 # ## A gallery too large for a matrix
@@ -372,7 +374,7 @@ assert len(measured["rows"]) >= 8, "the file has all rows of `make bench`"
 #
 # This project's goal for the preset `market1501_gl` is 300 epochs in 3.5 minutes or less on an H100 GPU. An epoch of 751 identities has 23
 # whole batches of 128 images (and a smaller one, which this estimate leaves out). The next cell computes how many images per second this is.
-# (An A100 GPU with PyTorch processes about 3 800 images per second of this size.)
+# (For an A100 GPU we expect about 3 800; this is not yet measured.)
 
 # %% tags=["nbval-check-output"]
 images_per_training = 300 * (751 // 32) * 128

@@ -306,8 +306,8 @@ if not settings.pictures:
     )
 
 # %% [markdown]
-# This is easier than the task of Market-1501's protocol, because here images from the query's own camera count as matches. Here is the score
-# with the protocol's rule, under which only images from different cameras count as matches:
+# This is usually easier than the task of Market-1501's protocol, because here images from the query's own camera count as matches. Here is
+# the score with the protocol's rule, under which only images from different cameras count as matches:
 
 # %%
 evaluation.evaluate(wanted, ("global",), rerank=True, name=whose)
@@ -422,8 +422,8 @@ print(
 )
 
 # %% [markdown]
-# The rate is per *search*, and it grows with the index: if each image causes a false alarm with probability $p$, then a search among $n$
-# images has at least one with probability
+# The rate is per *search* for an absent person, and it grows with the index: if each image causes a false alarm with probability $p$, then a
+# search among $n$ images has at least one with probability
 #
 # $$ 1 - (1 - p)^n \approx n\,p $$ (eq-own-alarms)
 #
@@ -433,7 +433,7 @@ print(
 # %%
 for n in (len(again), 10 * len(again), 100 * len(again)):
     rate = threshold.expected_rate(n)
-    print(f"{n:6} images: about {rate:.0%} of the searches are false alarms")
+    print(f"{n:6} images: about {rate:.0%} of such searches are false alarms")
 
 # %% [markdown]
 # ### Different cameras
@@ -593,11 +593,11 @@ print(
 )
 
 # %% [markdown]
-# So two people who overlap in the plane may be far apart in the other dimensions. The plane shows what dominates the features (a camera,
-# the light); it does not show whom a search will find. t-SNE draws tighter groups, but its distances between groups and the sizes of groups
-# mean nothing. It is not part of this environment; with scikit-learn installed, `TSNE(perplexity=10).fit_transform(again.features.global_features.numpy())`
-# gives
-# points to draw with `figures.feature_map`, without shares of the variance.
+# So two people who overlap in the plane may be far apart in the other dimensions. The plane shows what dominates the features, which may be a
+# camera or the light; it does not show whom a search will find. t-SNE draws tighter groups, but its distances between groups and the sizes of
+# groups mean nothing. It is not part of this environment; with scikit-learn installed,
+# `TSNE(perplexity=10).fit_transform(again.features.global_features.numpy())` gives points to draw with `figures.feature_map`, without shares
+# of the variance.
 #
 # ## Use it on a different machine
 #
@@ -621,7 +621,7 @@ print(
 # First measure without training, as above: if most searches find their person and the error rates of the threshold are good enough, stop
 # here. Do not train if you have no people to test on, if most people have one image, or if you have fewer than about 20 people. To
 # recognise exactly the people in your folder you need no training, only an index. Otherwise `make train PRESET=fine_tune` trains on a
-# folder of about 100 people. The next cell shows the scores of three trainings on CUHK03's test set, each run once:
+# folder of about 100 people. The next cell shows the scores on CUHK03's test set after three trainings, each run once:
 
 
 # %%

@@ -413,15 +413,15 @@ print(
 # So far we drew the box errors. Market-1501 lets us measure real ones: for every detected test image of a known person the release has a
 # second image of the same shot, whose box was drawn by hand. Both are cut from one frame and scaled to 128 × 64 pixels, so the content of
 # one image appears in the other one, up to a scale and a shift along each side. *Image registration* finds the scale and the shift. It
-# moves one image over the other one and compares the grey values of the $n$ pixels $p$ that both show at this place, $a_p$ and $b_p$:
+# moves one image over the other one and compares their grey values $a_p$ and $b_p$ at the $n$ pixels $p$ where they overlap:
 #
 # $$ \rho = \frac{\sum_p (a_p - \bar a)(b_p - \bar b)}{\sqrt{\sum_p (a_p - \bar a)^2 \, \sum_p (b_p - \bar b)^2}},
 # \qquad \bar a = \frac1n \sum_p a_p. $$ (eq-boxes-correlation)
 #
-# The correlation {eq}`eq-boxes-correlation` is 1 where the two contents coincide, also if one image is brighter than the other one.
-# `registration.register` computes it for every shift at five scales of each side, by Fourier transforms (Padfield 2012), and
-# improves the best of them by gradient steps. The *box error* is how far the top or the bottom of the detected box is off, whichever is more,
-# in heights of the box drawn by hand. One eighth is one stripe of eight.
+# The correlation {eq}`eq-boxes-correlation` is 1 where the two contents coincide, even if one image is brighter than the other one.
+# `registration.register` computes it for every shift at five scales of each side, by Fourier transforms (Padfield 2012), and improves the
+# best of them by gradient steps. The *box error* is how far the top or the bottom of the detected box is off, whichever is more, in heights
+# of the box drawn by hand. One eighth is one stripe of eight.
 #
 # We check the method on drawn people, whose box errors we know:
 
@@ -537,8 +537,8 @@ for test in boxes["tests"]:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# Does alignment help where a box is far off? We sort the queries by box error and divide them into quarters. If the queries are detected, it
-# is the error of the query's own box; if the gallery is detected, it is the mean error of the query's matches. The figure shows what
+# Does alignment help where a box is far off? We sort the queries by box error and divide them into quarters. Where the queries have detected
+# boxes, we take the error of the query's own box; where the gallery has them, the mean error of the query's matches. The figure shows what
 # alignment adds to rigid stripes in each quarter, with the 95 % interval over the people.
 
 # %% label="fig-quarters" caption="Alignment costs half a point where boxes fit, and nothing in the quarter with the largest errors." alt="Two panels, one per test; in each, differences in mAP with their intervals for four quarters of the queries. Local over rigid is about half a point below 0 in the first three quarters and at 0 in the last one. Local over global is half a point to a point above 0. Global+local over global+rigid is at 0"

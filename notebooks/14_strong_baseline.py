@@ -456,7 +456,7 @@ for power in (1, 3, 10, 100):
 # $$ L_c = \frac{1}{2N} \sum_{i=1}^{N} \lVert f_i - c_{y_i} \rVert^2. $$ (eq-centre)
 #
 # The centres are not learned by gradients. Instead, after each step the centre $c$ of a person with $n$ images in the batch moves towards
-# the mean $\bar f$ of their features, by a share of the distance that is larger for more images:
+# the mean $\bar f$ of their features, by a share of the distance; the share grows with the number of images:
 #
 # $$ c \leftarrow c + \alpha\, \frac{n}{n + 1} (\bar f - c). $$ (eq-move-centre)
 #
