@@ -423,7 +423,7 @@ figures.order_the_list(
 
 # %% tags=["nbval-check-output"]
 def last_match(hits):
-    """Walk up to the last match; the share of matches among the images so far."""
+    """The share of matches among the images down to the last match."""
     length = len(hits)
     while not hits[length - 1]:
         length -= 1

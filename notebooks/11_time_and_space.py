@@ -320,7 +320,8 @@ def on_gpus(step, what):
 names = ", ".join(gpu["device"] for gpu in gpus) or "GPU"
 lines = [
     (
-        "| step | what | seconds | floor or yardstick | which is | ratio | limit |"
+        "| step | what | seconds | floor or yardstick | which is | ratio |"
+        " limit |"
         f" {names} |"
     ),
     "|---|---|---:|---:|---|---:|---:|---:|",
