@@ -93,7 +93,7 @@ for folder in files:
 # | `bounding_box_test` | different people: the *gallery*, which we search |
 # | `query` | one image for each test person and camera, with a hand-drawn box: what we search for |
 # | `gt_bbox` | people of train and test once more, with hand-drawn boxes ("gt" is ground truth) |
-# | `gt_query` | two MATLAB files per query listing its matches; the names of the images contain the same information |
+# | `gt_query` | two MATLAB files per query, which list its matches and the images to ignore; the names of the images contain the same information |
 #
 # The ending `db` is from `Thumbs.db`, a cache of small images that Windows leaves in folders that someone has viewed. The real archive
 # contains such files too. A program that treats every file of a folder as an image fails on it, so we select `.jpg`.
@@ -210,7 +210,7 @@ for file in gallery:
 # %% [markdown]
 # Two images are right, two are wrong (the distractor and person 9), and two are ignored. Check each line against the equation.
 #
-# `gt_query` contains the makers' own lists of matches; with equation {eq}`eq-datasets-role` we do not need them. [Chapter
+# `gt_query` contains the makers' own lists; with equation {eq}`eq-datasets-role` we do not need them. [Chapter
 # 8](08_evaluation.ipynb) computes scores from the roles.
 #
 # ## One layout for all datasets
@@ -1052,8 +1052,8 @@ assert not trace.exists(), "the library did not run the pickle's code"
 #   one training person of `detected` is a test person of `labeled`.
 # * If you know which camera took each of your own images, tell the library with `pattern` or a CSV file. Without cameras nothing can be
 #   ignored, and the scores are too high.
-# * Do not train on combined datasets if you compare your score with one from training on a single dataset: more training people change the
-#   score.
+# * Do not train on combined datasets if you want to compare your score with that of a training on one dataset: more training people change
+#   the score.
 #
 # ## Summary
 #

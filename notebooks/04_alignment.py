@@ -568,8 +568,8 @@ assert cells.grad.sum() == 15, (
 )
 
 # %% [markdown]
-# So training moves only stripes that are paired on the path: together for a positive, apart for a negative. Stripes without a match are on
-# the path too, but there $\tanh$ is flat, so they hardly move: its slope at a distance of 6 is below 0.01.
+# So training moves two stripes only if their cell is on the path: together for a positive, apart for a negative. Stripes without a match are
+# in such cells too, but there $\tanh$ is flat, so they hardly move: its slope at a distance of 6 is below 0.01.
 
 # %%
 x = torch.tensor(6.0, requires_grad=True)

@@ -667,8 +667,8 @@ assert (labels[term.mined.negative] != labels).all(), (
 )
 
 # %% [markdown]
-# Which people does the network confuse most easily? Here are the two pairs of people with the nearest negatives, with one anchor for each
-# pair:
+# Which people does the network confuse most easily? Here are the two pairs of people whose images are nearest to each other, with one anchor
+# for each pair:
 
 # %% alt="Two anchors with the nearest images of other people in the batch and with their farthest positives" caption="The people whom the network confuses most easily share a colour."
 confused = {}
@@ -1270,8 +1270,8 @@ figures.pull_the_points(spots, people, 0.3, static=fig, words=words)
 # ## Which setting should I take?
 #
 # * `margin = 0.3` with `normalize = False`: the original reproduction's choice for long trainings from ImageNet weights.
-# * A larger margin if nearly all anchors satisfy it early: they have no gradient any more (all or nearly all of our batch, where the nearest
-#   negative is at about 13 on average).
+# * A larger margin if nearly all anchors satisfy it early: they have no gradient any more. In our batch this is true for all anchors or
+#   nearly all; the nearest negative is at about 13 on average.
 # * `margin = None`, the soft margin, to avoid the choice of a length: every anchor keeps some gradient.
 # * Tune the margin again if you set `normalize = True`: no distance exceeds 2 then, and the nearest negative is at about 0.6 on average.
 # * `local_mining = "global"`: the paper's choice, with a smaller local loss (about two thirds of the other one here). With `"local"` each

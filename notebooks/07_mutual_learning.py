@@ -661,8 +661,9 @@ assert all(
 
 # %% [markdown]
 # * **Agreement.** Models with the distance term agree more, which is what the term is for.
-# * **Score, for these six networks.** In the first table they also score about one point higher. The second table compares only the first
-#   model of each pair, and gives +1.6 points of mAP. This gain is more than the luck of the queries, because its interval is above 0.
+# * **Score, for these networks.** In the first table the models with both terms also score about one point higher. The second table compares
+#   only the first models of the three pairs, and gives +1.6 points of mAP. This gain is more than the luck of the queries, because its
+#   interval is above 0.
 # * **Score, for the method.** The three seeds of each way differ so much from each other that the interval of the gain in mAP reaches from
 #   four points below 0 to seven above. Three trainings cannot show that mutual learning helps; a paper that trains once shows even less.
 # * **The probability term** does not help here, because a partner that is still guessing has no information to give.
@@ -678,10 +679,11 @@ assert all(
 #
 # ## On real images: which is the rule?
 #
-# The original gained four points of mAP on Market-1501. Four trainings on real images test whether a small network in a short training does
-# the same. They differ in three ways from each other: how the models start, whether they see the same views, and the weight of the term. Each
-# pair of models is compared with a single model that was trained for the same number of steps; the difference is in points of mAP (step),
-# with its 95 % interval over the people of the test set.
+# The original gained four points of mAP on Market-1501. Four presets with real images test whether a small network in a short training does
+# the same. The three for Market-1501 use only the global loss; they differ in how the models start, in whether both see the same views, and
+# in the weight of the term. The one for CUHK03 also has the local loss, and a second term for the local distances. Each pair of models is
+# compared with a single model that was trained for the same number of steps; the difference is in points of mAP (step), with its 95 %
+# interval over the people of the test set.
 
 # %% tags=["hide-input"]
 ALONE = {
@@ -741,9 +743,9 @@ assert gains["cuhk03_mobilenet_mutual"].high < 0, (
 )
 
 # %% [markdown]
-# On CUHK03 the two models score below the single one. The logs show what the term does to the training: after 2 277 steps the hardest
-# positive is nearer than the hardest negative for 73 % of the anchors; without the term for 95 %. A term that pulls the distances of two
-# models together slows down the losses that pull people apart. Rows without numbers have a preset and were not run.
+# On CUHK03 the two models score below the single one. The logs show what the terms do to the training: after 2 277 steps the hardest positive
+# is nearer than the hardest negative for 73 % of the anchors; without the terms for 95 %. Terms that pull the distances of two models
+# together slow down the losses that pull people apart. A row without numbers has not been run yet.
 #
 # ## Which setting should I take?
 #

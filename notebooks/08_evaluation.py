@@ -834,8 +834,8 @@ print(f"{share:.0%} of the pairs of one person are accepted")
 # %% [markdown]
 # The two histograms overlap, so a threshold that rejects nearly all strangers also rejects many right pairs. This is a much harder task than
 # rank-1, where a match only has to be nearer than the other images of one gallery. And one false alarm in a thousand is still a high rate at
-# a place where ten thousand people pass: about every second query gets one, because each query is compared with hundreds of strangers, and
-# in a larger gallery it gets more of them at the same rate.
+# a place where ten thousand people pass: each query is compared with hundreds of strangers, so about every second query gets one, and in a
+# larger gallery it gets more of them at the same rate.
 #
 # At a false-accept rate of 10 %, more than 90 % of the accepted pairs are wrong, although the ROC looks excellent there: the rate counts
 # pairs of two people, and there are more than a hundred of these for each pair of one person. Find the threshold at which half of the
@@ -1021,7 +1021,8 @@ print(f"by chance {by_chance:.0%} ± {luck:.0%} (one standard deviation)")
 #   the one that you report.
 # * `protocol = "market1501"`, unless the numbers that you compare with were counted differently: in our example rank-1 is 0 or 50 %, depending on the
 #   protocol.
-# * Multi-query, `"average"`, if you have several images of the query's person: it raised mAP by nearly three points, more than luck of the queries.
+# * Multi-query, `"average"`, if you have several images of the query's person: it raised mAP by about three points, more than luck of the
+#   queries.
 # * Choose the false-accept rate by the work that it causes: comparisons per day times the rate is the number of false alarms per day.
 # * `streaming.score_stream` if the distance matrix does not fit into memory; the scores are the same.
 #

@@ -540,10 +540,10 @@ figures.ranked_lists([worst], dataset, plain)
 figures.ranked_lists([worst], dataset, again)
 
 # %% [markdown]
-# The mechanism is the same in both cases. Re-ranking relies on the whole neighbourhood rather than on the image at rank 1. In the first list
-# several images of the query's person are near the top and are neighbours of each other; together they overtake the strangers before them. In
-# the second list the nearest image is right, but there are many people who look similar and are neighbours of each other. Re-ranking
-# amplifies what the model finds similar, whether this is right or wrong.
+# The mechanism is the same in both cases. Re-ranking relies on the whole neighbourhood rather than on the image at rank 1. For the query that
+# gains, several images of its person are neighbours of each other; together they overtake the strangers before them. For the query that
+# loses, the nearest image is right, but there are many people who look similar and are neighbours of each other. Re-ranking amplifies what
+# the model finds similar, whether this is right or wrong.
 #
 # ## What it costs
 #

@@ -510,9 +510,9 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 #
 # A score on the test part of the dataset that the network was trained on answers the easiest question: the cameras and the detector are the
 # same, only the people are new. A user has new cameras, too. The table has one row per training set and one column per test set, for
-# MobileNetV2 at 128 × 64 with the global loss. The row of drawn people shows how much a network that has learned from drawn people alone
-# (beginning with ImageNet weights) finds among real ones. Presets `matrix_market1501`, `matrix_cuhk03` and `matrix_drawn` only test: they
-# read the weights of the runs `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
+# MobileNetV2 at 128 × 64 with the global loss. The row of drawn people shows how well a network finds real people if, after ImageNet, it has
+# learned from drawn people alone. Presets `matrix_market1501`, `matrix_cuhk03` and `matrix_drawn` only test: they read the weights of the
+# runs `market1501_mobilenet`, `cuhk03_mobilenet` and `drawn_mobilenet`.
 
 # %%
 SETS = {
@@ -685,7 +685,7 @@ assert np.allclose(gains, [0.36, 1.60, -3.36, 4.34, 14.11]), (
 # |---|---|
 # | time | on the original's TITAN X 2.25 hours for 300 epochs, and 2.9 hours with mutual learning on two of them; not yet measured on a current GPU ([chapter 11](11_time_and_space.ipynb)) |
 # | precision | bfloat16 (16-bit floating point) if the GPU supports it, float16 on a T4 or a V100; the results file records it, and a run keeps the precision with which it began |
-# | the original's arithmetic | `ARGS="-p precision float32"`, without TF32; `tf32` allows it in convolutions |
+# | the original's arithmetic | `ARGS="-p precision float32"`, which does not use TF32; `-p precision tf32` uses it in convolutions |
 # | several processes | batch norm uses each process's images separately, unless `sync_batch_norm` is on: report this with the score |
 #
 # None of these precisions has been run on a GPU yet.
@@ -767,11 +767,10 @@ assert max(mutual) < min(with_local), "both mutual models are below the single"
 # * **Three sets.** Our three sets are drawn by the same generator, while real datasets differ from each other. So our gain neither
 #   contradicts nor confirms the original. Besides, our training on one set leaves out the validation people, and with three sets the same
 #   number of epochs has more steps.
-# * **Mutual learning.** The logs show what the term does to the training: after 2 277 steps the hardest positive is nearer than the hardest
-#   negative for 73 % of the anchors; without the term it is 95 %. The distances end at half of those of the single model. (They shrink in
-#   every training: in the single one, from 37 to 5.) So with its published weight of 1 the term slows a short training down. The original's
-#   rows suggest that 300 epochs make up for this. The presets `market1501_mobilenet_mutual_*` are there to test whether the score still falls
-#   with a smaller weight.
+# * **Mutual learning.** [Chapter 7](07_mutual_learning.ipynb) shows what the terms do to the training on CUHK03: with their published weight
+#   of 1 they slow a short training down. The distances end at half of those of the single model. (They shrink in every training: in the
+#   single one, from 37 to 5.) The original's rows suggest that 300 epochs make up for this. `market1501_mobilenet_mutual_weak` is there to
+#   test whether the score still falls with a tenth of the weight.
 #
 # ## Summary
 #

@@ -433,7 +433,7 @@ print(
 # %%
 for n in (len(again), 10 * len(again), 100 * len(again)):
     rate = threshold.expected_rate(n)
-    print(f"{n:6} images: about {rate:.0%} of such searches are false alarms")
+    print(f"{n:6} images: {rate:.0%} of these searches are false alarms")
 
 # %% [markdown]
 # ### Different cameras
@@ -468,11 +468,12 @@ assert all(r["false_alarm_rate"] <= measured["rate"] for r in at_home), (
 
 # %% [markdown]
 # On Market-1501 the threshold of the drawn people gives fewer false alarms than planned, and on CUHK03 more than a third of the searches
-# for absent people show somebody, instead of one in twenty. Photographs alone do not help: a network trained on Market-1501, with a threshold
-# from Market-1501, answers three of five of these searches on CUHK03; in the other direction it is almost half. You cannot tell from the new
-# images which of the two will happen: on new cameras the rate is unknown until you measure it with labelled images from them. The last column
-# shows a second limit: even with a threshold of its own, a network finds hardly anybody in photographs unlike the images of its training.
-# `python notebooks/book/transfer.py runs/<run> ...` measures the book's model and the networks that you have trained.
+# for absent people show somebody, instead of one in twenty. Training on photographs is not enough: a network trained on Market-1501, with a
+# threshold from Market-1501, answers three of five of these searches on CUHK03; in the other direction it is almost half. You cannot tell
+# from the new images whether there will be more false alarms or fewer: on new cameras the rate is unknown until you measure it with labelled
+# images from them. The last column shows a second limit: even with a threshold of its own, a network finds hardly anybody in photographs
+# unlike the images of its training. `python notebooks/book/transfer.py runs/<run> ...` measures the book's model and the networks that you
+# have trained.
 #
 # ## Why this answer?
 #
@@ -572,7 +573,7 @@ assert np.isclose(total, matched.distance, atol=1e-5), (
 # Will the points of one person be together, or those of one camera?
 # :::
 
-# %% label="fig-plane" caption="In two directions many people are apart; where groups overlap, the plane does not show whether they are near." alt="Two scatter plots of the same points, the features of all images in two directions: coloured by person, where most people form a group, and coloured by camera, where colours mix"
+# %% label="fig-plane" caption="In the plane many people are apart; where groups overlap, it does not show whether they are near." alt="Two scatter plots of the same points, the features of all images in two directions: coloured by person, where most people form a group, and coloured by camera, where colours mix"
 plane = explain.plane(again.features.global_features)
 figures.feature_map(plane, people.ids, people.cameras)
 

@@ -237,7 +237,7 @@ Markdown("\n".join(lines))
 # The scores of all four fall as the boxes get worse. To see what the stripes add, we subtract the score of the global feature from the
 # other three, seed by seed:
 
-# %% label="fig-study" caption="With bad boxes rigid stripes are worse than the global feature; aligned stripes never are." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose points at one quarter and more, nearly thirty at 1. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and four at 1; the sum of both distances gains slightly more at one quarter and one half, and less elsewhere"
+# %% label="fig-study" caption="With bad boxes rigid stripes are worse than the global feature; aligned stripes never are." alt="Gain in mAP over the global feature for five misalignments of the test. Left: rigid stripes gain three points at 0 and lose points at one quarter and above, 27 at 1. Right, the same on a finer scale without the rigid stripes: aligned stripes gain about three points at 0, almost nothing at one quarter, and four at 1; the sum of both distances gains slightly more at one quarter and one half, and less elsewhere"
 STYLES = {
     "rigid": ("local, rigid", figures.ORANGE, "--", "s"),
     "local": ("local, aligned", figures.GREEN, "-", "o"),

@@ -743,8 +743,8 @@ else:
 shown
 
 # %% [markdown]
-# Does the whole recipe need the longer training? The table compares the foot and the top at both lengths. For the top it also compares the
-# four distances, which differ only in the test:
+# Does the whole recipe need the longer training? The table compares the foot, the rung below the top and the top. For the top it also
+# compares the four distances, which differ only in the test:
 
 # %% tags=["hide-input"]
 lines = ["| training | epochs | distance | mAP |", "|---|---:|---|---:|"]

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from alignedreid_lib import runs
@@ -41,3 +42,19 @@ def test_the_two_seeds_of_the_readme_and_the_page_on_fine_tuning() -> None:
     assert f"| {columns['rank1'][0]} | {columns['mean_ap_step'][0]} |" in page
     assert f"give {columns['rank1'][0]} / {columns['mean_ap_step'][0]}," in page
     assert f"differ by {100 * abs(both[0]['rank1'] - both[1]['rank1']):.1f}" in page
+
+
+def test_the_readme_shows_the_table_of_the_committed_chapter() -> None:
+    chapter = nbformat.read(ROOT / "notebooks/08_evaluation.ipynb", as_version=4)
+    shown = [
+        out.data.get("text/markdown", "") for cell in chapter.cells for out in cell.get("outputs", []) if "data" in out
+    ]
+    (table,) = [text for text in shown if "trained model" in text and "colour histogram" in text]
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines() if "-:" not in line]
+    head, *rows = lines
+    wanted = {row[0]: [row[head.index(name)] for name in ("Rank-1", "mAP (step)", "mAP (trapezoid)")] for row in rows}
+    text = (ROOT / "README.md").read_text()
+    for name, scores_of_row in wanted.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} ")]
+        assert [cell.strip() for cell in line.strip("| ").split("|")] == [name, *scores_of_row]
+    assert len(wanted) == 3
