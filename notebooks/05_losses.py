@@ -1276,8 +1276,8 @@ figures.pull_the_points(spots, people, 0.3, static=fig, words=words)
 # * Tune the margin again if you set `normalize = True`: no distance exceeds 2 then, and the nearest negative is at about 0.6 on average.
 # * `local_mining = "global"`: the paper's choice, with a smaller local loss (about two thirds of the other one here). With `"local"` each
 #   distance chooses what is hardest for itself.
-# * `id_weight = 1` if training starts from random weights, where the triplet loss alone may collapse; from ImageNet weights
-#   the original reproduction scored lower with it.
+# * `id_weight = 1` if training starts from random weights, where the triplet loss alone may collapse; from ImageNet weights the original
+#   reproduction scored lower with it, and our smaller network in a shorter training higher ([chapter 10](10_reproduction.ipynb)).
 #
 # ## Summary
 #

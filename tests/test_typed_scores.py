@@ -19,7 +19,16 @@ def scores(preset: str, distance: str) -> list[str]:
     return [f"{100 * r['rank1']:.1f} / {100 * r['mean_ap_step']:.1f}" for r in single]
 
 
-@pytest.mark.parametrize("preset", ["cuhk03_mobilenet_local", "cuhk03_mobilenet_mutual", "market1501_mobilenet_local"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "cuhk03_mobilenet_local",
+        "cuhk03_mobilenet_mutual",
+        "market1501_mobilenet",
+        "market1501_mobilenet_id",
+        "market1501_mobilenet_local",
+    ],
+)
 def test_a_row_of_the_readme(preset: str) -> None:
     row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{preset}`"))
     for name, distance in NAMES.items():
