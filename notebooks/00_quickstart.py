@@ -108,8 +108,8 @@ figures.contact_sheet([images.decode(train_set.paths[i]) for i in first])
 # ## The task
 #
 # A **query** is an image of a person. The **gallery** contains images of that person and of many other people. Those that show the query's
-# person in a different camera are its **matches**. The network turns each image $x$ into a vector $f(x)$, its *feature*, and the gallery is
-# sorted by the distance of each image $g$ from the query $q$:
+# person as seen by a different camera are its **matches**. The network turns each image $x$ into a vector $f(x)$, its *feature*, and the
+# gallery is sorted by the distance of each image $g$ from the query $q$:
 #
 # $$ d(q, g) = \lVert f(q) - f(g) \rVert $$ (eq-quickstart-distance)
 #

@@ -96,7 +96,7 @@ for folder in files:
 # | `gt_query` | two MATLAB files per query, which list its matches and the images to ignore; the names of the images contain the same information |
 #
 # The ending `db` is from `Thumbs.db`, a cache of small images that Windows leaves in folders that someone has viewed. The real archive
-# contains such files too. A program that treats every file of a folder as an image fails on it, so we select `.jpg`.
+# contains such files too. A program that treats every file of a folder as an image fails on them, so we select `.jpg`.
 
 # %%
 for folder in folders:
@@ -160,7 +160,7 @@ assert in_test.count(-1) + in_test.count(0) + people == len(in_test), (
 # In the real dataset the overlap of boxes decides. If a detector's box overlaps the hand-drawn box by more than 50 % (intersection over
 # union), it is good; below 20 % it is a distractor; in between it is junk.
 
-# %% caption="Junk is a person in a bad box, a distractor is not a person whom we search for."
+# %% caption="Junk shows a test person in a bad box; a distractor shows nobody whom we search for."
 # Six images of junk and six distractors of the gallery
 root = "Market-1501-v15.09.15/bounding_box_test/"
 shown = []
@@ -735,7 +735,7 @@ print(
 # %% [markdown]
 # A cell points to an image (height x width x 3, uint8), each with its own size, or to an empty array, which means that there is no image. In
 # the loop below, people are numbered consecutively across all pairs, view 1 is camera 0 and view 2 is camera 1, and the position among the
-# view's five cells is the $k$ of equation {eq}`eq-datasets-k`, gaps included.
+# view's five cells takes the place of the $k$ of equation {eq}`eq-datasets-k`, so it may have gaps.
 
 # %% tags=["nbval-check-output"]
 found = {"detected": {}, "labeled": {}}

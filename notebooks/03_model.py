@@ -129,8 +129,9 @@ for ax in panels:
 fig
 
 # %% [markdown]
-# Each panel of [the figure](#fig-maps) is one channel, the one that varies most. The first feature map still shows the outline of the
-# person; the last has 8 × 4 cells. All features of this chapter are computed from the last one; here are its sixteen channels that vary most.
+# Each panel of [the figure](#fig-maps) after the first is one channel, the one that varies most. The first feature map still shows the
+# outline of the person; the last has 8 × 4 cells. All features of this chapter are computed from the last one; here are its sixteen channels
+# that vary most.
 
 # %% alt="Sixteen channels of the last feature map as small images of eight rows and four columns, bright cells at different places" caption="Different channels are bright at different heights."
 strongest = feature_map[0].flatten(1).std(1).argsort(descending=True)[:16]

@@ -71,7 +71,7 @@ fig
 
 # %% [markdown]
 # In [the figure](#fig-boxes) stripe 3 shows the shirt in the first image and the hip in the last, so one person looks like two. This chapter
-# compares people stripe by stripe, and a shortest path decides which stripe belongs to which.
+# still compares stripes, but a shortest path decides which stripe belongs to which.
 #
 # **What you will learn**
 #

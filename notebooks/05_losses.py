@@ -1254,7 +1254,7 @@ fig
 # %% [markdown]
 # ### Pull the points
 #
-# Drag a point of the first panel, or move it with the arrow keys: two circles around this point pass through its hardest positive and its
+# Drag a point in the figure below, or move it with the arrow keys: two circles around this point pass through its hardest positive and its
 # hardest negative. Press
 # *20 steps* to follow the arrows, and then try a larger margin, the soft margin, unit length, and *Collapsed*, where no arrow is left (exercise 2).
 

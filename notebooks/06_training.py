@@ -475,9 +475,9 @@ assert distances[same].mean() < distances[~same].mean(), (
 # %% [markdown]
 # ## Resuming a run
 #
-# A batch depends only on the seed, the epoch and its number, and a checkpoint contains everything else: the weights, Adam's moments, the
-# random state and, in float16, the scale of the loss. A run that was interrupted therefore continues as if nothing had happened. (On a GPU
-# this is true up to rounding, because the order of the sums varies; `deterministic = True` requests a fixed order.)
+# A batch depends only on the seed, the epoch and the number of the batch in it, and a checkpoint contains everything else: the weights,
+# Adam's moments, the random state and, in float16, the scale of the loss. A run that was interrupted therefore continues as if nothing had
+# happened. (On a GPU this is true up to rounding, because the order of the sums varies; `deterministic = True` requests a fixed order.)
 #
 # Writing the checkpoint of a large network can take as long as an epoch on a fast GPU. Each epoch therefore ends with a copy of this state in
 # memory, and a thread writes the copy to the disk while the training continues. After Ctrl-C, an error, or the SIGTERM of a cluster's queue

@@ -230,7 +230,7 @@ draw_matrices(before, "before training")
 #
 # With an identity head ([chapter 3](03_model.ipynb)) a model gives image $i$ a probability $p_i^c$ for each training person $c$. The other
 # model gives $q_i^c$. The *Kullback-Leibler divergence* $D(q_i \,\|\, p_i)$ is 0 if both agree, and it grows as the first model differs more
-# from the second. The loss of the first model is the mean of the divergence over the $N$ images:
+# from the second. This term of the first model's loss is the mean of the divergence over the $N$ images:
 #
 # $$ L_P = \frac1N \sum_i D(q_i \,\|\, p_i) = \frac1N \sum_i \sum_c q_i^c \log \frac{q_i^c}{p_i^c} $$ (eq-mutual-probability)
 #
@@ -677,7 +677,7 @@ assert all(
 # Their results come from hours of training ResNet-50 on real people, ours from one minute of training a small network on drawn people. The
 # mechanism is the same: the terms, which model learns from which, and the need to measure a gain over several seeds.
 #
-# ## On real images: which is the rule?
+# ## On real images: does mutual learning help a small network?
 #
 # The original gained four points of mAP on Market-1501. Four presets with real images test whether a small network in a short training does
 # the same. The three for Market-1501 use only the global loss; they differ in how the models start, in whether both see the same views, and

@@ -812,7 +812,7 @@ print("threshold for a quarter:", verification.choose_threshold(curve, 0.25))
 #   more than 90 %?
 # :::
 
-# %% tags=["interactive"] label="fig-open-set" caption="Move the threshold: every pair that it saves has a price in false alarms." alt="Histograms of distances of pairs of one person and of two people with a threshold that can be moved, and its point on the ROC"
+# %% tags=["interactive"] label="fig-open-set" caption="Move the threshold: every further right pair that it accepts costs false alarms." alt="Histograms of distances of pairs of one person and of two people with a threshold that can be moved, and its point on the ROC"
 pairs = verification.pair_distances(learned)
 figures.choose_the_threshold(
     *pairs,

@@ -313,7 +313,7 @@ assert with_our_runs(published).count("no run yet") >= 2 * len(waiting), (
 # ## What has been run
 #
 # The table has one line for every finished run. Average precision here uses the *step* definition, like later papers; the files contain
-# both. The folded table below it shows where each number was computed:
+# both. The folded table below it shows where each number was computed. Two notes on it:
 #
 # * A "+" after a commit means that the library, a chapter or a preset had changed since that commit.
 # * The parts of an interrupted training may come from different machines or commits. If one of them differs from those of the test, the
@@ -558,8 +558,9 @@ Markdown("\n".join(lines))
 # ## What each part adds, there and here
 #
 # The original's table is large because it answers one question for many parts: how much do the local loss, the identification loss and mutual
-# learning add? A smaller network can answer such questions, too. The presets `market1501_mobilenet*` train MobileNetV2 at 128 × 64 on
-# Market-1501 for 100 epochs on a CPU, with all remaining settings of the original; the scores are lower than those of a ResNet-50 at 256 ×
+# learning add? A smaller network can answer such questions, too. The presets `market1501_mobilenet`, `_local`, `_local_by_global`, `_id` and
+# `_mutual_*` train MobileNetV2 at 128 × 64 on Market-1501 for 100 epochs on a CPU, otherwise with the settings of the original; the scores
+# are lower than those of a ResNet-50 at 256 ×
 # 128, so the table compares *differences*. "There" is the difference of two published rows (300 epochs; trapezoid), "here" is the difference
 # of two rows of ours (step), with the 95 % interval over the people from `evaluation.compare`; both in points of mAP.
 

@@ -104,9 +104,10 @@ for step, seconds in original.items():
 # %% [markdown]
 # Two measurements on machines that are many years apart do not make a fair comparison. Two other numbers say more about a step:
 #
-# * its *floor* is the time that the same machine needs for the part of the step that every program computes, as it is usually computed;
-# * its *yardstick*, for a step without such a part, is the time of a well-known way to do this step. For scoring this is sorting and a loop,
-#   for two processes it is one process.
+# * its *floor*: every program has to do a certain part of the step, and the floor is the time that this part takes on the same machine if it
+#   is done in the usual way;
+# * its *yardstick*, for a step without such a part: the time of a well-known way to do this step. For scoring this is sorting and a loop, for
+#   two processes it is one process.
 #
 # The time of a step divided by its floor is its *ratio*. It shows how much can still be gained: a ratio of 2 means that the step takes
 # twice its floor. A ratio below 1 means that the library is faster than the usual program: it computes less, or two measurements of nearly

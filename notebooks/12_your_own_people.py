@@ -573,7 +573,7 @@ assert np.isclose(total, matched.distance, atol=1e-5), (
 # Will the points of one person be together, or those of one camera?
 # :::
 
-# %% label="fig-plane" caption="In the plane many people are apart; where groups overlap, it does not show whether they are near." alt="Two scatter plots of the same points, the features of all images in two directions: coloured by person, where most people form a group, and coloured by camera, where colours mix"
+# %% label="fig-plane" caption="In the plane many people are apart; where groups overlap, the plane does not show whether they are near." alt="Two scatter plots of the same points, the features of all images in two directions: coloured by person, where most people form a group, and coloured by camera, where colours mix"
 plane = explain.plane(again.features.global_features)
 figures.feature_map(plane, people.ids, people.cameras)
 
@@ -622,7 +622,7 @@ print(
 # First measure without training, as above: if most searches find their person and the error rates of the threshold are good enough, stop
 # here. Do not train if you have no people to test on, if most people have one image, or if you have fewer than about 20 people. To
 # recognise exactly the people in your folder you need no training, only an index. Otherwise `make train PRESET=fine_tune` trains on a
-# folder of about 100 people. The next cell shows the scores on CUHK03's test set after three trainings, each run once:
+# folder of about 100 people. The next cell shows the scores on CUHK03's test set after three trainings, one run of each:
 
 
 # %%

@@ -398,8 +398,8 @@ print(
 )
 
 # %% [markdown]
-# * **Training with the local loss** improved the global feature by about a point, as AlignedReID claims; two seeds of the first training differ
-#   by nearly as much in rank-1.
+# * **Training with the local loss** improved the global feature by about a point, as AlignedReID claims, but two seeds of the first training
+#   differ by nearly as much in rank-1.
 # * **Stripes** added about a point more.
 # * **Alignment** itself added nothing: rigid stripes are a little better than aligned ones, in one training.
 #
@@ -592,7 +592,7 @@ fig
 #
 # The training used the local loss with alignment, so rigid stripes were tested on features that were not trained for them; a training with
 # rigid stripes would show how much they lose by this. The people are drawn, and their clothes differ more clearly than those of real
-# people. Three seeds give wide intervals, and the runs on real images have one seed each.
+# people. Three seeds give wide intervals, and on real images only one training has two seeds.
 #
 # ## Which setting should I take?
 #

@@ -273,8 +273,8 @@ figures.contact_sheet(list(batch), columns=8)
 #
 # The cross entropy with a target of 1 for the right person is never 0: it becomes smaller and smaller as the right logit grows to infinity.
 # *Label smoothing* (Szegedy et al. 2016) takes a share $\varepsilon$ of the target and divides it equally among all people. Let $K$ be the
-# number of training people (in this section only), $y$ the right one, $p_k$ the predicted probability of person $k$, and $[k = y]$ 1 if $k$
-# is the right person and 0 otherwise:
+# number of training people (in this section only), $y$ the right one, $p_k$ the predicted probability of person $k$, and let $[k = y]$ be 1
+# if $k$ is the right person and 0 otherwise:
 #
 # $$ L = -\sum_{k=1}^{K} t_k \ln p_k, \qquad t_k = (1 - \varepsilon) [k = y] + \frac{\varepsilon}{K}. $$ (eq-smoothing)
 #
@@ -918,7 +918,7 @@ Markdown("\n".join(lines))
 #   `neck="batchnorm"` with `normalize_test=True`.
 # * `pad` and `erase_prob` for long trainings: they make the task harder, so the network needs more steps. Compare settings at the length
 #   that you will use.
-# * `last_stride=1` if you have the time and memory: it costs the most of both.
+# * `last_stride=1` if you have the time and memory: it costs the most memory, and clearly more time.
 # * `pooling="gem"` and `centre_weight` last: expect little from them.
 # * `local_weight` in the training, and the distance `"local"` in the test, if boxes do not fit ([chapter 13](13_alignment_study.ipynb)),
 #   with every recipe.
@@ -930,7 +930,7 @@ Markdown("\n".join(lines))
 # * If two losses need different features, put a batch norm between them: the triplet loss uses the features before it, the classifier and
 #   the search those after it.
 # * Augmentation changes the training images, smoothing and the centre loss change the loss, the schedule changes the learning rate, and the
-#   last stride and the generalised mean change the feature map and its average. The last stride costs the most.
+#   last stride and the generalised mean change the feature map and its average. The last stride costs the most memory.
 # * A ladder shows what each rung adds *to those below it*. In a different order a rung may add more or less.
 #
 # This is the last chapter. The page *Questions* tests what you have learned; the notation table and the library reference are at the end of
