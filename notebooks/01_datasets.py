@@ -20,7 +20,7 @@ from alignedreid_lib.errors import InputError
 
 settings = runs.read_settings(globals(), seed=runs.SEED)
 
-# %% label="fig-cameras" alt="Two people in two rows, each seen by six cameras: light, tint, sharpness, street and the visible side of the body differ" caption="Images differ more between cameras than between people."
+# %% label="fig-cameras" alt="Two people in two rows, each seen by six cameras: light, tint, sharpness, street and the visible side of the body differ" caption="Each camera changes how a person looks: the light, the tint, the street and the visible side."
 archive = zipfile.ZipFile(book.archive("market1501"))
 
 
@@ -733,9 +733,9 @@ print(
 )
 
 # %% [markdown]
-# A cell points to an image (height x width x 3, uint8), each with its own size, or to an empty array, which means that there is no image. In
-# the loop below, people are numbered consecutively across all pairs, view 1 is camera 0 and view 2 is camera 1, and the position among the
-# view's five cells takes the place of the $k$ of equation {eq}`eq-datasets-k`, so it may have gaps.
+# A cell points to an image (height x width x 3, uint8; sizes differ) or to an empty array, which means that there is no image. In the loop
+# below, people are numbered consecutively across all pairs, view 1 is camera 0 and view 2 is camera 1, and the position among the view's five
+# cells takes the place of the $k$ of equation {eq}`eq-datasets-k`, so it may have gaps.
 
 # %% tags=["nbval-check-output"]
 found = {"detected": {}, "labeled": {}}

@@ -726,8 +726,8 @@ temporary.cleanup()
 #
 # * The last feature map of a backbone has $H \times W$ cells of $C$ numbers, with $H = \lceil h / 32 \rceil$; with `last_stride=1`,
 #   $\lceil h / 16 \rceil$.
-# * The global feature is the average of the feature map; a local feature is the average of a row, shortened by a matrix that all stripes
-#   share.
+# * The global feature is the average of the feature map; a local feature is the average of a row, reduced to $c$ numbers by a matrix that all
+#   stripes share.
 # * A stripe depends mostly on its own part of the image, and a little on everything around it.
 # * Weights keep the original's names. The library lists missing and left-over tensors, rejects a file that does not fit, and never runs code
 #   from a file.

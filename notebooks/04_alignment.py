@@ -465,7 +465,7 @@ for name, how in (("rigid", False), ("aligned", True)):
 # How many stripes too low may a box be before its person is about as far as a stranger, with rigid stripes and with aligned ones?
 # :::
 
-# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises almost to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at half stripes, and stays below 1 over all four stripes" caption="With rigid stripes, a person whose box is two stripes too low is almost as far away as a stranger; with aligned stripes the person is nearer, even at four."
+# %% label="fig-shift" alt="Two curves over the shift, in units of the mean distance of strangers. Rigid: it rises almost to 1 within two stripes. Aligned: it starts higher, rises slowly, with peaks at 0.5, 1.5 and 2.5 stripes, and stays below 1 over all four stripes" caption="With rigid stripes, a person whose box is two stripes too low is almost as far away as a stranger; with aligned stripes the person is nearer, even at four."
 fig = figures.Figure(figsize=(6.4, 3.2), layout="constrained")
 ax = fig.subplots()
 looks = {"rigid": (figures.PURPLE, "s--"), "aligned": (figures.GREEN, "o-")}
@@ -492,8 +492,8 @@ fig
 # %% [markdown]
 # In [the figure](#fig-shift) lines are means, and bands contain the middle half of the values. With rigid stripes, a person whose box is two
 # stripes too low is almost as far from their own correctly boxed image as a stranger is. With aligned stripes the distance rises slowly; at
-# four stripes, with half the person outside the box, it is still below the distance of strangers. The curve has peaks at half stripes: a
-# shift by half a stripe costs more than a shift by a whole one, because then no stripe has an exact match.
+# four stripes, with half the person outside the box, it is still below the distance of strangers. The curve has peaks at half a stripe, one
+# and a half, and two and a half: they cost more than a shift by the next whole stripe, because then no stripe has an exact match.
 #
 # Look also at a shift of 0. The aligned distance of an image to itself is not 0, because between two matches the path passes through a cell
 # next to the diagonal and pays its cost. This cost is about the same for everybody, so it does not decide a comparison.

@@ -316,8 +316,8 @@ assert with_our_runs(published).count("no run yet") >= 2 * len(waiting), (
 # both. The folded table below it shows where each number was computed. Two notes on it:
 #
 # * A "+" after a commit means that the library, a chapter or a preset had changed since that commit.
-# * The parts of an interrupted training may come from different machines or commits. If one of them differs from those of the test, the
-#   table names the epochs of each part.
+# * The parts of an interrupted training may come from different machines or commits. If the machine, commit or version of a part is not that
+#   of the test, the table names the epochs of each part.
 
 
 # %%
@@ -487,7 +487,8 @@ seeds
 # several seeds per method.
 #
 # The second question is: does a merged training set help? Here `embedded_combined` is compared with the last epoch of `embedded_validated`,
-# which trains on one of the three sets; both are tested on the same people.
+# which trains on one of the three sets, without its validation people, so a part of the gain comes from these; both are tested on the same
+# people.
 
 # %%
 alone = rows_of("embedded_validated")[0]
@@ -504,7 +505,7 @@ assert more_people.rows[1].low > seeds.rows[1].high, (
 )
 
 # %% [markdown]
-# The gain is several times as large as the difference between two seeds. But it still comes from one training on each side.
+# The gain is about three times as large as the difference between two seeds. But it still comes from one training on each side.
 #
 # ## Train on one set, test on the others
 #
@@ -552,7 +553,7 @@ Markdown("\n".join(lines))
 # A network that has learned from drawn people alone is right at rank 1 for one query in eleven on Market-1501, and for almost none on CUHK03.
 # One that has learned from CUHK03's people is right for one in five on Market-1501, where a network trained there is right for almost two in
 # three. In the other direction almost nothing is left: a network trained on Market-1501 is right for one query in forty on CUHK03. Drawn
-# people are easy for everyone who has seen real ones: that network finds them almost as well as one trained on them.
+# people are easy for it: it finds them almost as well as a network trained on them.
 
 # %% [markdown]
 # ## What each part adds, there and here
@@ -682,7 +683,7 @@ for name in (SMALL, f"{SMALL}_id"):
 # * **The local loss** improves the global feature, here by more than there. The sum of the global and the aligned distance adds about the same
 #   in both; but rigid stripes are slightly better than aligned ones here ([chapter 13](13_alignment_study.ipynb) measures both).
 # * **The identification loss** lowered the original's scores and raises ours. A shorter training of a smaller network can use the additional
-#   gradient: both trainings begin with distances of about 36 and 30 between an anchor and its hardest positive and negative. Triplets alone
+#   gradient: both trainings begin with the hardest positive at a distance of about 36 and the hardest negative at about 30. Triplets alone
 #   shrink all distances to a tenth; with the classifier they stay near 30, as the printed ends of the two trainings show.
 # * **Re-ranking** adds the most, here and there.
 #

@@ -110,8 +110,8 @@ for step, seconds in original.items():
 #   two processes it is one process.
 #
 # The time of a step divided by its floor is its *ratio*. It shows how much can still be gained: a ratio of 2 means that the step takes
-# twice its floor. A ratio below 1 means that the library is faster than the usual program: it computes less, or two measurements of nearly
-# equal times differ by chance.
+# twice its floor. A ratio below 1 means that the library computes less than the usual program, or, if it is close to 1, that two nearly equal
+# times differ by chance.
 #
 # ## A floor on paper: operations
 #
@@ -264,7 +264,7 @@ assert np.isclose(area[1] / area[0], 4, rtol=0.01), (
 # A test, too, can need more memory than there is: the distances of 3 368 queries to a million gallery images are
 # $4\,Q\,G = 13.5$ GB in float32. But a rank is a count: the number of gallery images before the match, plus one. Counts can be added, so
 # the gallery can be processed in chunks, and no program has to store all distances at once. `streaming.score_stream` requests the distances
-# chunk by chunk. Here the features are random whole numbers, so that all distances are exact:
+# chunk by chunk. Here the features are random whole numbers, so that all squared distances are exact:
 
 # %%
 from alignedreid_lib.evaluation import ranking, streaming

@@ -407,9 +407,9 @@ assert threshold.false_alarm_rate <= settings.false_alarm_rate, (
 )
 
 # %% [markdown]
-# The threshold is now part of the index and of its file, with its error rates and the data it was chosen on. We try it with the first
-# person. We removed this person from `index`, so every image that a search there shows is a false alarm. The person is still in `again`;
-# there a search should show a second image, besides the query itself:
+# The threshold is now part of the index, with its error rates and the data it was chosen on; `save` writes them into the index's file. We try
+# it with the first person. We removed this person from `index`, so every image that a search there shows is a false alarm. The person is
+# still in `again`; there a search should show a second image, besides the query itself:
 
 # %%
 index.threshold = again.threshold

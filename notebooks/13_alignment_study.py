@@ -419,9 +419,9 @@ print(
 # \qquad \bar a = \frac1n \sum_p a_p. $$ (eq-boxes-correlation)
 #
 # The correlation {eq}`eq-boxes-correlation` is 1 where the two contents coincide, even if one image is brighter than the other one.
-# `registration.register` computes it for every shift at five scales of each side, by Fourier transforms (Padfield 2012), and improves the
-# best of them by gradient steps. The *box error* is how far the top or the bottom of the detected box is off, whichever is more, in heights
-# of the box drawn by hand. One eighth is one stripe of eight.
+# `registration.register` computes it for every shift, with five scales of the height and five of the width, by Fourier transforms (Padfield
+# 2012), and improves the best combination by gradient steps. The *box error* is how far the top or the bottom of the detected box is off,
+# whichever is more, in heights of the box drawn by hand. One eighth is one stripe of eight.
 #
 # We check the method on drawn people, whose box errors we know:
 
@@ -592,7 +592,7 @@ fig
 #
 # The training used the local loss with alignment, so rigid stripes were tested on features that were not trained for them; a training with
 # rigid stripes would show how much they lose by this. The people are drawn, and their clothes differ more clearly than those of real
-# people. Three seeds give wide intervals, and on real images only one training has two seeds.
+# people. Three seeds are few, and on real images only one training has two seeds.
 #
 # ## Which setting should I take?
 #

@@ -621,9 +621,10 @@ assert kept["+ last stride 1"][1] > 1.05 * kept["+ smoothing"][1], (
 
 # %% [markdown]
 # The times vary from run to run, and a single large one may come from other work on the machine; the megabytes are exact. The schedules,
-# the augmentation and the smoothing need no more memory. The last stride needs the most, because its stage computes and keeps four times as
-# many cells, also in all rungs above it. The neck adds little; the generalised mean keeps the powers of the feature map. The network
-# computes its local branch in every rung, so the top keeps no more than the rung below it. The memory of the losses is not counted.
+# the augmentation and the smoothing need no more memory. A last stride of 1 adds the most, because the last stage then computes and keeps
+# four times as many cells; all rungs above it contain this, too. The neck adds little; the generalised mean keeps the powers of the feature
+# map. The network computes its local branch in every rung, so the top keeps no more than the rung below it. The memory of the losses is not
+# counted.
 #
 # ### On drawn people
 #
@@ -906,9 +907,9 @@ for row in published:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# Our presets differ from the published code in three details: the ratio of an erased rectangle is uniform in its logarithm, centres move as
-# in Wen et al. 2016 and not with a second optimiser, and the rate of the warm-up rises once per epoch. AGW also has attention layers and a
-# weighted triplet loss, which this library does not have.
+# Our presets differ from the published code in two details: the ratio of an erased rectangle is uniform in its logarithm, and centres move as
+# in Wen et al. 2016 and not with a second optimiser. AGW also has attention layers and a weighted triplet loss, which this library does not
+# have.
 #
 # ## Which setting should I take?
 #

@@ -24,7 +24,7 @@ EXERCISE = Exercise(
         "a share of 0": (2, 3, 0.0),
     },
     mistakes={
-        "The share is for all classes alike, the own one included: it gets 1 - share plus its part.": _targets(
+        "The share is divided among all classes, the right one included, which gets 1 - share plus its part.": _targets(
             lambda n, e: 1 - e, lambda n, e: e / n
         ),
         "You give the share to the other classes alone: divide it by the number of all classes.": _targets(
