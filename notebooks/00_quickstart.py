@@ -285,7 +285,7 @@ assert rank1["colour histogram"] < 0.45, (
 # **2.** How often would a random guess be right at rank 1?
 #
 # :::{dropdown} Solution
-# In about one of 150 cases, because a query has only a few matches among several hundred images. Images of its person in its own camera do
+# In about one of 140 cases, because a query has only a few matches among several hundred images. Images of its person in its own camera do
 # not count:
 #
 # ```python
