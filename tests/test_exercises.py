@@ -324,7 +324,7 @@ WRONG = {
         (lambda g, r, a: np.mean(a) - np.mean(g), "one number"),
     ],
     "14_strong_baseline": [
-        (lambda y, n, e: [1 - e if k == y else e / n for k in range(n)], "the own one included"),
+        (lambda y, n, e: [1 - e if k == y else e / n for k in range(n)], "the right one included"),
         (lambda y, n, e: [1 - e if k == y else e / (n - 1) for k in range(n)], "to the other classes alone"),
         (lambda y, n, e: [1.0 if k == y else e / n for k in range(n)], "add up to more than 1"),
         (lambda y, n, e: [float(k == y) for k in range(n)], "not smoothed"),
