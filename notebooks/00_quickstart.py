@@ -52,8 +52,8 @@ task
 
 # %% [markdown]
 # A computer sees only numbers, and each camera sees the person in a different light and from a different side. In a few minutes this
-# chapter turns a raw archive of images into a trained model, and uses the model to answer such questions with ranked lists of people. (The
-# answer:)
+# chapter turns a raw archive of images into a trained model, and uses the model to answer such questions with ranked lists of people. Here is
+# the answer:
 
 # %%
 print("the person of the query:", *answer)

@@ -413,7 +413,7 @@ for name in ("resnet18", "resnet50", "mobilenet_v2"):
 # Nothing above is particular to ResNet. The backbone may be
 #
 # * a name of torchvision (`resnet50`, `mobilenet_v3_large`, `swin_t`, ...);
-# * `timm:` and a name of the package timm, if it is installed (`timm:resnet10t`); its weights come from a file;
+# * `timm:` followed by the name of a network of the package timm, if that is installed (`timm:resnet10t`); its weights come from a file;
 # * any module that turns images into a feature map $[N, C, H, W]$. In this way you can use the networks of other toolboxes, for example
 #   OSNet, which neither torchvision nor timm has: wrap it in a module whose `forward` returns the network's feature map.
 #

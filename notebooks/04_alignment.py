@@ -623,8 +623,8 @@ def explore(left=1, right=7, down=1.0):
 #
 # ## Which setting should I take?
 #
-# * Aligned stripes if boxes may be off by one stripe or more: a person whose box is two stripes too low is almost as far away as a stranger
-#   with rigid stripes, and clearly nearer with aligned ones.
+# * Aligned stripes if most boxes may be off by a good part of a stripe: a person whose box is two stripes too low is almost as far away as a
+#   stranger with rigid stripes, and clearly nearer with aligned ones.
 # * Rigid stripes if all boxes fit: they need no path, and the distance of an image to itself is 0. [Chapter 13](13_alignment_study.ipynb) measures both.
 # * A new threshold for each kind of distance: for two boxes that fit equally well an aligned distance is larger than a rigid one, because
 #   it also includes the cells between the matches.
@@ -651,10 +651,16 @@ def explore(left=1, right=7, down=1.0):
 # **2.** The path never goes up or left. Which images would need such a path, and why is this not a problem in practice?
 #
 # :::{dropdown} Solution
-# An image that is upside down would need it: `alignment.local_distances(colours(straight)[None], colours(straight[::-1])[None])` is far
-# larger than
-# `alignment.local_distances(colours(straight)[None], colours(low)[None])`. The head of a standing person is always above the feet. A path that could
-# move in any direction would match strangers who wear the same colours on different parts of the body.
+# An image that is upside down would need it. Its local distance from the upright one is far larger than that of the low box:
+#
+# ```python
+# upright = colours(straight)[None]
+# print(alignment.local_distances(upright, colours(straight[::-1])[None]))
+# print(alignment.local_distances(upright, colours(low)[None]))
+# ```
+#
+# The head of a standing person is always above the feet. A path that could move in any direction would match strangers who wear the same
+# colours on different parts of the body.
 # :::
 #
 # **3.** Is the local distance a metric? Test its symmetry, the distance of an image to itself, and whether turning both images upside down

@@ -170,9 +170,10 @@ draw_pairs({"before training": untrained})
 #
 # ## Settings
 #
-# The parameters cell at the top contains every setting as a literal. A *preset* is a small file in `notebooks/presets` that replaces some
-# of them. If you type `make train PRESET=name` in a terminal in the project's folder, the preset's values are inserted right after the
-# parameters cell, and then the notebook is executed. With `archive = ""` it uses the book's own drawn people.
+# The parameters cell at the top contains the settings of a plain run as literals. A *preset* is a small file in `notebooks/presets` that
+# replaces some of them; it may also add any other setting of `training.TrainConfig` (chapters 7 and 14 explain these). If you type `make
+# train PRESET=name` in a terminal in the project's folder, the preset's values are inserted right after the parameters cell, and then the
+# notebook is executed. With `archive = ""` it uses the book's own drawn people.
 #
 # The notebook makes two objects from the settings: the configuration of the training (`training.TrainConfig` describes each of its settings)
 # and the plan of the data and the test (`full_run.Plan` describes these). Both check the name, type and range of every setting, so a misspelt

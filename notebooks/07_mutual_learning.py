@@ -66,8 +66,8 @@ fig
 # **Hardware**: any laptop, no GPU. Full training runs need a GPU.
 #
 # The next two cells are folded on the site. The first contains the settings, also those for several models; the second imports the library
-# and checks them. You can add every other setting of [chapter 6](06_training.ipynb), here or in a preset. Full runs of several models execute
-# this notebook, too.
+# and checks them. You can add every other setting of `training.TrainConfig`, here or in a preset. Full runs of several models execute this
+# notebook, too.
 
 # %% tags=["parameters"]
 # Parameters: the data

@@ -487,8 +487,8 @@ seeds
 # several seeds per method.
 #
 # The second question is: does a merged training set help? Here `embedded_combined` is compared with the last epoch of `embedded_validated`,
-# which trains on one of the three sets, without its validation people, so a part of the gain comes from these; both are tested on the same
-# people.
+# which trains on one of the three sets and leaves out its validation people. The merged training includes them, so a part of the gain comes
+# from them. Both networks are tested on the same people.
 
 # %%
 alone = rows_of("embedded_validated")[0]
@@ -551,9 +551,9 @@ Markdown("\n".join(lines))
 # harder.
 #
 # A network that has learned from drawn people alone is right at rank 1 for one query in eleven on Market-1501, and for almost none on CUHK03.
-# One that has learned from CUHK03's people is right for one in five on Market-1501, where a network trained there is right for almost two in
-# three. In the other direction almost nothing is left: a network trained on Market-1501 is right for one query in forty on CUHK03. Drawn
-# people are easy for it: it finds them almost as well as a network trained on them.
+# A network trained on CUHK03 is right for one query in five on Market-1501, where a network trained there is right for almost two in three.
+# In the other direction almost nothing is left: a network trained on Market-1501 is right for one query in forty on CUHK03. Drawn people are
+# easy for it: it finds them almost as well as a network trained on them.
 
 # %% [markdown]
 # ## What each part adds, there and here
@@ -675,8 +675,8 @@ for name in (SMALL, f"{SMALL}_id"):
     end = book.results_of(name, folder)[0]["last_epoch"]
     print(
         f"{name}: hardest positive at {end['global_positive_distance']:.1f},"
-        f" hardest negative at {end['global_negative_distance']:.1f}, in order"
-        f" for {end['global_precision']:.0%} of the anchors"
+        f" hardest negative at {end['global_negative_distance']:.1f}; the"
+        f" positive is nearer for {end['global_precision']:.0%} of the anchors"
     )
 
 # %% [markdown]

@@ -343,10 +343,10 @@ for row in measured["rows"]:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# The next table shows the rows for which memory or images per second were measured. For *chance*, *trained* and *search* it gives the memory
-# that is added during the step. For the other rows it gives the memory of the whole process, which includes torch, the features and what the
-# floor needs. The features of a search, 1 GB, are not counted: they are pages of the file, which the system keeps as long as it has enough
-# memory:
+# The next table shows the rows for which memory or images per second were measured. In the scoring rows that end in *chance* and *trained*,
+# and in the rows of *search*, it gives the memory that the step adds. In all other rows it gives the memory of the whole process, which
+# includes torch, the features and what the floor needs. The features of a search, 1 GB, are not counted: they are pages of the file, which
+# the system keeps as long as it has enough memory:
 
 # %% tags=["hide-input"]
 lines = ["| step | what | MB at the peak | images/s |", "|---|---|---:|---:|"]

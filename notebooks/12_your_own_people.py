@@ -469,11 +469,11 @@ assert all(r["false_alarm_rate"] <= measured["rate"] for r in at_home), (
 # %% [markdown]
 # On Market-1501 the threshold of the drawn people gives fewer false alarms than planned, and on CUHK03 more than a third of the searches
 # for absent people show somebody, instead of one in twenty. Training on photographs is not enough: a network trained on Market-1501, with a
-# threshold from Market-1501, answers three of five of these searches on CUHK03; in the other direction it is almost half. You cannot tell
-# from the new images whether there will be more false alarms or fewer: on new cameras the rate is unknown until you measure it with labelled
-# images from them. The last column shows a second limit: even with a threshold of its own, a network finds hardly anybody in photographs
-# unlike the images of its training. `python notebooks/book/transfer.py runs/<run> ...` measures the book's model and the networks that you
-# have trained.
+# threshold from Market-1501, shows somebody in three of five of these searches on CUHK03; a network and a threshold from CUHK03 do so in
+# almost half of them on Market-1501. You cannot tell from the new images whether there will be more false alarms or fewer: on new cameras the
+# rate is unknown until you measure it with labelled images from them. The last column shows a second limit: even with a threshold of its own,
+# a network finds hardly anybody in photographs unlike the images of its training. `python notebooks/book/transfer.py runs/<run> ...` measures
+# the book's model and the networks that you have trained.
 #
 # ## Why this answer?
 #

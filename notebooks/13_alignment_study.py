@@ -102,8 +102,8 @@ config, study = runs.read_several(globals(), training.TrainConfig, Study)
 # ## The problem
 #
 # In [the figure](#fig-misaligned) the person, the place and the moment stay the same, and the detector's box gets worse. At a misalignment
-# of 1 a box is up to three tenths of the person's height too high or too low and up to a quarter too large or a fifth too small, and half
-# of the boxes cut off a part of the legs or of the head.
+# of 1 a box is up to three tenths of the person's height too high or too low and up to a quarter too large or a fifth too small, and half of
+# the boxes are also cut short at the legs or at the head.
 #
 # A distance that compares stripe 3 with stripe 3 then compares a jacket with a street. The shortest path may match the jacket with a lower
 # stripe instead. How much does that help, and does it do harm if the boxes are good?
@@ -577,8 +577,8 @@ fig
 # %% [markdown]
 # * **Real errors are small.** Half of the boxes are within a quarter of a stripe. But there is a tail: one box in twenty is off by more than
 #   one and a quarter stripes.
-# * **A bad box costs every distance.** In the last quarter of the queries the detected box scores four to five points of mAP less than the box
-#   drawn by hand, with every distance; in the first quarter it scores up to a point more.
+# * **A bad box costs every distance.** In the last quarter queries score four to five points of mAP less with their detected boxes than with
+#   the boxes drawn by hand, with every distance; in the first quarter they score up to a point more.
 # * **Alignment does not help here.** Where boxes fit, aligned stripes score about half a point less than rigid ones, and the interval excludes
 #   0. In the last quarter both score the same. So alignment costs less as the boxes get worse, as its idea suggests, but it gains nothing.
 # * **Stripes help a little**: rigid ones by about one point of mAP over the global feature.

@@ -357,7 +357,7 @@ assert torch.allclose(by_library, torch.tensor(by_hand), atol=1e-6), (
 
 # %% [markdown]
 # In training mode a network with a neck returns the features before the neck, in evaluation mode those after it, so every test of a network
-# uses the right ones. We check with a small network which features the triplet loss, the classifier and the test get:
+# uses the right ones. Which features do the triplet loss, the classifier and the test get? We check with a small network:
 
 # %%
 strong = dataclasses.replace(
