@@ -674,9 +674,9 @@ Markdown(table(head, cells))
 for name in (SMALL, f"{SMALL}_id"):
     end = book.results_of(name, folder)[0]["last_epoch"]
     print(
-        f"{name}: hardest positive at {end['global_positive_distance']:.1f},"
-        f" hardest negative at {end['global_negative_distance']:.1f}; the"
-        f" positive is nearer for {end['global_precision']:.0%} of the anchors"
+        f"{name}:\n  hardest positive at {end['global_positive_distance']:.1f},"
+        f" negative at {end['global_negative_distance']:.1f}; the positive is"
+        f" nearer in {end['global_precision']:.0%}"
     )
 
 # %% [markdown]

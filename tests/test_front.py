@@ -59,7 +59,7 @@ def test_what_has_been_reproduced_is_read_from_the_finished_runs(copy: Path) -> 
 
 
 def rows_of(table: str) -> dict[tuple[str, str], list[str]]:
-    """The rows of the table of runs by run and test set: rank-1, mAP, distance, minutes."""
+    """The rows of the table of runs by run and test set: rank-1, mAP, distance."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     return {(row[0].strip("`"), row[2]): row[3:] for row in rows}
 

@@ -95,10 +95,10 @@ def real_tests(run: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def real_runs(root: Path) -> str:
-    """A table of our trainings on real images: the best score on their test sets, and what they took."""
+    """A table of our trainings on real images: the best score on their test sets."""
     lines = [
-        "| run | trained on | tested on | rank-1 | mAP (step) | distance | minutes |",
-        "|---|---|---|---:|---:|---|---:|",
+        "| run | trained on | tested on | rank-1 | mAP (step) | distance |",
+        "|---|---|---|---:|---:|---|",
     ]
     for name, run in trainings(root, drawn=False).items():
         config = run["config"]
@@ -106,9 +106,7 @@ def real_runs(root: Path) -> str:
         for tested_on, scores in real_tests(run).items():
             score = max(scores, key=lambda score: score["rank1"])
             numbers = f"{100 * score['rank1']:.1f} | {100 * score['mean_ap_step']:.1f}"
-            lines.append(
-                f"| `{name}` | {trained_on} | {tested_on} | {numbers} | {score['distance']} | {run['minutes']:.0f} |"
-            )
+            lines.append(f"| `{name}` | {trained_on} | {tested_on} | {numbers} | {score['distance']} |")
     return "\n".join(lines)
 
 
