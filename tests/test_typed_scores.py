@@ -67,3 +67,18 @@ def test_the_readme_shows_the_table_of_the_committed_chapter() -> None:
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} ")]
         assert [cell.strip() for cell in line.strip("| ").split("|")] == [name, *scores_of_row]
     assert len(wanted) == 3
+
+
+def test_the_study_of_the_strong_recipe_in_the_readme() -> None:
+    rows = [
+        r for r in runs.read_json(ROOT / "notebooks/results/strong_study.json")["scores"] if r["distance"] == "global"
+    ]
+
+    def mean_ap(rung: str, epochs: int) -> float:
+        found = [row["mean_ap_step"] for row in rows if (row["rung"], row["epochs"]) == (rung, epochs)]
+        assert len(found) == 3
+        return 100 * sum(found) / 3
+
+    below, above = (mean_ap("+ local branch", epochs) - mean_ap("foot", epochs) for epochs in (8, 24))
+    typed = f"score {-below:.1f} points of mAP below none after 8 epochs, and {above:.1f} above after 24"
+    assert typed in (ROOT / "README.md").read_text()
