@@ -774,7 +774,7 @@ if rows and not study.seeds:
         for rung in (RUNGS[0], TOP)
     )
     assert top[0] < foot[0] and top[-1] > foot[-1], (
-        "the top is below the foot at the short length, above it at the long one"
+        "the top is below the foot after 8 epochs and above it after 24"
     )
 
 # %% [markdown]
