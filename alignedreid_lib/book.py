@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignedreid_lib import datasets, runs, synthetic, training
 from alignedreid_lib.datasets.sources import SOURCES
 from alignedreid_lib.errors import InputError
+from alignedreid_lib.evaluation.scores import ScoreRow, ScoreTable
 from alignedreid_lib.model import AlignedReID
 from alignedreid_lib.training import TrainConfig, TrainResult
 
@@ -119,3 +121,21 @@ def results_of(preset: str, results: str | Path = RESULTS) -> list[dict[str, Any
     folder = runs.resolve(results)
     files = [folder / f"{preset}.json", *sorted(folder.glob(f"{preset}_seed*.json"))]
     return [runs.read_json(file) for file in files if file.exists()]
+
+
+def score_rows(
+    preset: str, distance: str = "global", reranked: bool = False, query: str = "", results: str | Path = RESULTS
+) -> list[ScoreRow]:
+    """The rows of one test in the results of a preset's finished runs: one for each seed and model.
+
+    Args:
+        preset, results: see `results_of`.
+        distance, reranked: of the test.
+        query: "" for single queries, "multi-query" for pooled ones.
+
+    Raises:
+        InputError: a file of results is damaged.
+    """
+    found = [row for run in results_of(preset, results) for row in ScoreTable.from_dict({"rows": run["scores"]}).rows]
+    wanted = (distance, reranked, query)
+    return [row for row in found if (row.distance, row.reranked, re.sub(r"^model \d+(, )?", "", row.name)) == wanted]

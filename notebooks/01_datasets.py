@@ -160,7 +160,7 @@ assert in_test.count(-1) + in_test.count(0) + people == len(in_test), (
 # In the real dataset the overlap of boxes decides. If a detector's box overlaps the hand-drawn box by more than 50 % (intersection over
 # union), it is good; below 20 % it is a distractor; in between it is junk.
 
-# %% caption="Junk shows a test person in a bad box; a distractor shows nobody whom we search for."
+# %% caption="Junk shows a test person in a bad box; a distractor shows nobody that we search for."
 # Six images of junk and six distractors of the gallery
 root = "Market-1501-v15.09.15/bounding_box_test/"
 shown = []

@@ -355,9 +355,8 @@ sizes = [(224, 224), (256, 128), (64, 32)]
 networks = [
     (name, stride) for name in ("resnet18", "resnet50") for stride in (2, 1)
 ]
-print(
-    f"{'backbone':<14}{'stride':<6}", *(f"{f'{h} × {w}':>16}" for h, w in sizes)
-)
+heads = [f"{f'{h} × {w}':>16}" for h, w in sizes]
+print(f"{'backbone':<14}{'stride':<6}", *heads)
 for name, stride in [*networks, ("mobilenet_v2", 2)]:
     cells = []
     for h, w in sizes:

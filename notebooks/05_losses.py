@@ -670,7 +670,7 @@ assert (labels[term.mined.negative] != labels).all(), (
 # Which people does the network confuse most easily? Here are the two pairs of people whose images are nearest to each other, with one anchor
 # for each pair:
 
-# %% alt="Two anchors with the nearest images of other people in the batch and with their farthest positives" caption="The people whom the network confuses most easily share a colour."
+# %% alt="Two anchors with the nearest images of other people in the batch and with their farthest positives" caption="The people that the network confuses most easily share a colour."
 confused = {}
 for a in term.mined.negative_distance.argsort().tolist():
     pair = frozenset((int(labels[a]), int(labels[term.mined.negative[a]])))

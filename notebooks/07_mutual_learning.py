@@ -694,17 +694,6 @@ ALONE = {
 }
 
 
-def tested(preset):
-    """The rows of a preset's runs by global distance, one per model."""
-    return [
-        row
-        for run in book.results_of(preset)
-        for row in ScoreTable.from_dict({"rows": run["scores"]}).rows
-        if (row.distance, row.reranked) == ("global", False)
-        and row.name in ("", "model 1", "model 2")
-    ]
-
-
 def start(settings):
     """What makes the models of a run different."""
     if settings["twins"] == "noise":
@@ -724,7 +713,7 @@ head = (
 lines = [head, "|---|---|---:|---:|---:|---|"]
 gains = {}
 for preset, single in ALONE.items():
-    one, two = tested(single), tested(preset)
+    one, two = book.score_rows(single), book.score_rows(preset)
     if not (one and two):
         lines.append(f"| `{preset}` | not yet run | | | | |")
         continue

@@ -780,7 +780,7 @@ assert comparison.rows[1].low > 0, (
 #
 # ## An open set
 #
-# So far every query's person was in the gallery. Most people whom a real camera sees are not in it, and a ranking cannot answer "nobody": it
+# So far every query's person was in the gallery. Most people seen by a real camera are not in it, and a ranking cannot answer "nobody": it
 # always has a rank 1. We therefore need a threshold on the distance. A threshold makes two kinds of errors: it rejects pairs of images that
 # show one person, and it accepts pairs that show two people. Let $S$ be the pairs of one person, $D$ the pairs of two people, and $d_s$ the
 # distance of pair $s$. Accepting every pair up to a threshold $t$ gives

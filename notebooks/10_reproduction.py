@@ -580,15 +580,7 @@ def there(**changed):
 
 def here(preset, distance="global", reranked=False, query=""):
     """Our rows of a preset's runs: one per seed and model."""
-    wanted = {"distance": distance, "reranked": reranked}
-    rows = [
-        row
-        for run in book.results_of(preset, folder)
-        for row in run["scores"]
-        if wanted.items() <= row.items()
-        and re.sub(r"model \d(, )?", "", row["name"]) == query
-    ]
-    return ScoreTable.from_dict({"rows": rows}).rows
+    return book.score_rows(preset, distance, reranked, query, folder)
 
 
 def added(before, after):

@@ -102,7 +102,7 @@ for step, seconds in original.items():
     assert ours[step] < seconds, f"{step} takes less time than the original's"
 
 # %% [markdown]
-# Two measurements on machines that are many years apart do not make a fair comparison. Two other numbers say more about a step:
+# Two measurements on machines that are many years apart do not make a fair comparison. Two more numbers describe a step better:
 #
 # * its *floor*: every program has to do a certain part of the step, and the floor is the time that this part takes on the same machine if it
 #   is done in the usual way;

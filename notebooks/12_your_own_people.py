@@ -595,8 +595,8 @@ print(
 
 # %% [markdown]
 # So two people who overlap in the plane may be far apart in the other dimensions. The plane shows what dominates the features, which may be a
-# camera or the light; it does not show whom a search will find. t-SNE draws tighter groups, but its distances between groups and the sizes of
-# groups mean nothing. It is not part of this environment; with scikit-learn installed,
+# camera or the light; it does not show which person a search will find. t-SNE draws tighter groups, but its distances between groups and the
+# sizes of groups mean nothing. It is not part of this environment; with scikit-learn installed,
 # `TSNE(perplexity=10).fit_transform(again.features.global_features.numpy())` gives points to draw with `figures.feature_map`, without shares
 # of the variance.
 #
@@ -706,8 +706,8 @@ assert min(distance["dark"], distance["lower half"]) > distance["itself"], (
 
 # %% [markdown]
 # In [the figure](#fig-wrong) both degraded images of the person are farther away than the stranger in similar clothes, so every threshold
-# that accepts them accepts the stranger, too. No threshold is right for all cases. Anyone who reads a result list must know that it
-# compares *clothes*: the model does not recognise faces, and people change clothes.
+# that accepts them accepts the stranger, too. No threshold is right for all cases. If you read a result list, remember that it compares
+# *clothes*: the model does not recognise faces, and people change clothes.
 #
 # ## Responsible use
 #

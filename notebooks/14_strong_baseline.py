@@ -622,7 +622,7 @@ assert kept["+ last stride 1"][1] > 1.05 * kept["+ smoothing"][1], (
 # %% [markdown]
 # The times vary from run to run, and a single large one may come from other work on the machine; the megabytes are exact. The schedules,
 # the augmentation and the smoothing need no more memory. A last stride of 1 adds the most, because the last stage then computes and keeps
-# four times as many cells; all rungs above it contain this, too. The neck adds little; the generalised mean keeps the powers of the feature
+# four times as many cells; all rungs above it include this cost. The neck adds little; the generalised mean keeps the powers of the feature
 # map. The network computes its local branch in every rung, so the top keeps no more than the rung below it. The memory of the losses is not
 # counted.
 #
@@ -821,19 +821,9 @@ def preset_of(k, long):
     return f"market1501_mobilenet_strong_{k:02}_{name}" + "_long" * long
 
 
-def finished(preset, distance="global"):
-    """The rows of a preset's results, one per seed; none if not yet run."""
-    return [
-        row
-        for run in book.results_of(preset)
-        for row in ScoreTable.from_dict({"rows": run["scores"]}).rows
-        if (row.distance, row.reranked, row.name) == (distance, False, "")
-    ]
-
-
 def cell(preset, distance="global"):
     """Rank-1 / mAP of a preset, or that it has not been run."""
-    found = finished(preset, distance)
+    found = book.score_rows(preset, distance)
     if not found:
         return "not yet run"
     both = [
@@ -892,7 +882,11 @@ for long in (False, True):
 
 # %%
 ends = [
-    (long, finished(preset_of(0, long)), finished(preset_of(11, long)))
+    (
+        long,
+        book.score_rows(preset_of(0, long)),
+        book.score_rows(preset_of(11, long)),
+    )
     for long in (False, True)
 ]
 for long, foot, top in ends:

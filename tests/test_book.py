@@ -904,3 +904,12 @@ def test_results_of_a_preset_are_its_own_then_its_other_seeds(tmp_path):
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(InputError, match=r"b\.json: not JSON"):
         book.results_of("b", tmp_path)
+
+
+def test_score_rows_are_those_of_one_test_for_every_seed_and_model():
+    single, pair = (book.score_rows(name) for name in ("cuhk03_mobilenet", "cuhk03_mobilenet_mutual"))
+    assert [row.name for row in single] == ["", ""], "two seeds"
+    assert [row.name for row in pair] == ["model 1", "model 2"]
+    (pooled,) = book.score_rows("market1501_mobilenet_local", "global+local", reranked=True, query="multi-query")
+    assert (pooled.name, pooled.distance, pooled.reranked) == ("multi-query", "global+local", True)
+    assert book.score_rows("market1501_gl") == []
