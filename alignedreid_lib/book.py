@@ -130,7 +130,7 @@ def score_rows(
 
     Args:
         preset, results: see `results_of`.
-        distance, reranked: of the test.
+        distance, reranked: see `ScoreRow`.
         query: "" for single queries, "multi-query" for pooled ones.
 
     Raises:
