@@ -379,13 +379,14 @@ for name, run in finished.items():
         found = [f"{len(found)} tests, see its chapter"]
     seeds = config.get("seeds") or config.get("study_seeds") or [config["seed"]]
     model = f"{config['backbone']}, {config['height']} x {config['width']}"
-    models = config.get("num_models", 1)
-    tested = ", ".join(config.get("test_sets", ()))
-    data = config["dataset"] + (f", tested on {tested}" if tested else "")
-    scored.append([f"`{name}`", data, model, models])
+    if config.get("num_models", 1) > 1:
+        model = f"{config['num_models']} models, {model}"
+    sets = len(config.get("test_sets", ()))
+    data = config["dataset"] + f", tested on {sets} sets" * (sets > 1)
+    scored.append([f"`{name}`", data, model])
     scored[-1] += ["; ".join(found), ", ".join(map(str, seeds))]
     made.append([f"`{name}`", f"{run['minutes']:.1f}", *origins(run)])
-head = ["result", "data", "model", "models"]
+head = ["result", "data", "model"]
 head += ["rank-1 / mAP (step), global", "seed"]
 origin_head = ["result", "minutes", "commit", "torch", "machine"]
 Markdown(

@@ -118,9 +118,10 @@ for step, seconds in original.items():
 # The distances of $Q$ queries to $G$ gallery images with features of $C$ channels need the product of each query's feature with each
 # gallery image's feature:
 #
-# $$ F = 2\,Q\,G\,C \quad \text{operations, one multiplication and one addition for each channel of each pair} $$ (eq-time-product)
+# $$ F = 2\,Q\,G\,C $$ (eq-time-product)
 #
-# The next cell counts them in a loop for two queries, three images and four channels:
+# operations: one multiplication and one addition for each channel of each pair. The next cell counts them in a loop for two queries, three
+# images and four channels:
 
 # %% tags=["nbval-check-output"]
 Q, G, C = 2, 3, 4
